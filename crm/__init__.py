@@ -1,0 +1,60 @@
+"""Kontora: the back office of service businesses. create_app() is the order of wiring, nothing else."""
+
+from __future__ import annotations
+
+from flask import Flask
+from flask_migrate import Migrate
+from flask_wtf import CSRFProtect
+from sqlalchemy.orm import Session
+
+# Every table, whichever adapter is the first to ask: foreign keys name each other as text.
+import crm.bills.models
+import crm.exchange.models
+import crm.jobs.models
+import crm.mailings.models
+import crm.payments.models
+import crm.subscriptions.models  # noqa: F401
+from crm import admin, cli, i18n, jobs, observability, public, security
+from crm.access.scope import install_scope
+from crm.audit.operations import install_audit
+from crm.config import ROOT, Settings, read_settings
+from crm.db import configure_sqlite, db
+
+__all__ = ["create_app"]
+
+csrf = CSRFProtect()
+migrate = Migrate()
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """Build the application from `settings` (the environment's by default)."""
+    settings = settings or read_settings()
+    app = Flask("crm", template_folder=str(ROOT / "templates"), static_folder=str(ROOT / "static"))
+    app.config.update(
+        SETTINGS=settings,
+        SECRET_KEY=settings.secret_key,
+        SQLALCHEMY_DATABASE_URI=settings.database_url,
+        SQLALCHEMY_ENGINE_OPTIONS={} if settings.database_url.startswith("sqlite") else {"pool_pre_ping": True},
+        WTF_CSRF_TIME_LIMIT=None,
+        MAX_CONTENT_LENGTH=16 * 2**20,
+        SESSION_COOKIE_HTTPONLY=True,
+        SESSION_COOKIE_SAMESITE="Lax",
+        SESSION_COOKIE_SECURE=settings.is_https,
+    )
+    observability.register(app)
+    db.init_app(app)
+    migrate.init_app(app, db, directory=str(ROOT / "migrations"))
+    with app.app_context():
+        configure_sqlite(db.engine)
+    i18n.register(app)
+    csrf.init_app(app)
+    security.register(app)
+    jobs.register(app)
+    admin.register(app)
+    public.register(app, csrf)
+    cli.register(app)
+    return app
+
+
+install_scope(Session)
+install_audit(Session)

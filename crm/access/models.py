@@ -1,0 +1,142 @@
+"""Companies, cities, branches, users, employees."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from flask_babel import lazy_gettext as _l
+from flask_login import UserMixin
+from sqlalchemy import Boolean, Column, ForeignKey, String, Table, Text
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from crm.access.permissions import may
+from crm.db import LabelEnum, Model, Phone, PrimaryKey, Text200, label_enum
+
+
+class Role(LabelEnum):
+    """Built-in roles; what each may do is in access/permissions.py."""
+
+    OWNER = "owner", _l("Head")
+    REGIONAL_DIRECTOR = "regional_director", _l("Regional director")
+    DIRECTOR = "director", _l("Director")
+    ADMINISTRATOR = "administrator", _l("Administrator")
+    MANAGER = "manager", _l("Manager")
+    INSTRUCTOR = "instructor", _l("Instructor")
+    SUPPORT = "support", _l("Support")
+
+
+class Company(Model):
+    """A legal entity with the requisites its clients see when paying."""
+
+    id: Mapped[PrimaryKey]
+    name: Mapped[Text200]
+    legal_name: Mapped[Text200] = mapped_column(default="")
+    inn: Mapped[str] = mapped_column(String(12), default="")
+    kpp: Mapped[str] = mapped_column(String(9), default="")
+    ogrn: Mapped[str] = mapped_column(String(15), default="")
+    address: Mapped[str] = mapped_column(Text, default="")
+    bank_name: Mapped[str] = mapped_column(String(200), default="")
+    bic: Mapped[str] = mapped_column(String(9), default="")
+    settlement_account: Mapped[str] = mapped_column(String(20), default="")
+    correspondent_account: Mapped[str] = mapped_column(String(20), default="")
+    phone: Mapped[str | None] = mapped_column(Phone)
+    email: Mapped[str] = mapped_column(String(254), default="")
+    offer_url: Mapped[str | None] = mapped_column(String(500))
+    currency: Mapped[str] = mapped_column(String(3), default="RUB")
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class City(Model):
+    id: Mapped[PrimaryKey]
+    name: Mapped[Text200] = mapped_column(unique=True)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Branch(Model):
+    """A place where clients are served; its day is the day of its own time zone."""
+
+    id: Mapped[PrimaryKey]
+    company_id: Mapped[int] = mapped_column(ForeignKey("company.id"))
+    city_id: Mapped[int] = mapped_column(ForeignKey("city.id"))
+    name: Mapped[Text200] = mapped_column(unique=True)
+    time_zone: Mapped[str] = mapped_column(String(64))
+    address: Mapped[str] = mapped_column(Text, default="")
+    phone: Mapped[str | None] = mapped_column(Phone)
+
+    company: Mapped[Company] = relationship(lazy="joined")
+    city: Mapped[City] = relationship(lazy="joined")
+
+    def __str__(self) -> str:
+        return self.name
+
+
+user_branch = Table(
+    "user_branch",
+    Model.metadata,
+    Column("user_id", ForeignKey("user.id", ondelete="CASCADE"), primary_key=True),
+    Column("branch_id", ForeignKey("branch.id"), primary_key=True),
+)
+user_city = Table(
+    "user_city",
+    Model.metadata,
+    Column("user_id", ForeignKey("user.id", ondelete="CASCADE"), primary_key=True),
+    Column("city_id", ForeignKey("city.id"), primary_key=True),
+)
+
+
+class User(UserMixin, Model):
+    """A person who signs in to the panel."""
+
+    __secret__ = frozenset({"password_hash"})
+
+    id: Mapped[PrimaryKey]
+    email: Mapped[str] = mapped_column(String(254), unique=True)
+    name: Mapped[Text200]
+    password_hash: Mapped[str] = mapped_column(String(200))
+    role: Mapped[Role] = mapped_column(label_enum(Role))
+    is_active: Mapped[bool] = mapped_column(Boolean, default=True)
+    locale: Mapped[str | None] = mapped_column(String(5))
+    created_at: Mapped[datetime]
+    last_login_at: Mapped[datetime | None]
+
+    branches: Mapped[list[Branch]] = relationship(secondary=user_branch, order_by=Branch.id)
+    cities: Mapped[list[City]] = relationship(secondary=user_city, order_by=City.id)
+
+    def may(self, permission: str) -> bool:
+        return self.is_active and may(self.role.value, permission)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Employee(Model):
+    """Someone who works with clients (instructor, desk); may have no login."""
+
+    id: Mapped[PrimaryKey]
+    name: Mapped[Text200]
+    position: Mapped[str] = mapped_column(String(100), default="")
+    branch_id: Mapped[int] = mapped_column(ForeignKey("branch.id"))
+    user_id: Mapped[int | None] = mapped_column(ForeignKey("user.id"), unique=True)
+    is_active: Mapped[bool] = mapped_column(Boolean, default=True)
+
+    branch: Mapped[Branch] = relationship()
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class LoginAttempt(Model):
+    """Failed sign-ins, kept to slow down guessing; shared by all web processes."""
+
+    __audited__ = False
+
+    id: Mapped[PrimaryKey]
+    key: Mapped[str] = mapped_column(String(300), index=True)
+    failed_at: Mapped[datetime] = mapped_column(index=True)
+
+
+__all__ = ["Branch", "City", "Company", "Employee", "LoginAttempt", "Role", "User", "user_branch", "user_city"]

@@ -1,0 +1,105 @@
+"""Verbs on users: create, sign in with throttling, change password."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import timedelta
+
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerifyMismatchError
+from email_validator import EmailNotValidError, validate_email
+from flask_babel import gettext as _
+from sqlalchemy import delete, func, select
+
+from crm import clock
+from crm.access.actors import Actor, require
+from crm.access.models import Branch, City, LoginAttempt, Role, User
+from crm.db import db
+from crm.errors import DomainError
+
+MAX_FAILURES = 5
+FAILURE_WINDOW = timedelta(minutes=10)
+
+_hasher = PasswordHasher()
+# Checked when the user is unknown, so that both answers take the same time.
+_nobody = _hasher.hash(secrets.token_urlsafe(16))
+
+
+def create_user(
+    *,
+    email: str,
+    name: str,
+    password: str,
+    role: Role,
+    branches: list[Branch] | None = None,
+    cities: list[City] | None = None,
+    by: Actor,
+) -> User:
+    """Add a staff user. Raises DomainError beside `email` or `password`. The caller commits."""
+    require(by, "user.create")
+    email = normalise_email(email, field="email")
+    if db.session.scalar(select(User.id).where(User.email == email)):
+        raise DomainError("email_taken", _("A user with this e-mail already exists."), field="email")
+    user = User(
+        email=email,
+        name=name.strip(),
+        password_hash=hash_password(password),
+        role=role,
+        branches=branches or [],
+        cities=cities or [],
+        created_at=clock.now(),
+    )
+    db.session.add(user)
+    db.session.flush()
+    return user
+
+
+def hash_password(password: str) -> str:
+    """Argon2id hash. Raises DomainError on an empty password."""
+    if not password:
+        raise DomainError("password_empty", _("Enter a password."), field="password")
+    return _hasher.hash(password)
+
+
+def normalise_email(text: str, *, field: str | None = None) -> str:
+    """Lower-cased, trimmed address. Raises DomainError when it cannot be one."""
+    try:
+        # Demo and test addresses end in .test, which deliverability checks refuse.
+        return validate_email(text.strip(), check_deliverability=False, test_environment=True).normalized.lower()
+    except EmailNotValidError:
+        raise DomainError("email_invalid", _("This does not look like an e-mail address."), field=field) from None
+
+
+def sign_in(email: str, password: str, *, address: str) -> User:
+    """The user these credentials belong to. Raises DomainError; more than five failures in ten minutes for one
+    e-mail, or thirty from one network address, are refused without looking at the password. The caller commits.
+    """
+    email = email.strip().lower()
+    since = clock.now() - FAILURE_WINDOW
+    for key, limit in ((f"email:{email}"[:300], MAX_FAILURES), (f"address:{address}", MAX_FAILURES * 6)):
+        failures = db.session.scalar(
+            select(func.count())
+            .select_from(LoginAttempt)
+            .where(LoginAttempt.key == key, LoginAttempt.failed_at > since)
+        )
+        if (failures or 0) >= limit:
+            raise DomainError("throttled", _("Too many attempts. Try again in ten minutes."))
+    user = db.session.scalar(select(User).where(User.email == email))
+    try:
+        _hasher.verify(user.password_hash if user else _nobody, password)
+        matches = user is not None and user.is_active
+    except (VerifyMismatchError, InvalidHashError):
+        matches = False
+    if not matches or user is None:
+        for key in (f"email:{email}"[:300], f"address:{address}"):
+            db.session.add(LoginAttempt(key=key, failed_at=clock.now()))
+        raise LoginFailed("login_failed", _("Wrong e-mail or password."))
+    db.session.execute(delete(LoginAttempt).where(LoginAttempt.key == f"email:{email}"[:300]))
+    user.last_login_at = clock.now()
+    return user
+
+
+class LoginFailed(DomainError):
+    """Wrong credentials: the failure is pending in the session and is to be committed by the caller."""
+
+    status = 401

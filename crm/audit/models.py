@@ -1,0 +1,43 @@
+"""The audit log: append-only rows, one per changed record per flush."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from flask_babel import lazy_gettext as _l
+from sqlalchemy import ForeignKey, Index, String
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from crm.access.models import User
+from crm.db import BigId, LabelEnum, Model, PrimaryKey, label_enum
+
+
+class AuditAction(LabelEnum):
+    CREATE = "create", _l("Created")
+    UPDATE = "update", _l("Changed")
+    DELETE = "delete", _l("Deleted")
+    TRANSITION = "transition", _l("Status changed")
+    EXPORT = "export", _l("Exported")
+    LOGIN = "login", _l("Signed in")
+
+
+class AuditEntry(Model):
+    """changes: {field: [old, new]} as text; origin: where it came from (`request:…`, `job:…`, `cli`)."""
+
+    __audited__ = False
+    __table_args__ = (Index(None, "entity", "entity_id"),)
+
+    id: Mapped[PrimaryKey]
+    at: Mapped[datetime] = mapped_column(index=True)
+    actor_id: Mapped[int | None] = mapped_column(ForeignKey("user.id"), index=True)
+    actor_name: Mapped[str] = mapped_column(String(200))
+    origin: Mapped[str] = mapped_column(String(80))
+    action: Mapped[AuditAction] = mapped_column(label_enum(AuditAction))
+    entity: Mapped[str] = mapped_column(String(40))
+    entity_id: Mapped[int | None] = mapped_column(BigId)
+    entity_label: Mapped[str] = mapped_column(String(200), default="")
+    branch_id: Mapped[int | None] = mapped_column(ForeignKey("branch.id"), index=True)
+    changes: Mapped[dict[str, Any]]
+
+    actor: Mapped[User | None] = relationship()

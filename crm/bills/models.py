@@ -1,0 +1,107 @@
+"""Bill and its states."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from decimal import Decimal
+
+from flask_babel import lazy_gettext as _l
+from flask_babel import lazy_pgettext as _lp
+from sqlalchemy import Boolean, CheckConstraint, Date, ForeignKey, Index, Integer, String
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from crm import clock
+from crm.access.scope import BranchScoped
+from crm.clients.models import Client
+from crm.db import LabelEnum, Model, PrimaryKey, label_enum
+from crm.ledger.models import Account
+
+
+class BillStatus(LabelEnum):
+    """What is stored; "overdue" is derived (Bill.is_overdue)."""
+
+    PENDING = "pending", _l("Awaiting payment")
+    PAID = "paid", _lp("bill", "Paid")
+    ARCHIVED = "archived", _lp("bill", "Archived")
+
+
+# Archiving is for good, and a paid bill is never archived.
+BILL_MOVES = {BillStatus.PENDING: {BillStatus.PAID, BillStatus.ARCHIVED}}
+
+
+class BillMethod(LabelEnum):
+    """How the sum was found («Тип расчета»)."""
+
+    MANUAL = "manual", _l("By hand")
+    SUBSCRIPTION = "subscription", _l("By the cost of subscriptions")
+
+
+class Bill(BranchScoped, Model):
+    """A request to pay `amount` into `account` for a period.
+
+    number: unique per company and year. token: 192 random bits, the only key to the public page.
+    payable_until: last day it may be paid, in the branch's time zone; None = not set («не задан»).
+    dedupe_key: makes a bill of a mailing unique per (rule, client, account, period); None for bills by hand.
+    """
+
+    __secret__ = frozenset({"token"})
+    __table_args__ = (
+        CheckConstraint("amount > 0", name="amount"),
+        CheckConstraint("period_to >= period_from", name="period"),
+        CheckConstraint("payable_until IS NULL OR payable_until >= payable_from", name="payable"),
+        Index("uq_bill_company_year_number", "company_id", "year", "number", unique=True),
+        Index(None, "status", "id"),
+    )
+
+    id: Mapped[PrimaryKey]
+    company_id: Mapped[int] = mapped_column(ForeignKey("company.id"))
+    year: Mapped[int] = mapped_column(Integer)
+    number: Mapped[int] = mapped_column(Integer)
+    token: Mapped[str] = mapped_column(String(64), unique=True)
+    client_id: Mapped[int] = mapped_column(ForeignKey("client.id"), index=True)
+    account_id: Mapped[int] = mapped_column(ForeignKey("account.id"), index=True)
+    status: Mapped[BillStatus] = mapped_column(label_enum(BillStatus), default=BillStatus.PENDING)
+    method: Mapped[BillMethod] = mapped_column(label_enum(BillMethod))
+    amount: Mapped[Decimal]
+    period_from: Mapped[date] = mapped_column(Date)
+    period_to: Mapped[date] = mapped_column(Date)
+    payable_from: Mapped[date] = mapped_column(Date)
+    payable_until: Mapped[date | None] = mapped_column(Date)
+    is_repeatable: Mapped[bool] = mapped_column(Boolean, default=False)
+    payments_count: Mapped[int] = mapped_column(Integer, default=0)
+    issued_at: Mapped[datetime] = mapped_column(index=True)
+    paid_at: Mapped[datetime | None]
+    author_id: Mapped[int | None] = mapped_column(ForeignKey("user.id"))
+    dedupe_key: Mapped[str | None] = mapped_column(String(120), unique=True)
+    version: Mapped[int] = mapped_column(Integer)
+
+    client: Mapped[Client] = relationship()
+    account: Mapped[Account] = relationship()
+
+    __mapper_args__ = {"version_id_col": version}
+
+    @property
+    def title(self) -> str:
+        """Number as printed: `2026-000123`."""
+        return f"{self.year}-{self.number:06d}"
+
+    @property
+    def is_overdue(self) -> bool:
+        return (
+            self.status is BillStatus.PENDING
+            and self.payable_until is not None
+            and clock.today(self.branch) > self.payable_until
+        )
+
+    def __str__(self) -> str:
+        return self.title
+
+
+class BillCounter(Model):
+    """Last number given per company and year; its row lock makes numbers run without holes or doubles."""
+
+    __audited__ = False
+
+    company_id: Mapped[int] = mapped_column(ForeignKey("company.id"), primary_key=True)
+    year: Mapped[int] = mapped_column(Integer, primary_key=True)
+    last: Mapped[int] = mapped_column(Integer)

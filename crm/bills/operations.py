@@ -1,0 +1,186 @@
+"""Verbs on bills: issue, archive, settle."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+
+from flask_babel import gettext as _
+from sqlalchemy import select, update
+from sqlalchemy.exc import IntegrityError
+
+from crm import clock
+from crm.access.actors import Actor, require
+from crm.access.models import Branch
+from crm.audit.operations import transition
+from crm.bills.models import BILL_MOVES, Bill, BillCounter, BillMethod, BillStatus
+from crm.clients.models import Client
+from crm.db import amount as to_amount
+from crm.db import db
+from crm.errors import Conflict, DomainError
+from crm.ledger.models import Account, Unit
+from crm.ledger.operations import base_account
+
+MAX_AMOUNT = Decimal("100000000.00")
+
+
+def issue_bill(
+    client: Client,
+    *,
+    amount: Decimal,
+    period_from: date,
+    period_to: date,
+    by: Actor,
+    account: Account | None = None,
+    method: BillMethod = BillMethod.MANUAL,
+    payable_from: date | None = None,
+    payable_until: date | None = None,
+    is_repeatable: bool = False,
+    dedupe_key: str | None = None,
+) -> Bill:
+    """Issue a bill to the client's payer for `account` (the payer's base account by default).
+
+    payable_from defaults to today at the branch. With a dedupe_key that exists already, returns that bill unchanged.
+    Raises DomainError beside the field. The caller commits.
+    """
+    require(by, "bill.issue", client)
+    payer = client.payer or client
+    if dedupe_key and (existing := db.session.scalar(select(Bill).where(Bill.dedupe_key == dedupe_key))):
+        return existing
+    amount = to_amount(amount)
+    if not 0 < amount <= MAX_AMOUNT:
+        raise DomainError("amount_invalid", _("Enter a sum above zero and not above 100 000 000."), "amount")
+    if period_to < period_from:
+        raise DomainError("period_invalid", _("The period ends before it begins."), "period_to")
+    branch = db.session.get_one(Branch, client.branch_id)
+    payable_from = payable_from or clock.today(branch)
+    if payable_until is not None and payable_until < payable_from:
+        raise DomainError("term_invalid", _("The term ends before it begins."), "payable_until")
+    account = account or base_account(payer.id, client.branch_id)
+    if account.client_id != payer.id or account.unit is not Unit.MONEY:
+        raise DomainError("account_foreign", _("This account belongs to another client."), "account")
+    bill = Bill(
+        branch_id=client.branch_id,
+        company_id=branch.company_id,
+        year=clock.today(branch).year,
+        token=secrets.token_urlsafe(24),
+        client_id=payer.id,
+        account_id=account.id,
+        method=method,
+        amount=amount,
+        period_from=period_from,
+        period_to=period_to,
+        payable_from=payable_from,
+        payable_until=payable_until,
+        is_repeatable=is_repeatable,
+        issued_at=clock.now(),
+        author_id=by.id,
+        dedupe_key=dedupe_key,
+    )
+    bill.number = _next_number(branch.company_id, bill.year)
+    db.session.add(bill)
+    db.session.flush()
+    return bill
+
+
+def _next_number(company_id: int, year: int) -> int:
+    """Take the next number; the counter's row lock is held until the transaction ends."""
+    step = (
+        update(BillCounter)
+        .where(BillCounter.company_id == company_id, BillCounter.year == year)
+        .values(last=BillCounter.last + 1)
+        .returning(BillCounter.last)
+        .execution_options(synchronize_session=False)
+    )
+    number = db.session.scalar(step)
+    if number is None:
+        try:
+            with db.session.begin_nested():
+                db.session.add(BillCounter(company_id=company_id, year=year, last=0))
+                db.session.flush()
+        except IntegrityError:
+            pass  # somebody began the year a moment ago
+        number = db.session.scalar(step)
+    assert number is not None
+    return number
+
+
+def archive_bill(bill: Bill, *, by: Actor) -> Bill:
+    """Archive an unpaid bill, for good; its link stops working. The caller commits.
+
+    Raises DomainError "already_archived" or "bill_paid" with the texts of the protocol.
+    """
+    require(by, "bill.archive", bill)
+    try:
+        return transition(bill, BILL_MOVES, BillStatus.ARCHIVED, by=by)
+    except Conflict:
+        if bill.status is BillStatus.ARCHIVED:
+            raise DomainError("already_archived", _("Status: Already in the archive")) from None
+        raise DomainError("bill_paid", _("Status: This bill is paid, it cannot be archived")) from None
+
+
+@dataclass(frozen=True)
+class ProtocolLine:
+    """What became of one row of a bulk action; error is the text to show, None when it was done."""
+
+    id: int
+    label: str
+    error: str | None
+
+
+def archive_bills(ids: Sequence[int], *, by: Actor) -> list[ProtocolLine]:
+    """Archive the bills one by one; a refused one does not stop the rest. The caller commits.
+
+    One line per id, in the order given; an id outside the scope says it was not found.
+    """
+    lines = []
+    for bill_id in ids:
+        bill = db.session.get(Bill, bill_id)
+        if bill is None:
+            lines.append(ProtocolLine(bill_id, f"#{bill_id}", _("Not found")))
+            continue
+        try:
+            archive_bill(bill, by=by)
+        except DomainError as error:
+            lines.append(ProtocolLine(bill.id, bill.title, str(error)))
+        else:
+            lines.append(ProtocolLine(bill.id, bill.title, None))
+    return lines
+
+
+def check_payable(bill: Bill) -> None:
+    """Raise DomainError with the text for the client when `bill` cannot be paid now.
+
+    Codes: "archived", "paid" (and not repeatable), "not_yet", "expired". The last payable day counts until its midnight
+    in the branch's time zone.
+    """
+    today = clock.today(bill.branch)
+    if bill.status is BillStatus.ARCHIVED:
+        raise DomainError("archived", _("This bill is no longer valid. Please ask the administrator for a new one."))
+    if bill.payable_until is not None and today > bill.payable_until:
+        raise DomainError("expired", _("The payment term of the bill has expired, contact the administrator"))
+    if bill.status is BillStatus.PAID and not bill.is_repeatable:
+        raise DomainError("paid", _("This bill is paid. Thank you!"))
+    if today < bill.payable_from:
+        raise DomainError(
+            "not_yet", _("This bill can be paid from %(day)s.", day=bill.payable_from.strftime("%d.%m.%Y"))
+        )
+
+
+def settle_bill(bill: Bill, *, by: Actor) -> None:
+    """Note one payment of `bill`: the first moves it to paid; an archived bill stays archived. The caller commits."""
+    db.session.execute(
+        update(Bill)
+        .where(Bill.id == bill.id)
+        .values(payments_count=Bill.payments_count + 1)
+        .execution_options(synchronize_session=False)
+    )
+    db.session.refresh(bill)
+    if bill.status is BillStatus.PENDING:
+        try:
+            transition(bill, BILL_MOVES, BillStatus.PAID, by=by, paid_at=clock.now())
+        except Conflict:
+            pass  # archived or paid a moment ago: the money is credited all the same

@@ -1,0 +1,1 @@
+"""Person cards: payers and those they pay for."""

@@ -1,0 +1,71 @@
+"""Client: one table of person cards, two roles, one link. `payer_id` empty: pays for himself; set: is paid for."""
+
+from __future__ import annotations
+
+import re
+from datetime import date, datetime
+from typing import Any
+
+from flask_babel import lazy_pgettext as _lp
+from sqlalchemy import Date, ForeignKey, Index, Integer, String, Text, event
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from crm.access.scope import BranchScoped
+from crm.db import LabelEnum, Model, Phone, PrimaryKey, Text200, label_enum
+
+
+class ClientStatus(LabelEnum):
+    ACTIVE = "active", _lp("client", "Active")
+    ARCHIVED = "archived", _lp("client", "Archived")
+
+
+CLIENT_MOVES = {ClientStatus.ACTIVE: {ClientStatus.ARCHIVED}, ClientStatus.ARCHIVED: {ClientStatus.ACTIVE}}
+
+
+class Client(BranchScoped, Model):
+    """A person's card. The payer holds contract, accounts and bills; a child or relative points at the payer.
+
+    search: lower-cased name, e-mail, digits of both phones; kept by a listener, never set by hand.
+    external_id: number in the system it was imported from, if any.
+    """
+
+    __table_args__ = (Index(None, "status", "name"),)
+
+    id: Mapped[PrimaryKey]
+    payer_id: Mapped[int | None] = mapped_column(ForeignKey("client.id"), index=True)
+    status: Mapped[ClientStatus] = mapped_column(label_enum(ClientStatus), default=ClientStatus.ACTIVE)
+    name: Mapped[Text200] = mapped_column(index=True)
+    phone: Mapped[str | None] = mapped_column(Phone, index=True)
+    extra_phone: Mapped[str | None] = mapped_column(Phone, index=True)
+    email: Mapped[str | None] = mapped_column(String(254), index=True)
+    birth_date: Mapped[date | None] = mapped_column(Date)
+    comment: Mapped[str] = mapped_column(Text, default="")
+    search: Mapped[str] = mapped_column(Text, default="")
+    created_at: Mapped[datetime] = mapped_column(index=True)
+    version: Mapped[int] = mapped_column(Integer)
+
+    payer: Mapped[Client | None] = relationship(remote_side="Client.id", back_populates="family")
+    family: Mapped[list[Client]] = relationship(back_populates="payer", order_by="Client.id")
+
+    __mapper_args__ = {"version_id_col": version}
+
+    @property
+    def is_payer(self) -> bool:
+        return self.payer_id is None
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def fold(text: str) -> str:
+    """Text as the search compares it: lower case, ё as е, single spaces."""
+    return re.sub(r"\s+", " ", text.lower().replace("ё", "е")).strip()
+
+
+def _fill_search(_mapper: Any, _connection: Any, client: Client) -> None:
+    digits = (re.sub(r"\D", "", phone) for phone in (client.phone, client.extra_phone) if phone)
+    client.search = " ".join([fold(client.name), client.email or "", *digits]).strip()
+
+
+event.listen(Client, "before_insert", _fill_search)
+event.listen(Client, "before_update", _fill_search)

@@ -1,0 +1,126 @@
+"""Verbs on client cards."""
+
+from __future__ import annotations
+
+from datetime import date
+
+from flask_babel import gettext as _
+from sqlalchemy import select
+
+from crm import clock
+from crm.access.actors import Actor, require
+from crm.access.models import Branch
+from crm.access.operations import normalise_email
+from crm.access.scope import current_scope
+from crm.audit.operations import transition
+from crm.clients.models import CLIENT_MOVES, Client, ClientStatus
+from crm.clients.phones import format_phone, parse_phone
+from crm.db import db
+from crm.errors import DomainError, Forbidden
+
+
+def create_client(
+    *,
+    branch: Branch,
+    name: str,
+    by: Actor,
+    phone: str = "",
+    extra_phone: str = "",
+    email: str = "",
+    birth_date: date | None = None,
+    comment: str = "",
+    payer: Client | None = None,
+) -> Client:
+    """Add a person's card. Phones and e-mail in any spelling. The caller commits.
+
+    Raises DomainError beside the field.
+    """
+    require(by, "client.create")
+    if not current_scope().covers(branch.id):
+        raise Forbidden("foreign_branch", _("This belongs to another branch."), "branch")
+    client = Client(branch_id=branch.id, created_at=clock.now(), payer_id=payer.id if payer else None)
+    fill_client(
+        client, name=name, phone=phone, extra_phone=extra_phone, email=email, birth_date=birth_date, comment=comment
+    )
+    db.session.add(client)
+    db.session.flush()
+    return client
+
+
+def edit_client(
+    client: Client,
+    *,
+    by: Actor,
+    name: str,
+    phone: str,
+    extra_phone: str,
+    email: str,
+    birth_date: date | None,
+    comment: str,
+) -> Client:
+    """Change a card's data. Raises DomainError beside the field. The caller commits."""
+    require(by, "client.edit", client)
+    fill_client(
+        client, name=name, phone=phone, extra_phone=extra_phone, email=email, birth_date=birth_date, comment=comment
+    )
+    db.session.flush()
+    return client
+
+
+def fill_client(
+    client: Client,
+    *,
+    name: str,
+    phone: str,
+    extra_phone: str,
+    email: str,
+    birth_date: date | None,
+    comment: str,
+) -> None:
+    """Check and set the editable fields."""
+    name = " ".join(name.split())
+    if not name:
+        raise DomainError("name_empty", _("Enter the name."), "name")
+    if birth_date is not None and not date(1900, 1, 1) <= birth_date <= clock.now().date():
+        raise DomainError(
+            "birth_date_invalid", _("The date of birth cannot be in the future or before 1900."), "birth_date"
+        )
+    client.name = name
+    client.phone = parse_phone(phone, field="phone")
+    client.extra_phone = parse_phone(extra_phone, field="extra_phone")
+    client.email = normalise_email(email, field="email") if email.strip() else None
+    client.birth_date = birth_date
+    client.comment = comment.strip()
+    if client.phone and client.payer_id is None:
+        _refuse_taken_phone(client)
+
+
+def _refuse_taken_phone(client: Client) -> None:
+    """One payer per main phone among active cards; within a family the number may repeat."""
+    with db.session.no_autoflush:
+        query = select(Client).where(
+            Client.phone == client.phone, Client.payer_id.is_(None), Client.status == ClientStatus.ACTIVE
+        )
+        others = [other for other in db.session.scalars(query) if other is not client]
+    if others:
+        raise DomainError(
+            "phone_taken",
+            _(
+                "%(phone)s already belongs to the client %(name)s.",
+                phone=format_phone(client.phone),
+                name=others[0].name,
+            ),
+            "phone",
+        )
+
+
+def archive_client(client: Client, *, by: Actor) -> Client:
+    """Take a card out of work. Raises Conflict when it is archived already. The caller commits."""
+    require(by, "client.archive", client)
+    return transition(client, CLIENT_MOVES, ClientStatus.ARCHIVED, by=by)
+
+
+def restore_client(client: Client, *, by: Actor) -> Client:
+    """Bring an archived card back. The caller commits."""
+    require(by, "client.archive", client)
+    return transition(client, CLIENT_MOVES, ClientStatus.ACTIVE, by=by)

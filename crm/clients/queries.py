@@ -1,0 +1,29 @@
+"""Finding clients."""
+
+from __future__ import annotations
+
+from sqlalchemy import ColumnElement, and_, or_, select
+
+from crm.clients.models import Client, ClientStatus, fold
+from crm.clients.phones import search_digits
+from crm.db import db
+
+
+def matches_text(text: str) -> ColumnElement[bool]:
+    """Condition: every word is part of the name or e-mail, or the whole is part of a phone in any spelling."""
+    words = fold(text.replace("\x00", "")).split()
+    condition: ColumnElement[bool] = and_(*(Client.search.contains(word, autoescape=True) for word in words))
+    return or_(condition, *(Client.search.contains(digits, autoescape=True) for digits in search_digits(text)))
+
+
+def find_clients(text: str, *, limit: int = 20) -> list[Client]:
+    """Active clients by part of a name, phone or e-mail, best known order: by name. Archived ones are not found."""
+    if not text.strip():
+        return []
+    query = (
+        select(Client)
+        .where(Client.status == ClientStatus.ACTIVE, matches_text(text))
+        .order_by(Client.name, Client.id)
+        .limit(limit)
+    )
+    return list(db.session.scalars(query))

@@ -1,0 +1,102 @@
+"""Settings, read once from the environment. A bad value stops the start and names itself."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class SettingsError(Exception):
+    """A setting cannot be used; the text names the variable and what it may be."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything the outside may set; see docs/operations.md for the table."""
+
+    database_url: str
+    redis_url: str
+    secret_key: str
+    port: int
+    smtp_url: str
+    public_url: str
+    data_dir: Path
+    is_demo: bool
+
+    @property
+    def is_https(self) -> bool:
+        return self.public_url.startswith("https://")
+
+
+def read_settings(env: Mapping[str, str] | None = None) -> Settings:
+    """Build Settings from `env` (os.environ by default). Raises SettingsError naming the first bad variable."""
+    env = os.environ if env is None else env
+    data_dir = Path(env.get("DATA_DIR") or ROOT / "var").absolute()
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(f"DATA_DIR: cannot use {data_dir}: {error.strerror}") from None
+    port = _port(env.get("PORT") or "8000")
+    return Settings(
+        database_url=_database_url(env.get("DATABASE_URL") or f"sqlite:///{data_dir / 'kontora.db'}"),
+        redis_url=_url(
+            "REDIS_URL", env.get("REDIS_URL") or f"unix://{data_dir / 'valkey.sock'}", "redis", "rediss", "unix"
+        ),
+        secret_key=env.get("SECRET_KEY") or _own_secret(data_dir),
+        port=port,
+        smtp_url=_url("SMTP_URL", env.get("SMTP_URL") or "smtp://127.0.0.1:8025", "smtp", "smtps"),
+        public_url=_url("PUBLIC_URL", env.get("PUBLIC_URL") or f"http://127.0.0.1:{port}", "http", "https").rstrip("/"),
+        data_dir=data_dir,
+        is_demo=_flag("KONTORA_DEMO", env.get("KONTORA_DEMO") or "0"),
+    )
+
+
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) < 65536:
+        raise SettingsError(f"PORT: {text!r} is not a port number (1 to 65535)")
+    return int(text)
+
+
+def _flag(name: str, text: str) -> bool:
+    if text not in {"0", "1"}:
+        raise SettingsError(f"{name}: {text!r} is neither 0 nor 1")
+    return text == "1"
+
+
+def _url(name: str, text: str, *schemes: str) -> str:
+    scheme = urlsplit(text).scheme
+    if scheme not in schemes:
+        raise SettingsError(f"{name}: {text!r} must begin with " + " or ".join(f"{s}://" for s in schemes))
+    return text
+
+
+def _database_url(text: str) -> str:
+    try:
+        url = make_url(text)
+    except ArgumentError:
+        raise SettingsError(f"DATABASE_URL: {text!r} is not a database address") from None
+    if url.drivername not in {"sqlite", "postgresql+psycopg"}:
+        raise SettingsError(
+            f"DATABASE_URL: {url.drivername}:// is not supported; use sqlite:///file or postgresql+psycopg://user@host/name"
+        )
+    return text
+
+
+def _own_secret(data_dir: Path) -> str:
+    """A key of this installation, made on the first start and kept readable by its owner only."""
+    path = data_dir / "secret_key"
+    try:
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_urlsafe(48))
+    except FileExistsError:
+        pass
+    return path.read_text()

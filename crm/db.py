@@ -1,0 +1,214 @@
+"""The database: base class, column types, one unit of work. No domain knowledge."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import enum
+import re
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from decimal import ROUND_HALF_UP, Decimal
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Engine, Enum, Integer, MetaData, String, event
+from sqlalchemy.orm import DeclarativeBase, mapped_column, registry
+from sqlalchemy.types import TypeDecorator
+
+# --- values ---------------------------------------------------------------------------------------------------------
+
+CENT = Decimal("0.01")
+
+
+def amount(value: Decimal | int | str) -> Decimal:
+    """`value` as an amount of two decimals, rounded half up. A float is refused: it has lost kopecks already."""
+    if isinstance(value, float):
+        raise TypeError("amounts are Decimal, never float")
+    return Decimal(value).quantize(CENT, rounding=ROUND_HALF_UP)
+
+
+class LabelEnum(str, enum.Enum):  # noqa: UP042 - StrEnum cannot carry a label
+    """Enum stored by value and shown by label: `PENDING = "pending", lazy_gettext("Awaiting payment")`."""
+
+    label: Any
+
+    def __new__(cls, value: str, label: Any) -> Self:
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.label = label
+        return member
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+
+# --- column types ---------------------------------------------------------------------------------------------------
+
+
+class Money(TypeDecorator[Decimal]):
+    """Decimal with two places in Python, integer hundredths in the database. Lessons and bonuses use it too."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> int | None:
+        if value is None:
+            return None
+        if isinstance(value, float):
+            raise TypeError("amounts are Decimal, never float")
+        minor = Decimal(value) * 100
+        if minor != minor.to_integral_value():
+            raise ValueError(f"{value} has more than two decimals; round it with amount() first")
+        return int(minor)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:
+        return None if value is None else Decimal(int(value)).scaleb(-2)
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """Aware datetimes only, kept and returned in UTC."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("naive datetime: pass an aware one")
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Phone(TypeDecorator[str]):
+    """E.164 text (`+79181590830`); clients/phones.py parses what people type."""
+
+    impl = String(20)
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        if not value:
+            return None
+        if not re.fullmatch(r"\+\d{7,15}", value):
+            raise ValueError(f"{value!r} is not an E.164 phone number")
+        return value
+
+
+def label_enum(cls: type[LabelEnum]) -> Enum:
+    """Column type of a LabelEnum: text with a CHECK, so that the database refuses what the code does not know."""
+    name = re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
+    return Enum(
+        cls,
+        name=name,
+        native_enum=False,
+        create_constraint=True,
+        length=32,
+        values_callable=lambda e: [m.value for m in e],
+    )
+
+
+BigId = BigInteger().with_variant(Integer, "sqlite")
+PrimaryKey = Annotated[int, mapped_column(BigId, primary_key=True)]
+Text40 = Annotated[str, mapped_column(String(40))]
+Text200 = Annotated[str, mapped_column(String(200))]
+
+
+# --- base class ------------------------------------------------------------------------------------------------------
+
+
+class Base(DeclarativeBase):
+    registry = registry(type_annotation_map={Decimal: Money, datetime: UtcDateTime, dict[str, Any]: JSON})
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+db = SQLAlchemy(model_class=Base, session_options={"autoflush": True})
+
+if TYPE_CHECKING:
+
+    class Model(Base):
+        """What every table inherits."""
+
+        __abstract__ = True
+
+else:
+    Model = db.Model
+
+
+# --- unit of work ---------------------------------------------------------------------------------------------------
+
+# SQLite lets a transaction that began by reading fail when it turns to writing. A request that only reads
+# clears this; everything else takes the write lock at BEGIN and waits its turn.
+_writes: contextvars.ContextVar[bool] = contextvars.ContextVar("writes", default=True)
+
+
+def set_read_only(read_only: bool) -> None:
+    """Tell SQLite whether transactions begun from here on will write (they wait for each other if so)."""
+    _writes.set(not read_only)
+
+
+@contextlib.contextmanager
+def transaction() -> Iterator[None]:
+    """Commit at the end or roll back; an inner one joins the outer. Then run what after_commit() was given."""
+    session = db.session()
+    info = session.info
+    if info.get("depth"):
+        yield
+        return
+    if not _writes.get():  # a reading request that writes after all: begin again with the write lock
+        session.commit()
+        _writes.set(True)
+    info["depth"] = 1
+    info["after_commit"] = []
+    try:
+        yield
+        session.commit()
+    except BaseException:
+        session.rollback()
+        raise
+    else:
+        effects = info["after_commit"]
+    finally:
+        info["depth"] = 0
+        info["after_commit"] = []
+    for effect in effects:
+        effect()
+
+
+def after_commit(effect: Callable[[], None]) -> None:
+    """Run `effect` once the current transaction() has committed; it must not fail the caller. Dropped on rollback."""
+    info = db.session().info
+    if not info.get("depth"):
+        raise RuntimeError("after_commit() needs a transaction()")
+    info["after_commit"].append(effect)
+
+
+def configure_sqlite(engine: Engine) -> None:
+    """Foreign keys on, WAL, and honest transactions (the driver's own begin comes too late)."""
+    if engine.dialect.name != "sqlite":
+        return
+
+    @event.listens_for(engine, "connect")
+    def _connect(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=30000"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Any) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if _writes.get() else "BEGIN")

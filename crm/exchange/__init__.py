@@ -1,0 +1,1 @@
+"""Excel and CSV: out by streaming, in after a dry run."""

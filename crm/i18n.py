@@ -1,0 +1,65 @@
+"""Languages: the user's choice, else the browser's; English in code, Russian in the catalogue. Formatters of values."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from decimal import Decimal
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from babel.dates import format_date as babel_date
+from babel.numbers import format_currency, format_decimal
+from flask import Flask, has_request_context, request
+from flask_babel import Babel, get_locale
+from flask_login import current_user
+
+LANGUAGES = ("ru", "en")
+babel = Babel()
+
+
+def select_language() -> str:
+    """Language of this request; Russian outside one (jobs write to clients of Russian businesses)."""
+    if not has_request_context():
+        return "ru"
+    chosen = getattr(current_user, "locale", None) or request.cookies.get("lang")
+    if chosen in LANGUAGES:
+        return str(chosen)
+    return request.accept_languages.best_match(LANGUAGES) or "ru"
+
+
+def money(value: Decimal | None, currency: str | None = None) -> str:
+    """`1 234,50` in the person's language; with a currency code `1 234,50 ₽`."""
+    if value is None:
+        return ""
+    locale = get_locale() or "ru"
+    if currency:
+        return format_currency(value, currency, locale=locale)
+    return format_decimal(value, format="#,##0.00", locale=locale)
+
+
+def day(value: date | None) -> str:
+    """`31.01.2027` in Russian, `31 Jan 2027` in English."""
+    if value is None:
+        return ""
+    locale = str(get_locale() or "ru")
+    return value.strftime("%d.%m.%Y") if locale.startswith("ru") else babel_date(value, "d MMM y", locale=locale)
+
+
+def moment(value: datetime | None, time_zone: str = "Europe/Moscow") -> str:
+    """A day and a time on the wall clock of `time_zone`."""
+    if value is None:
+        return ""
+    there = value.astimezone(ZoneInfo(time_zone))
+    return f"{day(there.date())} {there:%H:%M}"
+
+
+def register(app: Flask) -> None:
+    babel.init_app(
+        app,
+        default_locale="ru",
+        default_timezone="UTC",
+        locale_selector=select_language,
+        default_translation_directories=str(Path(__file__).parent / "translations"),
+    )
+    app.jinja_env.filters.update(money=money, day=day, moment=moment)
+    app.jinja_env.globals.update(get_locale=get_locale)

@@ -1,0 +1,171 @@
+"""Account types, accounts, transactions, entries. The database refuses to change what has been posted (triggers in
+ledger/triggers.py).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+
+from flask_babel import lazy_gettext as _l
+from sqlalchemy import Boolean, CheckConstraint, Column, ForeignKey, Index, Integer, String, Table, Text, text
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from crm.access.models import Branch, Employee
+from crm.access.scope import BranchScoped
+from crm.db import LabelEnum, Model, PrimaryKey, Text200, label_enum
+
+
+class Unit(LabelEnum):
+    MONEY = "money", _l("Money")
+    LESSON = "lesson", _l("Lessons")
+    BONUS = "bonus", _l("Bonuses")
+
+
+class AccountKind(LabelEnum):
+    """Client accounts first, house accounts after; house accounts keep no cached balance and are never locked."""
+
+    BASE = "base", _l("Base account")
+    DEPOSIT = "deposit", _l("Deposit")
+    LESSONS = "lessons", _l("Lessons left")
+    CASH = "cash", _l("Cash desk")
+    TERMINAL = "terminal", _l("Card terminal")
+    ACQUIRING = "acquiring", _l("Online acquiring")
+    BANK = "bank", _l("Bank account")
+    REVENUE = "revenue", _l("Revenue")
+    OPENING = "opening", _l("Opening balances")
+    SERVICE = "service", _l("Lessons granted")
+
+    @property
+    def is_house(self) -> bool:
+        return self not in {AccountKind.BASE, AccountKind.DEPOSIT, AccountKind.LESSONS}
+
+    @property
+    def may_be_negative(self) -> bool:
+        """A base account below zero is a debt; a deposit never goes there."""
+        return self is not AccountKind.DEPOSIT
+
+
+class TransactionKind(LabelEnum):
+    OPENING = "opening", _l("Opening balance")
+    TOP_UP = "top_up", _l("Top-up")
+    WRITE_OFF = "write_off", _l("Write-off")
+    SALE = "sale", _l("Sale of a subscription")
+    REVERSAL = "reversal", _l("Reversal")
+
+
+account_type_branch = Table(
+    "account_type_branch",
+    Model.metadata,
+    Column("account_type_id", ForeignKey("account_type.id", ondelete="CASCADE"), primary_key=True),
+    Column("branch_id", ForeignKey("branch.id"), primary_key=True),
+)
+
+
+class AccountType(Model):
+    """A network-wide kind of deposit, offered only in its branches."""
+
+    __tablename__ = "account_type"
+
+    id: Mapped[PrimaryKey]
+    name: Mapped[Text200] = mapped_column(unique=True)
+    position: Mapped[int] = mapped_column(Integer, default=0)
+    is_archived: Mapped[bool] = mapped_column(Boolean, default=False)
+    version: Mapped[int] = mapped_column(Integer)
+
+    branches: Mapped[list[Branch]] = relationship(secondary=account_type_branch, order_by=Branch.name)
+
+    __mapper_args__ = {"version_id_col": version}
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def _unique_where(name: str, *columns: str, where: str) -> Index:
+    """Unique index over the rows that fulfil a condition, on both databases."""
+    return Index(name, *columns, unique=True, sqlite_where=text(where), postgresql_where=text(where))
+
+
+class Account(BranchScoped, Model):
+    """Something counted for an owner: a client (client_id) or the branch itself (house accounts).
+
+    balance, credited, debited are caches of its entries, kept by post() for client accounts only:
+    balance = credited - debited.
+    """
+
+    __table_args__ = (
+        CheckConstraint("balance = credited - debited", name="balance"),
+        CheckConstraint("kind <> 'deposit' OR balance >= 0", name="floor"),
+        _unique_where("uq_account_client_kind", "client_id", "kind", where="kind IN ('base','lessons')"),
+        _unique_where("uq_account_house_kind", "branch_id", "kind", "unit", where="client_id IS NULL"),
+    )
+
+    id: Mapped[PrimaryKey]
+    kind: Mapped[AccountKind] = mapped_column(label_enum(AccountKind))
+    unit: Mapped[Unit] = mapped_column(label_enum(Unit), default=Unit.MONEY)
+    client_id: Mapped[int | None] = mapped_column(ForeignKey("client.id"), index=True)
+    account_type_id: Mapped[int | None] = mapped_column(ForeignKey("account_type.id"), index=True)
+    employee_id: Mapped[int | None] = mapped_column(ForeignKey("employee.id"))
+    author_id: Mapped[int | None] = mapped_column(ForeignKey("user.id"))
+    opened_at: Mapped[datetime] = mapped_column(index=True)
+    balance: Mapped[Decimal] = mapped_column(default=Decimal(0))
+    credited: Mapped[Decimal] = mapped_column(default=Decimal(0))
+    debited: Mapped[Decimal] = mapped_column(default=Decimal(0))
+
+    account_type: Mapped[AccountType | None] = relationship(lazy="joined")
+    employee: Mapped[Employee | None] = relationship()
+
+    @property
+    def title(self) -> str:
+        """What staff and clients call it: its type's name, else its kind."""
+        return self.account_type.name if self.account_type else str(self.kind.label)
+
+    def __str__(self) -> str:
+        return self.title
+
+
+class Transaction(BranchScoped, Model):
+    """A thing that happened, as balanced entries. Never changed or deleted; a mistake is reversed.
+
+    author_id is the user who did it, None for the system; author_name is kept beside it for good.
+    """
+
+    __tablename__ = "ledger_transaction"
+    __audited__ = False
+
+    id: Mapped[PrimaryKey]
+    kind: Mapped[TransactionKind] = mapped_column(label_enum(TransactionKind))
+    happened_at: Mapped[datetime] = mapped_column(index=True)
+    author_id: Mapped[int | None] = mapped_column(ForeignKey("user.id"), index=True)
+    author_name: Mapped[Text200]
+    employee_id: Mapped[int | None] = mapped_column(ForeignKey("employee.id"))
+    client_id: Mapped[int | None] = mapped_column(ForeignKey("client.id"), index=True)
+    payment_id: Mapped[int | None] = mapped_column(ForeignKey("payment.id"), index=True)
+    bill_id: Mapped[int | None] = mapped_column(ForeignKey("bill.id"), index=True)
+    subscription_id: Mapped[int | None] = mapped_column(ForeignKey("subscription.id"), index=True)
+    comment: Mapped[str] = mapped_column(Text, default="")
+    idempotency_key: Mapped[str] = mapped_column(String(200), unique=True)
+    reverses_id: Mapped[int | None] = mapped_column(ForeignKey("ledger_transaction.id"), unique=True)
+
+    entries: Mapped[list[Entry]] = relationship(back_populates="transaction", order_by="Entry.id")
+    employee: Mapped[Employee | None] = relationship()
+
+    def __str__(self) -> str:
+        return f"{self.kind.label} #{self.id}"
+
+
+class Entry(Model):
+    """A signed amount on one account; balance_after is null on house accounts."""
+
+    __tablename__ = "ledger_entry"
+    __audited__ = False
+    __table_args__ = (CheckConstraint("amount <> 0", name="amount"), Index(None, "account_id", "id"))
+
+    id: Mapped[PrimaryKey]
+    transaction_id: Mapped[int] = mapped_column(ForeignKey("ledger_transaction.id"), index=True)
+    account_id: Mapped[int] = mapped_column(ForeignKey("account.id"))
+    amount: Mapped[Decimal]
+    balance_after: Mapped[Decimal | None]
+
+    transaction: Mapped[Transaction] = relationship(back_populates="entries")
+    account: Mapped[Account] = relationship()

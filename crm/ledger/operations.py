@@ -1,0 +1,246 @@
+"""post() and reverse(): the only writers of money, lessons and bonuses. Account opening."""
+
+from __future__ import annotations
+
+import uuid
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+from flask_babel import gettext as _
+from sqlalchemy import insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from crm import clock
+from crm.access.actors import Actor, require
+from crm.access.models import Branch, Employee
+from crm.access.scope import current_scope
+from crm.db import amount as to_amount
+from crm.db import db
+from crm.errors import Conflict, DomainError, NotFound
+from crm.ledger.models import Account, AccountKind, AccountType, Entry, Transaction, TransactionKind, Unit
+
+
+@dataclass(frozen=True)
+class Line:
+    """One entry to be: a signed amount for an account. Two decimals; see the sign rule in ledger/__init__."""
+
+    account: Account
+    amount: Decimal
+
+
+@dataclass(frozen=True)
+class Cause:
+    """What a transaction is linked to."""
+
+    client_id: int | None = None
+    payment_id: int | None = None
+    bill_id: int | None = None
+    subscription_id: int | None = None
+    employee_id: int | None = None
+
+
+def post(
+    kind: TransactionKind,
+    lines: Sequence[Line],
+    *,
+    branch_id: int,
+    by: Actor,
+    key: str | None = None,
+    cause: Cause = Cause(),
+    comment: str = "",
+    happened_at: datetime | None = None,
+    reverses: Transaction | None = None,
+) -> Transaction:
+    """Write one balanced transaction and move the cached balances of client accounts with it.
+
+    key: idempotency key; a second post() with the same key returns the first transaction and changes nothing.
+    Raises DomainError "not_enough" when a deposit would fall below zero, ValueError when lines do not balance.
+    The caller commits.
+    """
+    key = key or f"once:{uuid.uuid4()}"
+    _check_balanced(lines)
+    locked = _lock([line.account for line in lines])
+    if existing := transaction_by_key(key):
+        return existing
+    row = Transaction(
+        kind=kind,
+        happened_at=happened_at or clock.now(),
+        branch_id=branch_id,
+        author_id=by.id,
+        author_name=str(by.name),
+        employee_id=cause.employee_id,
+        client_id=cause.client_id,
+        payment_id=cause.payment_id,
+        bill_id=cause.bill_id,
+        subscription_id=cause.subscription_id,
+        comment=comment,
+        idempotency_key=key,
+        reverses_id=reverses.id if reverses else None,
+    )
+    try:
+        with db.session.begin_nested():
+            db.session.add(row)
+            db.session.flush()
+    except IntegrityError:
+        # Lost a race for the key (or for reversing the same transaction): the winner has committed by now.
+        if existing := transaction_by_key(key):
+            return existing
+        if reverses is not None:
+            raise Conflict("already_reversed", _("This operation has already been reversed.")) from None
+        raise
+    entries = []
+    for line in lines:
+        account, change = line.account, to_amount(line.amount)
+        after = None
+        if account.id in locked:
+            after = locked[account.id] = locked[account.id] + change
+            if after < 0 and change < 0 and not account.kind.may_be_negative:
+                raise DomainError(
+                    "not_enough", _("Not enough money on the account “%(account)s”.", account=account.title), "amount"
+                )
+            db.session.execute(
+                update(Account)
+                .where(Account.id == account.id)
+                .values(
+                    balance=Account.balance + change,
+                    credited=Account.credited + max(change, Decimal(0)),
+                    debited=Account.debited + max(-change, Decimal(0)),
+                )
+                .execution_options(synchronize_session=False)
+            )
+            db.session.expire(account, ["balance", "credited", "debited"])
+        entries.append({"transaction_id": row.id, "account_id": account.id, "amount": change, "balance_after": after})
+    db.session.execute(insert(Entry), entries)
+    return row
+
+
+def reverse(transaction: Transaction, *, by: Actor, comment: str) -> Transaction:
+    """Undo `transaction` by its mirror image. Raises Conflict when it has been reversed already. The caller commits."""
+    if transaction.reverses_id is not None:
+        raise DomainError("is_reversal", _("A reversal cannot be reversed; repeat the operation instead."))
+    return post(
+        TransactionKind.REVERSAL,
+        [Line(entry.account, -entry.amount) for entry in transaction.entries],
+        branch_id=transaction.branch_id,
+        by=by,
+        cause=Cause(
+            client_id=transaction.client_id,
+            payment_id=transaction.payment_id,
+            bill_id=transaction.bill_id,
+            subscription_id=transaction.subscription_id,
+            employee_id=transaction.employee_id,
+        ),
+        comment=comment,
+        reverses=transaction,
+    )
+
+
+def transaction_by_key(key: str) -> Transaction | None:
+    """The transaction posted under an idempotency key."""
+    return db.session.scalar(select(Transaction).where(Transaction.idempotency_key == key))
+
+
+def _check_balanced(lines: Sequence[Line]) -> None:
+    sums: dict[Unit, Decimal] = defaultdict(Decimal)
+    for line in lines:
+        if isinstance(line.amount, float):
+            raise TypeError("amounts are Decimal, never float")
+        if to_amount(line.amount) != line.amount or not line.amount:
+            raise ValueError(f"{line.amount} is not a non-zero amount of two decimals")
+        if line.account.unit is not Unit.MONEY and line.amount != int(line.amount):
+            raise ValueError(f"{line.account.unit.value} are counted in whole numbers, not {line.amount}")
+        sums[line.account.unit] += line.amount
+    if len(lines) < 2 or any(sums.values()):
+        raise ValueError("entries must sum to zero per unit")
+
+
+def _lock(accounts: Sequence[Account]) -> dict[int, Decimal]:
+    """Lock the client accounts in id order; their balances by id. House accounts are never locked: no hot row."""
+    ids = sorted({account.id for account in accounts if not account.kind.is_house})
+    if not ids:
+        return {}
+    rows = db.session.execute(
+        select(Account.id, Account.balance).where(Account.id.in_(ids)).order_by(Account.id).with_for_update()
+    ).all()
+    if len(rows) != len(ids):
+        raise NotFound("not_found", _("The account was not found in this branch."))
+    return {row.id: row.balance for row in rows}
+
+
+# --- accounts -------------------------------------------------------------------------------------------------------
+
+
+def house_account(kind: AccountKind, branch_id: int, unit: Unit = Unit.MONEY) -> Account:
+    """The branch's own account of `kind`, made at its first use."""
+    return _found_or_made(kind=kind, unit=unit, branch_id=branch_id, client_id=None)
+
+
+def base_account(client_id: int, branch_id: int) -> Account:
+    """The client's base money account, made at its first use."""
+    return _found_or_made(kind=AccountKind.BASE, unit=Unit.MONEY, branch_id=branch_id, client_id=client_id)
+
+
+def lessons_account(client_id: int, branch_id: int) -> Account:
+    """The client's count of lessons left, made at its first use."""
+    return _found_or_made(kind=AccountKind.LESSONS, unit=Unit.LESSON, branch_id=branch_id, client_id=client_id)
+
+
+def _found_or_made(*, kind: AccountKind, unit: Unit, branch_id: int, client_id: int | None) -> Account:
+    query = select(Account).where(Account.kind == kind, Account.unit == unit, Account.client_id == client_id)
+    if client_id is None:
+        query = query.where(Account.branch_id == branch_id)
+    if found := db.session.scalar(query):
+        return found
+    made = Account(kind=kind, unit=unit, branch_id=branch_id, client_id=client_id, opened_at=clock.now())
+    try:
+        with db.session.begin_nested():
+            db.session.add(made)
+            db.session.flush()
+    except IntegrityError:
+        return db.session.scalars(query).one()  # somebody made it first
+    return made
+
+
+def account_types_in(branch: Branch) -> list[AccountType]:
+    """The account types offered in a branch, in their order."""
+    query = (
+        select(AccountType)
+        .where(AccountType.branches.any(Branch.id == branch.id), AccountType.is_archived.is_(False))
+        .order_by(AccountType.position, AccountType.name)
+    )
+    return list(db.session.scalars(query))
+
+
+def open_account(
+    *, client_id: int, account_type: AccountType, branch: Branch | None, by: Actor, employee: Employee | None = None
+) -> Account:
+    """Open a deposit of `account_type` for a client at zero; payments.operations.top_up puts the money in.
+
+    branch: the branch the person works in, None in the network interface, where accounts cannot be opened.
+    The caller commits.
+    """
+    if branch is None:
+        raise DomainError("branch_required", _("An account can be opened only in a branch. Choose a branch first."))
+    require(by, "account.open", None)
+    if not current_scope().covers(branch.id):
+        raise NotFound("not_found", _("Nothing found at this address, or it belongs to another branch."))
+    if account_type.is_archived or branch not in account_type.branches:
+        raise DomainError("type_unavailable", _("This account type is not available in this branch."), "account_type")
+    if employee is not None and (employee.branch_id != branch.id or not employee.is_active):
+        raise DomainError("employee_unavailable", _("This employee does not work in this branch."), "employee")
+    account = Account(
+        kind=AccountKind.DEPOSIT,
+        unit=Unit.MONEY,
+        branch_id=branch.id,
+        client_id=client_id,
+        account_type=account_type,
+        employee=employee,
+        author_id=by.id,
+        opened_at=clock.now(),
+    )
+    db.session.add(account)
+    db.session.flush()
+    return account

@@ -1,0 +1,1 @@
+"""Mailing rules that issue bills and write letters; messages as outbox rows delivered at most once."""

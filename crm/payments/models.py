@@ -1,0 +1,88 @@
+"""Payment and its states."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+
+from flask_babel import lazy_gettext as _l
+from flask_babel import lazy_pgettext as _lp
+from sqlalchemy import CheckConstraint, ForeignKey, Index, String, Text
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from crm.access.scope import BranchScoped
+from crm.bills.models import Bill
+from crm.clients.models import Client
+from crm.db import LabelEnum, Model, PrimaryKey, label_enum
+from crm.ledger.models import Account, AccountKind
+
+
+class PaymentMethod(LabelEnum):
+    CASH = "cash", _l("In cash")
+    CARD = "card", _l("By card")
+    ONLINE = "online", _l("Online")
+    BANK = "bank", _l("Bank transfer")
+
+    @property
+    def house_kind(self) -> AccountKind:
+        """The house account the money arrives at."""
+        return {
+            PaymentMethod.CASH: AccountKind.CASH,
+            PaymentMethod.CARD: AccountKind.TERMINAL,
+            PaymentMethod.ONLINE: AccountKind.ACQUIRING,
+            PaymentMethod.BANK: AccountKind.BANK,
+        }[self]
+
+
+# At the desk: what a clerk can take in person.
+DESK_METHODS = (PaymentMethod.CASH, PaymentMethod.CARD)
+
+
+class PaymentStatus(LabelEnum):
+    PENDING = "pending", _lp("payment", "Started")
+    SUCCEEDED = "succeeded", _lp("payment", "Received")
+    CANCELED = "canceled", _lp("payment", "Canceled")
+
+
+# A canceled payment the bank reports as paid after all is still money received.
+PAYMENT_MOVES = {
+    PaymentStatus.PENDING: {PaymentStatus.SUCCEEDED, PaymentStatus.CANCELED},
+    PaymentStatus.CANCELED: {PaymentStatus.SUCCEEDED},
+}
+
+
+class Payment(BranchScoped, Model):
+    """Money from a client to one of his accounts, by hand or through a gateway.
+
+    gateway, external_id: the gateway's name and its id of this payment; unique together.
+    confirmation_url: where the client pays while it is pending.
+    """
+
+    __table_args__ = (
+        CheckConstraint("amount > 0", name="amount"),
+        Index("uq_payment_gateway_external_id", "gateway", "external_id", unique=True),
+        Index(None, "status", "created_at"),
+    )
+
+    id: Mapped[PrimaryKey]
+    client_id: Mapped[int] = mapped_column(ForeignKey("client.id"), index=True)
+    account_id: Mapped[int] = mapped_column(ForeignKey("account.id"), index=True)
+    bill_id: Mapped[int | None] = mapped_column(ForeignKey("bill.id"), index=True)
+    method: Mapped[PaymentMethod] = mapped_column(label_enum(PaymentMethod))
+    status: Mapped[PaymentStatus] = mapped_column(label_enum(PaymentStatus), default=PaymentStatus.PENDING)
+    amount: Mapped[Decimal]
+    gateway: Mapped[str | None] = mapped_column(String(40))
+    external_id: Mapped[str | None] = mapped_column(String(100))
+    confirmation_url: Mapped[str | None] = mapped_column(String(500))
+    created_at: Mapped[datetime] = mapped_column(index=True)
+    received_at: Mapped[datetime | None] = mapped_column(index=True)
+    author_id: Mapped[int | None] = mapped_column(ForeignKey("user.id"))
+    author_name: Mapped[str] = mapped_column(String(200))
+    comment: Mapped[str] = mapped_column(Text, default="")
+
+    client: Mapped[Client] = relationship()
+    account: Mapped[Account] = relationship()
+    bill: Mapped[Bill | None] = relationship()
+
+    def __str__(self) -> str:
+        return f"#{self.id}"

@@ -1,0 +1,199 @@
+"""Verbs on payments: take money at the desk, start an online payment, believe the gateway."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from flask_babel import gettext as _
+from sqlalchemy import select
+
+from crm import clock
+from crm.access.actors import SYSTEM, Actor, System, require
+from crm.access.models import Branch, Employee
+from crm.audit.operations import transition
+from crm.bills.models import Bill
+from crm.bills.operations import check_payable, settle_bill
+from crm.clients.models import Client
+from crm.db import amount as to_amount
+from crm.db import db, transaction
+from crm.errors import Conflict, DomainError, NotFound
+from crm.ledger.models import Account, AccountType, TransactionKind
+from crm.ledger.operations import Cause, Line, house_account, open_account, post
+from crm.payments.gateways.base import Gateway, RemotePayment, RemoteStatus
+from crm.payments.models import DESK_METHODS, PAYMENT_MOVES, Payment, PaymentMethod, PaymentStatus
+
+MAX_AMOUNT = Decimal("100000000.00")
+
+
+def open_account_paid(
+    client: Client,
+    account_type: AccountType,
+    *,
+    branch: Branch | None,
+    initial_balance: Decimal | None,
+    method: PaymentMethod | None,
+    by: Actor,
+    employee: Employee | None = None,
+    key: str | None = None,
+) -> Account:
+    """Open a deposit; with an initial balance also take its payment, both or neither. The caller commits.
+
+    key: made when the form was shown; the same form sent twice opens one account and takes one payment.
+    """
+    payer = client.payer or client
+    if key and (found := _desk_payment(key)):
+        return found.account
+    account = open_account(client_id=payer.id, account_type=account_type, branch=branch, by=by, employee=employee)
+    if initial_balance:
+        top_up(account, amount=initial_balance, method=method, by=by, employee=employee, key=key)
+    elif initial_balance is not None and initial_balance < 0:
+        raise DomainError("amount_invalid", _("Enter a sum above zero and not above 100 000 000."), "amount")
+    return account
+
+
+def top_up(
+    account: Account,
+    *,
+    amount: Decimal,
+    method: PaymentMethod | None,
+    by: Actor,
+    employee: Employee | None = None,
+    bill: Bill | None = None,
+    comment: str = "",
+    key: str | None = None,
+) -> Payment:
+    """Take `amount` at the desk onto a client's account. The caller commits.
+
+    key: as in open_account_paid(); a repeated one returns the first payment.
+    Raises DomainError beside `amount` or `method`.
+    """
+    require(by, "account.top_up", account)
+    if key and (found := _desk_payment(key)):
+        return found
+    if method not in DESK_METHODS:
+        raise DomainError("method_required", _("Choose how it was paid: in cash or by card."), "method")
+    amount = to_amount(amount)
+    if not 0 < amount <= MAX_AMOUNT:
+        raise DomainError("amount_invalid", _("Enter a sum above zero and not above 100 000 000."), "amount")
+    assert account.client_id is not None
+    payment = Payment(
+        branch_id=account.branch_id,
+        client_id=account.client_id,
+        account_id=account.id,
+        bill_id=bill.id if bill else None,
+        method=method,
+        amount=amount,
+        gateway="desk" if key else None,
+        external_id=key,
+        created_at=clock.now(),
+        author_id=by.id,
+        author_name=str(by.name),
+        comment=comment,
+    )
+    db.session.add(payment)
+    db.session.flush()
+    _credit(payment, by=by, employee=employee)
+    return payment
+
+
+def _desk_payment(key: str) -> Payment | None:
+    return db.session.scalar(select(Payment).where(Payment.gateway == "desk", Payment.external_id == key))
+
+
+def start_payment(bill: Bill, *, gateway: Gateway, return_url: str) -> Payment:
+    """Begin to pay a bill online and return the payment with its confirmation_url.
+
+    Two clicks get the same payment while it is unfinished. Raises DomainError when the bill is not payable now.
+    Commits by itself: the gateway is asked between two short transactions, with the payment's id as its key.
+    """
+    with transaction():
+        # The row lock makes two clicks queue up; the second finds the first one's payment.
+        db.session.execute(select(Bill.id).where(Bill.id == bill.id).with_for_update())
+        db.session.refresh(bill)
+        check_payable(bill)
+        payment = db.session.scalar(
+            select(Payment).where(
+                Payment.bill_id == bill.id, Payment.status == PaymentStatus.PENDING, Payment.gateway == gateway.name
+            )
+        )
+        if payment is None:
+            payment = Payment(
+                branch_id=bill.branch_id,
+                client_id=bill.client_id,
+                account_id=bill.account_id,
+                bill_id=bill.id,
+                method=PaymentMethod.ONLINE,
+                amount=bill.amount,
+                gateway=gateway.name,
+                created_at=clock.now(),
+                author_name=gateway.name,
+            )
+            db.session.add(payment)
+    if payment.confirmation_url is None:
+        created = gateway.create(
+            amount=payment.amount,
+            currency="RUB",
+            description=_("Bill %(number)s", number=bill.title),
+            return_url=return_url,
+            idempotence_key=f"payment-{payment.id}",
+        )
+        with transaction():
+            payment.external_id = created.external_id
+            payment.confirmation_url = created.confirmation_url
+    return payment
+
+
+def accept_notice(gateway: Gateway, external_id: str) -> Payment:
+    """A gateway said something about one of its payments: ask it what is true and act on that. Commits by itself.
+
+    Safe to repeat and to run in parallel: the status moves once and the ledger key is the payment's id.
+    Raises NotFound for a payment we did not start, DomainError "amount_differs" when the sums disagree.
+    """
+    remote = gateway.fetch(external_id)
+    with transaction():
+        payment = db.session.scalar(
+            select(Payment).where(Payment.gateway == gateway.name, Payment.external_id == external_id)
+        )
+        if payment is None:
+            raise NotFound("payment_not_found", _("There is no such payment."))
+        _apply_remote(payment, remote, by=System(gateway.name))
+    return payment
+
+
+def _apply_remote(payment: Payment, remote: RemotePayment, *, by: Actor) -> None:
+    if remote.status is RemoteStatus.SUCCEEDED:
+        if remote.amount != payment.amount:
+            raise DomainError("amount_differs", _("The gateway reports another sum than was asked for."))
+        _credit(payment, by=by)
+    elif remote.status is RemoteStatus.CANCELED and payment.status is PaymentStatus.PENDING:
+        try:
+            transition(payment, PAYMENT_MOVES, PaymentStatus.CANCELED, by=by)
+        except Conflict:
+            pass  # another notice was faster
+
+
+def _credit(payment: Payment, *, by: Actor = SYSTEM, employee: Employee | None = None) -> None:
+    """Move the payment to succeeded, credit its account, settle its bill: all in the caller's transaction, once."""
+    try:
+        transition(payment, PAYMENT_MOVES, PaymentStatus.SUCCEEDED, by=by, received_at=clock.now())
+    except Conflict:
+        return  # credited already
+    post(
+        TransactionKind.TOP_UP,
+        [
+            Line(payment.account, payment.amount),
+            Line(house_account(payment.method.house_kind, payment.branch_id), -payment.amount),
+        ],
+        branch_id=payment.branch_id,
+        by=by,
+        key=f"payment:{payment.id}",
+        cause=Cause(
+            client_id=payment.client_id,
+            payment_id=payment.id,
+            bill_id=payment.bill_id,
+            employee_id=employee.id if employee else None,
+        ),
+        comment=payment.comment,
+    )
+    if payment.bill is not None:
+        settle_bill(payment.bill, by=by)

@@ -1,0 +1,79 @@
+"""Sessions of staff, scope and origin of each request, security headers, one face for every error."""
+
+from __future__ import annotations
+
+from flask import Flask, Response, abort, current_app, g, redirect, request, session, url_for
+from flask_login import LoginManager, current_user
+from werkzeug.wrappers import Response as BaseResponse
+
+from crm.access.models import Branch, User
+from crm.access.queries import branches_of, scope_of
+from crm.access.scope import enter_scope, leave_scope
+from crm.audit.origin import Origin, set_origin
+from crm.db import db, set_read_only
+
+CSP = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+
+login_manager = LoginManager()
+
+
+@login_manager.user_loader
+def _load_user(user_id: str) -> User | None:
+    user = db.session.get(User, int(user_id)) if user_id.isdigit() else None
+    return user if user is not None and user.is_active else None
+
+
+def _begin() -> None:
+    """Who asks, for which branches, and whether SQLite needs the write lock."""
+    set_read_only(request.method in {"GET", "HEAD", "OPTIONS"})
+    g.scope_token = None
+    g.branches = []
+    if current_user.is_authenticated:
+        user: User = current_user._get_current_object()
+        g.branches = branches_of(user)
+        g.scope = scope_of(user, g.branches, session.get("branch_id"))
+        g.scope_token = enter_scope(g.scope)
+        set_origin(Origin(user, f"request:{g.request_id}"))
+
+
+def _end(_error: BaseException | None) -> None:
+    token = g.pop("scope_token", None)
+    if token is not None:
+        leave_scope(token)
+    set_read_only(False)
+
+
+def chosen_branch() -> Branch | None:
+    """The branch of the navbar; None in the network interface."""
+    branch_id = g.scope.branch_id
+    return next((branch for branch in g.branches if branch.id == branch_id), None)
+
+
+def _add_headers(response: Response) -> Response:
+    response.headers.setdefault("Content-Security-Policy", CSP)
+    response.headers.setdefault("X-Content-Type-Options", "nosniff")
+    response.headers.setdefault("Referrer-Policy", "same-origin")
+    response.headers.setdefault("X-Frame-Options", "DENY")
+    response.headers.setdefault("Permissions-Policy", "camera=(), microphone=(), geolocation=()")
+    if current_app.config["SETTINGS"].is_https:
+        response.headers.setdefault("Strict-Transport-Security", "max-age=31536000; includeSubDomains")
+    if not request.path.startswith("/static/"):
+        response.headers.setdefault("Cache-Control", "no-store")
+    return response
+
+
+def _to_login() -> BaseResponse:
+    if request.headers.get("Accept", "").startswith("application/json"):
+        abort(401)
+    return redirect(url_for("access.login", next=request.full_path if request.method == "GET" else None))
+
+
+def register(app: Flask) -> None:
+    login_manager.init_app(app)
+    login_manager.unauthorized_handler(_to_login)
+    app.before_request(_begin)
+    app.teardown_request(_end)
+    app.after_request(_add_headers)

@@ -1,0 +1,67 @@
+"""Plans and subscriptions."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from decimal import Decimal
+
+from flask_babel import lazy_pgettext as _lp
+from sqlalchemy import Boolean, CheckConstraint, Date, ForeignKey, Integer
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from crm.access.scope import BranchScoped
+from crm.clients.models import Client
+from crm.db import LabelEnum, Model, PrimaryKey, Text200, label_enum
+
+
+class SubscriptionStatus(LabelEnum):
+    ACTIVE = "active", _lp("subscription", "Active")
+    ARCHIVED = "archived", _lp("subscription", "Archived")
+
+
+SUBSCRIPTION_MOVES = {SubscriptionStatus.ACTIVE: {SubscriptionStatus.ARCHIVED}}
+
+
+class Plan(Model):
+    """What is sold: a price, a number of lessons, a duration."""
+
+    id: Mapped[PrimaryKey]
+    name: Mapped[Text200] = mapped_column(unique=True)
+    price: Mapped[Decimal]
+    lessons: Mapped[int] = mapped_column(Integer)
+    duration_days: Mapped[int] = mapped_column(Integer, default=30)
+    is_archived: Mapped[bool] = mapped_column(Boolean, default=False)
+
+    __table_args__ = (
+        CheckConstraint("price >= 0", name="price"),
+        CheckConstraint("lessons >= 0", name="lessons"),
+        CheckConstraint("duration_days > 0", name="duration"),
+    )
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Subscription(BranchScoped, Model):
+    """A plan sold to a client, at the price and with the lessons of that day. Kept on the payer's base account."""
+
+    id: Mapped[PrimaryKey]
+    client_id: Mapped[int] = mapped_column(ForeignKey("client.id"), index=True)
+    plan_id: Mapped[int] = mapped_column(ForeignKey("plan.id"), index=True)
+    status: Mapped[SubscriptionStatus] = mapped_column(
+        label_enum(SubscriptionStatus), default=SubscriptionStatus.ACTIVE
+    )
+    price: Mapped[Decimal]
+    lessons: Mapped[int] = mapped_column(Integer)
+    starts_on: Mapped[date] = mapped_column(Date, index=True)
+    ends_on: Mapped[date] = mapped_column(Date, index=True)
+    sold_at: Mapped[datetime]
+    author_id: Mapped[int | None] = mapped_column(ForeignKey("user.id"))
+
+    client: Mapped[Client] = relationship()
+    plan: Mapped[Plan] = relationship()
+
+    __table_args__ = (CheckConstraint("ends_on >= starts_on", name="period"),)
+
+    def __str__(self) -> str:
+        return f"{self.plan.name} #{self.id}"

@@ -1,0 +1,27 @@
+"""Reads about subscriptions."""
+
+from __future__ import annotations
+
+from datetime import date
+
+from sqlalchemy import or_, select
+
+from crm.clients.models import Client
+from crm.db import db
+from crm.subscriptions.models import Subscription, SubscriptionStatus
+
+
+def subscriptions_paid_by(payer: Client, *, period_from: date, period_to: date) -> list[Subscription]:
+    """Active subscriptions of the payer and of those he pays for that overlap the period, oldest first."""
+    query = (
+        select(Subscription)
+        .join(Subscription.client)
+        .where(
+            or_(Client.id == payer.id, Client.payer_id == payer.id),
+            Subscription.status == SubscriptionStatus.ACTIVE,
+            Subscription.starts_on <= period_to,
+            Subscription.ends_on >= period_from,
+        )
+        .order_by(Subscription.starts_on, Subscription.id)
+    )
+    return list(db.session.scalars(query))
