@@ -1,7 +1,7 @@
 """Which role may do what: one table, read top to bottom. What is not listed is denied.
 
-A permission is `entity.action`. Entities and actions are those of the panel's views (`admin/views/`), plus verbs that are no plain edit
-(`account.open`, `bill.issue`). `*` stands for any entity or any action.
+A permission is `entity.action`. Entities and actions are those of the panel's views (`admin/views/`), plus verbs that
+are no plain edit (`account.open`, `bill.issue`). `*` stands for any entity or any action.
 """
 
 from __future__ import annotations

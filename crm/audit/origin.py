@@ -17,7 +17,7 @@ class Origin:
 
 
 _COMMAND_LINE = Origin(SYSTEM, "cli")
-_current: contextvars.ContextVar[Origin] = contextvars.ContextVar("origin", default=_COMMAND_LINE)  # noqa: B039 - frozen
+_current: contextvars.ContextVar[Origin] = contextvars.ContextVar("origin", default=_COMMAND_LINE)
 
 
 def current_origin() -> Origin:
