@@ -1,0 +1,426 @@
+"""Fixtures: an app on a fresh migrated database (SQLite, then PostgreSQL), real Valkey and SMTP, a real browser.
+
+Nothing here leaves the machine: a connection to anything but loopback fails the test that tried it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import os
+import shutil
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import flask_migrate
+import psycopg
+import pytest
+import redis
+from flask import Flask
+from flask.testing import FlaskClient
+from flask_wtf.csrf import generate_csrf
+from sqlalchemy.engine import make_url
+
+from crm import create_app
+from crm.access.models import Branch, User
+from crm.access.scope import EVERYWHERE, scoped_to
+from crm.config import read_settings
+from crm.db import db
+from crm.ledger.queries import check_ledger
+from tests import servers
+from tests.factories import Network, make_network
+
+pytest_plugins = ["tests.acceptance"]
+
+T = TypeVar("T")
+
+
+# --- nothing leaves the machine -------------------------------------------------------------------------------------
+
+_LOOPBACK = ("127.", "::1", "localhost")
+_escapes: list[str] = []
+
+
+def _guard_network(event: str, args: tuple[Any, ...]) -> None:
+    if event in {"socket.connect", "socket.sendto"}:
+        address = args[1]
+        host = address[0] if isinstance(address, tuple) else "127.0.0.1"  # text or bytes: a unix socket
+    elif event == "socket.getaddrinfo":
+        host = args[0] or "127.0.0.1"
+    else:
+        return
+    host = host.decode() if isinstance(host, bytes) else str(host)
+    if not host.startswith(_LOOPBACK):
+        _escapes.append(f"{event} {host}")
+        raise ConnectionRefusedError(f"tests stay on this machine: {event} {host}")
+
+
+sys.addaudithook(_guard_network)
+
+
+@pytest.fixture(autouse=True)
+def _no_escape() -> Iterator[None]:
+    """Even an attempt whose error the code swallowed fails the test."""
+    _escapes.clear()
+    yield
+    assert not _escapes, f"the test tried to leave the machine: {_escapes}"
+
+
+# --- servers, one per run or per worker -----------------------------------------------------------------------------
+
+_stack = pytest.StashKey[contextlib.ExitStack]()
+_postgresql = pytest.StashKey[str]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_stack] = contextlib.ExitStack()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    config.stash[_stack].close()
+
+
+def _postgresql_url(config: pytest.Config) -> str:
+    """One server per run: the xdist controller starts it and tells its workers."""
+    if told := getattr(config, "workerinput", {}).get("postgresql_url"):
+        return str(told)
+    if _postgresql not in config.stash:
+        config.stash[_postgresql] = config.stash[_stack].enter_context(servers.postgresql())
+    return config.stash[_postgresql]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    node.workerinput["postgresql_url"] = _postgresql_url(node.config)
+
+
+@pytest.fixture(scope="session")
+def valkey_url() -> Iterator[str]:
+    """A real Valkey of this worker; emptied before each test that has an app."""
+    with servers.valkey() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def _smtp_server() -> Iterator[servers.Smtp]:
+    with servers.smtp_server() as server:
+        yield server
+
+
+@pytest.fixture
+def smtp(_smtp_server: servers.Smtp) -> servers.Smtp:
+    """The SMTP server the app sends through: .messages, .url, .refuse_temporarily(to), .refuse_for_good(to)."""
+    _smtp_server.reset()
+    return _smtp_server
+
+
+# --- databases ------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class TestDatabase:
+    """A database that renew() makes fresh and migrated, at an address that stays."""
+
+    __test__ = False
+
+    url: str
+    renew: Callable[[], None]
+
+
+def _migrate(url: str, home: Path) -> None:
+    """Bring the empty database at `url` to the head by the real migrations."""
+    app = create_app(read_settings({"DATABASE_URL": url, "DATA_DIR": str(home)}))
+    with app.app_context():
+        flask_migrate.upgrade()
+        db.engine.dispose()
+
+
+@contextlib.contextmanager
+def _sqlite(home: Path) -> Iterator[TestDatabase]:
+    template, path = home / "template.db", home / "test.db"
+    _migrate(f"sqlite:///{template}", home)
+
+    def renew() -> None:
+        for suffix in ("-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+        shutil.copyfile(template, path)
+
+    yield TestDatabase(f"sqlite:///{path}", renew)
+
+
+@contextlib.contextmanager
+def _postgresql_database(server_url: str, name: str, home: Path) -> Iterator[TestDatabase]:
+    server = make_url(server_url)
+    template = f"{name}_template"
+    admin = psycopg.connect(server.set(drivername="postgresql").render_as_string(hide_password=False), autocommit=True)
+
+    def drop(database: str) -> None:
+        admin.execute(f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)')
+
+    def renew() -> None:
+        drop(name)
+        admin.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+
+    with admin:
+        admin.execute(f'CREATE DATABASE "{template}" TEMPLATE template0 ENCODING UTF8')
+        try:
+            _migrate(server.set(database=template).render_as_string(hide_password=False), home)
+            yield TestDatabase(server.set(database=name).render_as_string(hide_password=False), renew)
+        finally:
+            drop(name)
+            drop(template)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def dialect(request: pytest.FixtureRequest) -> str:
+    """Which database the test runs on; a test for one only says parametrize("dialect", ["sqlite"], indirect=True)."""
+    return str(request.param)
+
+
+@dataclass
+class Prepared:
+    """An application, made once per worker and dialect, and the database below it."""
+
+    app: Flask
+    database: TestDatabase
+
+
+@pytest.fixture(scope="session")
+def _prepared(
+    request: pytest.FixtureRequest,
+    valkey_url: str,
+    _smtp_server: servers.Smtp,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Callable[[str], Prepared]]:
+    known: dict[str, Prepared] = {}
+    with contextlib.ExitStack() as stack:
+
+        def prepare(dialect: str) -> Prepared:
+            if dialect not in known:
+                home = tmp_path_factory.mktemp(dialect)
+                if dialect == "sqlite":
+                    database = stack.enter_context(_sqlite(home))
+                else:
+                    worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
+                    database = stack.enter_context(
+                        _postgresql_database(
+                            _postgresql_url(request.config), f"kontora_test_{os.getpid()}_{worker}", home
+                        )
+                    )
+                settings = read_settings(
+                    {
+                        "DATABASE_URL": database.url,
+                        "REDIS_URL": valkey_url,
+                        "SMTP_URL": _smtp_server.url,
+                        "PUBLIC_URL": "https://kontora.test",
+                        "SECRET_KEY": "a secret of the tests",
+                        "DATA_DIR": str(home),
+                    }
+                )
+                known[dialect] = Prepared(create_app(settings), database)
+            return known[dialect]
+
+        yield prepare
+
+
+@pytest.fixture
+def database(dialect: str, _prepared: Callable[[str], Prepared]) -> TestDatabase:
+    """A fresh migrated database, for tests that bring their own application or process."""
+    prepared = _prepared(dialect)
+    prepared.database.renew()
+    return prepared.database
+
+
+@pytest.fixture
+def app(dialect: str, database: TestDatabase, _prepared: Callable[[str], Prepared], valkey_url: str) -> Iterator[Flask]:
+    """The application on a fresh database; app context pushed, scope EVERYWHERE. Ends with a clean ledger check."""
+    app = _prepared(dialect).app
+    with redis.Redis.from_url(valkey_url) as queue:
+        queue.flushall()
+    with app.app_context(), scoped_to(EVERYWHERE):
+        try:
+            yield app
+            db.session.rollback()
+            assert check_ledger() == []
+        finally:
+            db.session.remove()
+            db.engine.dispose()
+
+
+@pytest.fixture
+def network(app: Flask) -> Network:
+    """A small network with a user of each role; see factories.make_network()."""
+    return make_network()
+
+
+# --- requests -------------------------------------------------------------------------------------------------------
+
+
+class Client(FlaskClient):
+    """A test client whose requests see the test's rows, and share nothing else with the test.
+
+    Each request runs in a context of its own, as in a server's thread: no app context, scope, actor or session of the
+    test. What the test wrote is committed first. POSTs carry a valid CSRF token; `with_csrf = False` leaves it out.
+    """
+
+    with_csrf = True
+
+    def open(self, *args: Any, **kwargs: Any) -> Any:
+        db.session.commit()
+        if self.with_csrf and kwargs.get("method", "GET") not in {"GET", "HEAD", "OPTIONS"}:
+            kwargs["headers"] = {**dict(kwargs.get("headers") or {}), "X-CSRFToken": self._token()}
+            if self.application.config["SETTINGS"].is_https:
+                kwargs["headers"].setdefault("Referer", "https://kontora.test/")
+        if self.application.config["SETTINGS"].is_https:
+            kwargs.setdefault("base_url", "https://kontora.test")
+        return contextvars.Context().run(super().open, *args, **kwargs)
+
+    def _token(self) -> str:
+        def make() -> str:
+            with self.session_transaction(base_url="https://kontora.test") as session:
+                raw = session.setdefault("csrf_token", "0" * 40)
+                with self.application.test_request_context():
+                    from flask import session as inner
+
+                    inner["csrf_token"] = raw
+                    return generate_csrf()
+
+        return contextvars.Context().run(make)
+
+
+@pytest.fixture
+def web(app: Flask) -> Callable[..., Client]:
+    """web(user=None, branch=None) -> a client signed in as the user, with that branch chosen, in Russian."""
+
+    def sign_in(user: User | None = None, branch: Branch | None = None, *, language: str = "ru") -> Client:
+        user_id, branch_id = user.id if user else None, branch.id if branch else None
+        client = Client(app, app.response_class, use_cookies=True)
+        client.environ_base["HTTP_ACCEPT_LANGUAGE"] = language
+        client.environ_base["REMOTE_ADDR"] = "127.0.0.1"
+        db.session.commit()
+
+        def fill_session() -> None:
+            with client.session_transaction(base_url="https://kontora.test") as session:
+                if user_id is not None:
+                    session["_user_id"] = str(user_id)
+                    session["_fresh"] = True
+                if branch_id is not None:
+                    session["branch_id"] = branch_id
+
+        contextvars.Context().run(fill_session)
+        return client
+
+    return sign_in
+
+
+# --- many at once ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def in_parallel(app: Flask) -> Callable[..., list[Any]]:
+    """in_parallel(function, times=8): call function(0), function(1)… at the same moment, each in a thread with an app
+    context, scope EVERYWHERE and a database connection of its own. Results in order; an exception is a result.
+    """
+
+    def run(function: Callable[[int], T], times: int = 8) -> list[T | Exception]:
+        db.session.commit()
+        start = threading.Barrier(times)
+
+        def one(index: int) -> T | Exception:
+            with app.app_context(), scoped_to(EVERYWHERE):
+                start.wait(30)
+                try:
+                    return function(index)
+                except Exception as error:
+                    return error
+
+        with ThreadPoolExecutor(times) as pool:
+            return list(pool.map(one, range(times)))
+
+    return run
+
+
+# --- the whole thing, and a browser ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def live() -> Iterator[Callable[..., servers.LiveKontora]]:
+    """live(demo=True, database_url=None, env=None): a supervised Kontora of this test; .url, .data_dir, .process."""
+    with contextlib.ExitStack() as stack:
+        yield lambda **options: stack.enter_context(servers.kontora(**options))
+
+
+@pytest.fixture(scope="session")
+def demo_url() -> Iterator[str]:
+    """Address of a Kontora with demo data shared by the tests of this worker."""
+    with servers.kontora(demo=True) as running:
+        yield running.url
+
+
+NO_CHROMIUM = (
+    "Chromium is needed for the browser tests and none was found. Install it "
+    "(Debian, as root: apt-get install -y --no-install-recommends chromium), or set CHROMIUM_PATH, "
+    "or leave these tests out knowingly with NO_BROWSER=1"
+)
+_skipped_browser = pytest.StashKey[bool]()
+
+
+def _chromium() -> str | None:
+    """Path of a Chromium: CHROMIUM_PATH, PATH; None = the one Playwright brought."""
+    if given := os.environ.get("CHROMIUM_PATH"):
+        return given
+    for name in ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"):
+        if found := shutil.which(name):
+            return found
+    return None
+
+
+@pytest.fixture(scope="session")
+def browser(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Chromium by Playwright's sync API, one per worker."""
+    if os.environ.get("NO_BROWSER") == "1":
+        pytest.skip("NO_BROWSER=1: browser tests left out")
+    from playwright.sync_api import Error, sync_playwright
+
+    args = [
+        *("--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+        *("--disable-component-update", "--disable-sync"),
+    ]
+    if os.geteuid() == 0:
+        args.append("--no-sandbox")
+    with sync_playwright() as playwright:
+        try:
+            chromium = playwright.chromium.launch(executable_path=_chromium(), args=args)
+        except Error as error:
+            pytest.fail(f"{NO_CHROMIUM}\n{error}", pytrace=False)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    """A page in a private window, in Russian. Script errors and broken content security policy fail the test."""
+    context = browser.new_context(locale="ru-RU")
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
+    context.set_default_timeout(10_000)
+    complaints: list[str] = []
+    context.on("weberror", lambda error: complaints.append(str(error.error)))
+    context.on(
+        "console",
+        lambda line: complaints.append(line.text) if "Content Security Policy" in line.text else None,
+    )
+    try:
+        yield context.new_page()
+    finally:
+        context.close()
+    assert not complaints, f"the page complained: {complaints}"
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if os.environ.get("NO_BROWSER") == "1":
+        terminalreporter.write_line("NO_BROWSER=1: the browser tests were left out", yellow=True)

@@ -1,0 +1,321 @@
+"""Rows for tests, made through the operations that make them in life; what does not matter to a test has a default.
+
+Each commits, so that a test client, another thread or another process sees the row at once.
+"""
+
+from __future__ import annotations
+
+import itertools
+from datetime import date, time, timedelta
+from decimal import Decimal
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
+
+from sqlalchemy import select
+
+from crm import clock
+from crm.access.actors import SYSTEM, Actor
+from crm.access.models import Branch, City, Company, Employee, Role, User
+from crm.access.operations import hash_password
+from crm.bills.models import Bill
+from crm.bills.operations import issue_bill
+from crm.clients.models import Client
+from crm.clients.operations import create_client
+from crm.db import db, transaction
+from crm.ledger.models import Account, AccountKind, AccountType
+from crm.mailings.models import BilledAccounts, Channel, MailingKind, MailingRule, Message, Periodicity, Template
+from crm.payments.models import Payment, PaymentMethod
+from crm.payments.operations import open_account_paid, top_up
+from crm.subscriptions.models import Plan, Subscription
+from crm.subscriptions.operations import sell_subscription
+
+PASSWORD = "demo"
+
+_numbers = itertools.count(1)
+
+
+class Network(SimpleNamespace):
+    """One small network; see make_network()."""
+
+    company: Company
+    moscow: City
+    samara: City
+    lesnoy: Branch
+    rechnoy: Branch
+    mira: Branch
+    owner: User
+    regional: User
+    director: User
+    administrator: User
+    manager: User
+    instructor: User
+    support: User
+    employee: Employee
+    account_type: AccountType
+    plan: Plan
+
+    @property
+    def users(self) -> list[User]:
+        """One of each role."""
+        return [
+            self.owner,
+            self.regional,
+            self.director,
+            self.administrator,
+            self.manager,
+            self.instructor,
+            self.support,
+        ]
+
+
+@cache
+def _password_hash() -> str:
+    """Argon2 is slow on purpose; once per run is enough for a password everybody shares."""
+    return hash_password(PASSWORD)
+
+
+def make_network() -> Network:
+    """Two branches in Moscow (lesnoy, rechnoy), one in Samara an hour ahead (mira); a user of each role.
+
+    The regional director has Moscow; director, administrator, manager and instructor have lesnoy only.
+    The account type «Депозиты» is offered everywhere. Everybody's password is PASSWORD.
+    """
+    with transaction():
+        company = Company(
+            name="Лесная школа",
+            legal_name="ООО «Лесная школа»",
+            inn="7700000001",
+            kpp="770001001",
+            ogrn="1027700000001",
+            address="Москва, Лесная ул., 1",
+            bank_name="АО «Пример Банк»",
+            bic="044500001",
+            settlement_account="40702810000000000001",
+            correspondent_account="30101810000000000001",
+            phone="+74950000001",
+            email="school@demo.test",
+        )
+        moscow, samara = City(name="Москва"), City(name="Самара")
+        db.session.add_all([company, moscow, samara])
+        db.session.flush()
+        lesnoy, rechnoy, mira = (
+            Branch(company_id=company.id, city_id=city.id, name=name, time_zone=zone)
+            for city, name, zone in (
+                (moscow, "Лесной", "Europe/Moscow"),
+                (moscow, "Речной", "Europe/Moscow"),
+                (samara, "Мира", "Europe/Samara"),
+            )
+        )
+        db.session.add_all([lesnoy, rechnoy, mira])
+        db.session.flush()
+        account_type = AccountType(name="Депозиты", branches=[lesnoy, rechnoy, mira])
+        plan = Plan(name="8 занятий", price=Decimal("4000.00"), lessons=8)
+        employee = Employee(name="Вера Тренер", position="Тренер", branch_id=lesnoy.id)
+        db.session.add_all([account_type, plan, employee])
+    users = {
+        "owner": make_user(Role.OWNER),
+        "regional": make_user(Role.REGIONAL_DIRECTOR, cities=[moscow]),
+        "director": make_user(Role.DIRECTOR, branches=[lesnoy]),
+        "administrator": make_user(Role.ADMINISTRATOR, branches=[lesnoy]),
+        "manager": make_user(Role.MANAGER, branches=[lesnoy]),
+        "instructor": make_user(Role.INSTRUCTOR, branches=[lesnoy]),
+        "support": make_user(Role.SUPPORT),
+    }
+    return Network(
+        company=company,
+        moscow=moscow,
+        samara=samara,
+        lesnoy=lesnoy,
+        rechnoy=rechnoy,
+        mira=mira,
+        account_type=account_type,
+        plan=plan,
+        employee=employee,
+        **users,
+    )
+
+
+def make_user(
+    role: Role, *, branches: list[Branch] | None = None, cities: list[City] | None = None, **changes: Any
+) -> User:
+    """A staff user with the password PASSWORD."""
+    number = next(_numbers)
+    with transaction():
+        user = User(
+            **{
+                "email": f"{role.value}-{number}@demo.test",
+                "name": f"{role.value.replace('_', ' ').capitalize()} {number}",
+                "password_hash": _password_hash(),
+                "role": role,
+                "branches": branches or [],
+                "cities": cities or [],
+                "created_at": clock.now(),
+                **changes,
+            }
+        )
+        db.session.add(user)
+    return user
+
+
+def make_employee(branch: Branch, **changes: Any) -> Employee:
+    with transaction():
+        employee = Employee(**{"name": f"Сотрудник {next(_numbers)}", "branch_id": branch.id, **changes})
+        db.session.add(employee)
+    return employee
+
+
+def make_client(branch: Branch, *, by: Actor = SYSTEM, **changes: Any) -> Client:
+    """A payer with a phone and an e-mail of his own; pass payer= for a child."""
+    number = next(_numbers)
+    facts = {
+        "name": f"Клиент {number:05d}",
+        "phone": f"+7918{number:07d}",
+        "email": f"client{number}@demo.test",
+        **changes,
+    }
+    with transaction():
+        return create_client(branch=branch, by=by, **facts)
+
+
+def make_child(payer: Client, **changes: Any) -> Client:
+    """Somebody `payer` pays for, without phone or e-mail."""
+    facts = {"name": f"Ребёнок {next(_numbers):05d}", "phone": "", "email": "", **changes}
+    return make_client(db.session.get_one(Branch, payer.branch_id), payer=payer, **facts)
+
+
+def make_account_type(*branches: Branch, **changes: Any) -> AccountType:
+    with transaction():
+        account_type = AccountType(**{"name": f"Тип счёта {next(_numbers)}", "branches": list(branches), **changes})
+        db.session.add(account_type)
+    return account_type
+
+
+def make_account(
+    client: Client,
+    account_type: AccountType | None = None,
+    *,
+    balance: Decimal | int = 0,
+    method: PaymentMethod = PaymentMethod.CASH,
+    by: Actor = SYSTEM,
+    employee: Employee | None = None,
+) -> Account:
+    """A deposit of the client, opened in his branch; with a balance, paid by `method`."""
+    branch = db.session.get_one(Branch, client.branch_id)
+    account_type = account_type or db.session.scalars(select(AccountType).order_by(AccountType.id)).first()
+    with transaction():
+        return open_account_paid(
+            client,
+            account_type or make_account_type(branch),
+            branch=branch,
+            initial_balance=Decimal(balance) if balance else None,
+            method=method if balance else None,
+            by=by,
+            employee=employee,
+        )
+
+
+def make_payment(
+    account: Account, amount: Decimal | int = 100, *, method: PaymentMethod = PaymentMethod.CASH, **changes: Any
+) -> Payment:
+    """Money taken at the desk onto `account`."""
+    with transaction():
+        return top_up(account, amount=Decimal(amount), method=method, **{"by": SYSTEM, **changes})
+
+
+def make_bill(client: Client, *, by: Actor = SYSTEM, **changes: Any) -> Bill:
+    """A bill of 1500 by hand for the coming thirty days, without an end of the term."""
+    today = clock.today(db.session.get_one(Branch, client.branch_id))
+    facts = {
+        "amount": Decimal("1500.00"),
+        "period_from": today,
+        "period_to": today + timedelta(days=29),
+        **changes,
+    }
+    with transaction():
+        return issue_bill(client, by=by, **facts)
+
+
+def make_plan(**changes: Any) -> Plan:
+    with transaction():
+        plan = Plan(**{"name": f"Абонемент {next(_numbers)}", "price": Decimal("4000.00"), "lessons": 8, **changes})
+        db.session.add(plan)
+    return plan
+
+
+def make_subscription(
+    client: Client, plan: Plan | None = None, *, starts_on: date | None = None, by: Actor = SYSTEM
+) -> Subscription:
+    """A subscription sold to the client today."""
+    plan = plan or db.session.scalars(select(Plan).order_by(Plan.id)).first() or make_plan()
+    today = clock.today(db.session.get_one(Branch, client.branch_id))
+    with transaction():
+        return sell_subscription(client, plan, starts_on=starts_on or today, by=by)
+
+
+def make_template(**changes: Any) -> Template:
+    facts = {
+        "name": f"Шаблон {next(_numbers)}",
+        "subject": "Счёт на оплату",
+        "body": "Здравствуйте!\nОплатить счёт: {bill.amount_url}",
+        **changes,
+    }
+    with transaction():
+        template = Template(**facts)
+        db.session.add(template)
+    return template
+
+
+def make_rule(branch: Branch, *, template: Template | None = None, **changes: Any) -> MailingRule:
+    """A daily mailing of bills by e-mail at 10:00 of the branch."""
+    template = template or make_template()
+    facts = {
+        "branch_id": branch.id,
+        "name": f"Рассылка {next(_numbers)}",
+        "kind": MailingKind.BILLS,
+        "accounts": BilledAccounts.BASE,
+        "periodicity": Periodicity.DAILY,
+        "send_time": time(10),
+        "template_id": template.id,
+        "created_at": clock.now(),
+        **changes,
+    }
+    with transaction():
+        rule = MailingRule(**facts)
+        db.session.add(rule)
+    return rule
+
+
+def make_message(client: Client, **changes: Any) -> Message:
+    """A letter in the outbox, due now."""
+    facts = {
+        "branch_id": client.branch_id,
+        "channel": Channel.EMAIL,
+        "client_id": client.id,
+        "recipient": client.email or "nobody@demo.test",
+        "subject": "Письмо",
+        "body": "Здравствуйте!",
+        "dedupe_key": f"test:{next(_numbers)}",
+        "next_try_at": clock.now(),
+        "created_at": clock.now(),
+        "author_name": SYSTEM.name,
+        **changes,
+    }
+    with transaction():
+        message = Message(**facts)
+        db.session.add(message)
+    return message
+
+
+def house_balance(kind: AccountKind, branch: Branch) -> Decimal:
+    """What a house account holds, from its entries: cash in the desk, revenue earned. Positive for what is there."""
+    from sqlalchemy import func
+
+    from crm.ledger.models import Entry
+
+    total = db.session.scalar(
+        select(func.coalesce(func.sum(Entry.amount), 0))
+        .join(Entry.account)
+        .where(Account.kind == kind, Account.branch_id == branch.id)
+    )
+    return -Decimal(total or 0)
