@@ -32,7 +32,7 @@ from crm.access.scope import EVERYWHERE, scoped_to
 from crm.config import read_settings
 from crm.db import db
 from crm.ledger.queries import check_ledger
-from tests import servers
+from tests import chromium, servers
 from tests.factories import Network, make_network
 
 pytest_plugins = ["tests.acceptance"]
@@ -362,30 +362,15 @@ def demo_url() -> Iterator[str]:
         yield running.url
 
 
-NO_CHROMIUM = (
-    "Chromium is needed for the browser tests and none was found. Install it "
-    "(Debian, as root: apt-get install -y --no-install-recommends chromium), or set CHROMIUM_PATH, "
-    "or leave these tests out knowingly with NO_BROWSER=1"
-)
-_skipped_browser = pytest.StashKey[bool]()
-
-
-def _chromium() -> str | None:
-    """Path of a Chromium: CHROMIUM_PATH, PATH; None = the one Playwright brought."""
-    if given := os.environ.get("CHROMIUM_PATH"):
-        return given
-    for name in ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"):
-        if found := shutil.which(name):
-            return found
-    return None
-
-
 @pytest.fixture(scope="session")
 def browser(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Chromium by Playwright's sync API, one per worker."""
     if os.environ.get("NO_BROWSER") == "1":
         pytest.skip("NO_BROWSER=1: browser tests left out")
-    from playwright.sync_api import Error, sync_playwright
+    path = chromium.find()
+    if path is None:
+        pytest.fail(chromium.MISSING, pytrace=False)
+    from playwright.sync_api import sync_playwright
 
     args = [
         *("--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
@@ -394,12 +379,9 @@ def browser(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     if os.geteuid() == 0:
         args.append("--no-sandbox")
     with sync_playwright() as playwright:
-        try:
-            chromium = playwright.chromium.launch(executable_path=_chromium(), args=args)
-        except Error as error:
-            pytest.fail(f"{NO_CHROMIUM}\n{error}", pytrace=False)
-        yield chromium
-        chromium.close()
+        started = playwright.chromium.launch(executable_path=path, args=args)
+        yield started
+        started.close()
 
 
 @pytest.fixture
