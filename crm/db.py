@@ -87,7 +87,7 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 class Phone(TypeDecorator[str]):
-    """E.164 text (`+79181590830`); clients/phones.py parses what people type."""
+    """E.164 text (`+79181590830`); crm/phones.py parses what people type."""
 
     impl = String(20)
     cache_ok = True
@@ -186,6 +186,14 @@ def transaction() -> Iterator[None]:
         info["after_commit"] = []
     for effect in effects:
         effect()
+
+
+def end_reading() -> None:
+    """Give back what reads have taken (a snapshot, SQLite's write lock) before waiting for somebody outside."""
+    session = db.session()
+    if session.info.get("depth"):
+        raise RuntimeError("end_reading() inside a transaction(): nobody outside is asked from there")
+    session.commit()
 
 
 def after_commit(effect: Callable[[], None]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import date
+
 from flask_babel import gettext as _
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 
 from crm.bills.models import Bill, BillStatus
 from crm.db import db
@@ -27,3 +29,18 @@ def count_unpaid(client_id: int) -> int:
 def bills_of(client_id: int) -> list[Bill]:
     """A payer's bills, newest first."""
     return list(db.session.scalars(select(Bill).where(Bill.client_id == client_id).order_by(Bill.id.desc())))
+
+
+def payable_bill_of(client_id: int, *, today: date) -> Bill | None:
+    """The oldest bill of a client that waits for payment and has not expired by `today` of its branch."""
+    query = (
+        select(Bill)
+        .where(
+            Bill.client_id == client_id,
+            Bill.status == BillStatus.PENDING,
+            or_(Bill.payable_until.is_(None), Bill.payable_until >= today),
+        )
+        .order_by(Bill.id)
+        .limit(1)
+    )
+    return db.session.scalar(query)

@@ -65,6 +65,9 @@ def post(
     locked = _lock([line.account for line in lines])
     if existing := transaction_by_key(key):
         return existing
+    if reverses is not None and _is_reversed(reverses):
+        raise Conflict("already_reversed", _("This operation has already been reversed."))
+    balances = _balances_after(lines, locked)
     row = Transaction(
         kind=kind,
         happened_at=happened_at or clock.now(),
@@ -92,15 +95,9 @@ def post(
             raise Conflict("already_reversed", _("This operation has already been reversed.")) from None
         raise
     entries = []
-    for line in lines:
+    for line, after in zip(lines, balances, strict=True):
         account, change = line.account, to_amount(line.amount)
-        after = None
-        if account.id in locked:
-            after = locked[account.id] = locked[account.id] + change
-            if after < 0 and change < 0 and not account.kind.may_be_negative:
-                raise DomainError(
-                    "not_enough", _("Not enough money on the account “%(account)s”.", account=account.title), "amount"
-                )
+        if after is not None:
             db.session.execute(
                 update(Account)
                 .where(Account.id == account.id)
@@ -143,6 +140,10 @@ def transaction_by_key(key: str) -> Transaction | None:
     return db.session.scalar(select(Transaction).where(Transaction.idempotency_key == key))
 
 
+def _is_reversed(transaction: Transaction) -> bool:
+    return db.session.scalar(select(Transaction.id).where(Transaction.reverses_id == transaction.id)) is not None
+
+
 def _check_balanced(lines: Sequence[Line]) -> None:
     sums: dict[Unit, Decimal] = defaultdict(Decimal)
     for line in lines:
@@ -157,13 +158,39 @@ def _check_balanced(lines: Sequence[Line]) -> None:
         raise ValueError("entries must sum to zero per unit")
 
 
+def _balances_after(lines: Sequence[Line], locked: dict[int, Decimal]) -> list[Decimal | None]:
+    """What each line leaves on its account, None for house accounts. Raises "not_enough" before anything is written:
+    a caller that goes on with its next row leaves no transaction without entries behind.
+    """
+    running, balances = dict(locked), list[Decimal | None]()
+    for line in lines:
+        account = line.account
+        if account.id not in running:
+            balances.append(None)
+            continue
+        after = running[account.id] = running[account.id] + line.amount
+        if after < 0 and line.amount < 0 and not account.kind.may_be_negative:
+            raise DomainError(
+                "not_enough", _("Not enough money on the account “%(account)s”.", account=account.title), "amount"
+            )
+        balances.append(after)
+    return balances
+
+
 def _lock(accounts: Sequence[Account]) -> dict[int, Decimal]:
-    """Lock the client accounts in id order; their balances by id. House accounts are never locked: no hot row."""
+    """Lock the client accounts in id order; their balances by id. House accounts are never locked: no hot row.
+
+    FOR NO KEY UPDATE: rows that merely point at the account (a payment being started) need not wait, and so cannot
+    close a circle of waits with the one that credits it.
+    """
     ids = sorted({account.id for account in accounts if not account.kind.is_house})
     if not ids:
         return {}
     rows = db.session.execute(
-        select(Account.id, Account.balance).where(Account.id.in_(ids)).order_by(Account.id).with_for_update()
+        select(Account.id, Account.balance)
+        .where(Account.id.in_(ids))
+        .order_by(Account.id)
+        .with_for_update(key_share=True)
     ).all()
     if len(rows) != len(ids):
         raise NotFound("not_found", _("The account was not found in this branch."))
@@ -202,6 +229,52 @@ def _found_or_made(*, kind: AccountKind, unit: Unit, branch_id: int, client_id: 
     except IntegrityError:
         return db.session.scalars(query).one()  # somebody made it first
     return made
+
+
+def create_account_type(
+    *, name: str, branches: list[Branch], by: Actor, position: int | None = None, is_archived: bool = False
+) -> AccountType:
+    """Add a kind of deposit to the network. Raises DomainError beside `name` or `branches`. The caller commits."""
+    require(by, "accounttype.create")
+    account_type = AccountType()
+    _fill_account_type(account_type, name, branches, position, is_archived)
+    db.session.add(account_type)
+    db.session.flush()
+    return account_type
+
+
+def change_account_type(
+    account_type: AccountType,
+    *,
+    name: str,
+    branches: list[Branch],
+    by: Actor,
+    position: int | None = None,
+    is_archived: bool = False,
+) -> AccountType:
+    """Change a kind of deposit; accounts already opened stay. The caller commits."""
+    require(by, "accounttype.edit")
+    _fill_account_type(account_type, name, branches, position, is_archived)
+    db.session.flush()
+    return account_type
+
+
+def _fill_account_type(
+    account_type: AccountType, name: str, branches: list[Branch], position: int | None, is_archived: bool
+) -> None:
+    name = " ".join(name.split())
+    if not name:
+        raise DomainError("name_empty", _("Enter the name."), "name")
+    if not branches:
+        raise DomainError("branches_empty", _("Choose the branches where this type is available."), "branches")
+    with db.session.no_autoflush:
+        taken = db.session.scalar(
+            select(AccountType.id).where(AccountType.name == name, AccountType.id != (account_type.id or 0))
+        )
+    if taken:
+        raise DomainError("name_taken", _("An account type with this name already exists."), "name")
+    account_type.name, account_type.branches = name, branches
+    account_type.position, account_type.is_archived = position or 0, is_archived
 
 
 def account_types_in(branch: Branch) -> list[AccountType]:

@@ -15,8 +15,8 @@ from crm.bills.models import Bill
 from crm.bills.operations import check_payable, settle_bill
 from crm.clients.models import Client
 from crm.db import amount as to_amount
-from crm.db import db, transaction
-from crm.errors import Conflict, DomainError, NotFound
+from crm.db import db, end_reading, transaction
+from crm.errors import DomainError, NotFound
 from crm.ledger.models import Account, AccountType, TransactionKind
 from crm.ledger.operations import Cause, Line, house_account, open_account, post
 from crm.payments.gateways.base import Gateway, RemotePayment, RemoteStatus
@@ -41,8 +41,11 @@ def open_account_paid(
     key: made when the form was shown; the same form sent twice opens one account and takes one payment.
     """
     payer = client.payer or client
-    if key and (found := _desk_payment(key)):
-        return found.account
+    if key:
+        # The row lock makes the same form, sent twice, queue up; the second one finds the first one's payment.
+        db.session.execute(select(Client.id).where(Client.id == payer.id).with_for_update(key_share=True))
+        if found := _desk_payment(key):
+            return found.account
     account = open_account(client_id=payer.id, account_type=account_type, branch=branch, by=by, employee=employee)
     if initial_balance:
         top_up(account, amount=initial_balance, method=method, by=by, employee=employee, key=key)
@@ -68,8 +71,12 @@ def top_up(
     Raises DomainError beside `amount` or `method`.
     """
     require(by, "account.top_up", account)
-    if key and (found := _desk_payment(key)):
-        return found
+    if key:
+        db.session.execute(select(Account.id).where(Account.id == account.id).with_for_update(key_share=True))
+        if found := _desk_payment(key):
+            return found
+    if bill is not None and bill.client_id != account.client_id:
+        raise DomainError("bill_foreign", _("This bill belongs to another client."), "bill")
     if method not in DESK_METHODS:
         raise DomainError("method_required", _("Choose how it was paid: in cash or by card."), "method")
     amount = to_amount(amount)
@@ -103,19 +110,20 @@ def _desk_payment(key: str) -> Payment | None:
 def start_payment(bill: Bill, *, gateway: Gateway, return_url: str) -> Payment:
     """Begin to pay a bill online and return the payment with its confirmation_url.
 
-    Two clicks get the same payment while it is unfinished. Raises DomainError when the bill is not payable now.
-    Commits by itself: the gateway is asked between two short transactions, with the payment's id as its key.
+    return_url: where the bank sends the client afterwards; `?payment=<id>` is added to it.
+    Two clicks get the same payment while it is unfinished; one the bank has finished meanwhile is noted first.
+    Raises DomainError when the bill is not payable now, GatewayError when the bank does not answer.
+    Commits by itself: the gateway is asked between short transactions, with the payment's id as its key.
     """
+    if (unfinished := _unfinished_payment(bill, gateway)) and unfinished.external_id is not None:
+        accept_notice(gateway, unfinished.external_id)
     with transaction():
-        # The row lock makes two clicks queue up; the second finds the first one's payment.
-        db.session.execute(select(Bill.id).where(Bill.id == bill.id).with_for_update())
+        # The row lock makes two clicks queue up; the second finds the first one's payment. Not a full FOR UPDATE:
+        # a credit that points at this bill meanwhile must not have to wait (see ledger.operations.post).
+        db.session.execute(select(Bill.id).where(Bill.id == bill.id).with_for_update(key_share=True))
         db.session.refresh(bill)
         check_payable(bill)
-        payment = db.session.scalar(
-            select(Payment).where(
-                Payment.bill_id == bill.id, Payment.status == PaymentStatus.PENDING, Payment.gateway == gateway.name
-            )
-        )
+        payment = _unfinished_payment(bill, gateway)
         if payment is None:
             payment = Payment(
                 branch_id=bill.branch_id,
@@ -129,55 +137,74 @@ def start_payment(bill: Bill, *, gateway: Gateway, return_url: str) -> Payment:
                 author_name=gateway.name,
             )
             db.session.add(payment)
-    if payment.confirmation_url is None:
-        created = gateway.create(
-            amount=payment.amount,
-            currency="RUB",
-            description=_("Bill %(number)s", number=bill.title),
-            return_url=return_url,
-            idempotence_key=f"payment-{payment.id}",
-        )
-        with transaction():
-            payment.external_id = created.external_id
-            payment.confirmation_url = created.confirmation_url
+            db.session.flush()
+        if payment.confirmation_url is not None:
+            return payment
+        ask = {
+            "amount": payment.amount,
+            "currency": bill.branch.company.currency,
+            "description": _("Bill %(number)s", number=bill.title),
+            "return_url": f"{return_url}?payment={payment.id}",
+            "idempotence_key": f"payment-{payment.id}",
+        }
+    created = gateway.create(**ask)  # with nothing read or locked: the bank takes its time
+    with transaction():
+        payment.external_id = created.external_id
+        payment.confirmation_url = created.confirmation_url
     return payment
+
+
+def _unfinished_payment(bill: Bill, gateway: Gateway) -> Payment | None:
+    return db.session.scalar(
+        select(Payment)
+        .where(Payment.bill_id == bill.id, Payment.status == PaymentStatus.PENDING, Payment.gateway == gateway.name)
+        .order_by(Payment.id)
+        .limit(1)
+    )
 
 
 def accept_notice(gateway: Gateway, external_id: str) -> Payment:
     """A gateway said something about one of its payments: ask it what is true and act on that. Commits by itself.
 
-    Safe to repeat and to run in parallel: the status moves once and the ledger key is the payment's id.
-    Raises NotFound for a payment we did not start, DomainError "amount_differs" when the sums disagree.
+    Safe to repeat and to run in parallel: the payment's row lock lets one in at a time, the status moves once and the
+    ledger key is the payment's id. Locks are taken in one order: payment, accounts, bill.
+    Raises NotFound for a payment we did not start, DomainError "amount_differs" when the sums disagree (nothing is
+    credited, the payment's comment says why), GatewayError when the bank does not answer.
     """
+    end_reading()
     remote = gateway.fetch(external_id)
     with transaction():
         payment = db.session.scalar(
-            select(Payment).where(Payment.gateway == gateway.name, Payment.external_id == external_id)
+            select(Payment)
+            .where(Payment.gateway == gateway.name, Payment.external_id == external_id)
+            .with_for_update(key_share=True)
+            .execution_options(populate_existing=True)
         )
         if payment is None:
             raise NotFound("payment_not_found", _("There is no such payment."))
-        _apply_remote(payment, remote, by=System(gateway.name))
+        differs = remote.status is RemoteStatus.SUCCEEDED and remote.amount != payment.amount
+        if differs:
+            payment.comment = _("The bank reports the sum %(sum)s.", sum=format(remote.amount, "f"))
+        else:
+            _apply_remote(payment, remote, by=System(gateway.name))
+    if differs:
+        raise DomainError("amount_differs", _("The gateway reports another sum than was asked for."))
     return payment
 
 
 def _apply_remote(payment: Payment, remote: RemotePayment, *, by: Actor) -> None:
+    """Act on what the bank says. The caller holds the payment's row lock, so its status is the last word."""
     if remote.status is RemoteStatus.SUCCEEDED:
-        if remote.amount != payment.amount:
-            raise DomainError("amount_differs", _("The gateway reports another sum than was asked for."))
         _credit(payment, by=by)
     elif remote.status is RemoteStatus.CANCELED and payment.status is PaymentStatus.PENDING:
-        try:
-            transition(payment, PAYMENT_MOVES, PaymentStatus.CANCELED, by=by)
-        except Conflict:
-            pass  # another notice was faster
+        transition(payment, PAYMENT_MOVES, PaymentStatus.CANCELED, by=by)
 
 
 def _credit(payment: Payment, *, by: Actor = SYSTEM, employee: Employee | None = None) -> None:
     """Move the payment to succeeded, credit its account, settle its bill: all in the caller's transaction, once."""
-    try:
-        transition(payment, PAYMENT_MOVES, PaymentStatus.SUCCEEDED, by=by, received_at=clock.now())
-    except Conflict:
-        return  # credited already
+    if payment.status is PaymentStatus.SUCCEEDED:
+        return
+    transition(payment, PAYMENT_MOVES, PaymentStatus.SUCCEEDED, by=by, received_at=clock.now())
     post(
         TransactionKind.TOP_UP,
         [

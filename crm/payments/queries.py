@@ -7,6 +7,7 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import joinedload
 
+from crm.bills.models import Bill
 from crm.db import db
 from crm.payments.models import Payment, PaymentStatus
 
@@ -36,3 +37,10 @@ def unfinished_payments(*, before: datetime, after: datetime) -> list[Payment]:
         .order_by(Payment.id)
     )
     return list(db.session.scalars(query))
+
+
+def payment_of_bill(bill: Bill, payment_id: int | None) -> Payment | None:
+    """The payment with this id, if it is one of the bill's."""
+    if payment_id is None:
+        return None
+    return db.session.scalar(select(Payment).where(Payment.id == payment_id, Payment.bill_id == bill.id))

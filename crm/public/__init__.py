@@ -1,8 +1,22 @@
-"""Pages for clients, webhooks in."""
+"""Pages for clients, webhooks in. No one signs in here: an unguessable token in the address is the only key."""
+
+from __future__ import annotations
+
+import importlib.util
 
 from flask import Flask
 from flask_wtf import CSRFProtect
 
+from crm.public import bills, demo_bank, webhooks
+
 
 def register(app: Flask, csrf: CSRFProtect) -> None:
     """Attach the public pages."""
+    # No CSRF token here, on purpose: nothing on these pages rests on a session or a cookie, so there is no authority a
+    # foreign site could borrow. Who knows the token may start a payment, and starting one moves no money; a cookie for
+    # the token's sake would only shut out clients whose mail app keeps none. Webhooks bring a signature instead.
+    for page in (bills, demo_bank, webhooks):
+        csrf.exempt(page.blueprint)
+        app.register_blueprint(page.blueprint)
+    if importlib.util.find_spec("crm.public.demo_mail"):
+        importlib.import_module("crm.public.demo_mail").register(app)

@@ -55,6 +55,32 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("task", "tick", name=op.f("pk_cron_tick")),
     )
     op.create_table(
+        "demo_bank_payment",
+        sa.Column("id", sa.String(length=40), nullable=False),
+        sa.Column("idempotence_key", sa.String(length=100), nullable=False),
+        sa.Column(
+            "status",
+            sa.Enum(
+                "pending",
+                "succeeded",
+                "canceled",
+                name="remote_status",
+                native_enum=False,
+                create_constraint=True,
+                length=32,
+            ),
+            nullable=False,
+        ),
+        sa.Column("amount", sa.BigInteger(), nullable=False),
+        sa.Column("currency", sa.String(length=3), nullable=False),
+        sa.Column("description", sa.String(length=200), nullable=False),
+        sa.Column("return_url", sa.String(length=500), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.CheckConstraint("amount > 0", name=op.f("ck_demo_bank_payment_amount")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_demo_bank_payment")),
+        sa.UniqueConstraint("idempotence_key", name=op.f("uq_demo_bank_payment_idempotence_key")),
+    )
+    op.create_table(
         "login_attempt",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("key", sa.String(length=300), nullable=False),
@@ -317,6 +343,7 @@ def upgrade() -> None:
         ),
         sa.Column("template_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("schedule_since", sa.DateTime(timezone=True), nullable=False),
         sa.Column("author_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
         sa.Column("version", sa.Integer(), nullable=False),
         sa.Column("branch_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
@@ -861,6 +888,7 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_login_attempt_key"))
         batch_op.drop_index(batch_op.f("ix_login_attempt_failed_at"))
 
+    op.drop_table("demo_bank_payment")
     op.drop_table("login_attempt")
     op.drop_table("cron_tick")
     op.drop_table("company")

@@ -43,7 +43,8 @@ class NoticeRefused(Exception):
 class Gateway(Protocol):
     """create() with the same idempotence_key returns the same payment. fetch() tells the truth behind a notice.
 
-    read_notice() checks a webhook's authenticity and returns the external id it is about.
+    read_notice() checks a webhook's authenticity and returns the external id it is about; header names come in lower
+    case. It raises NoticeRefused; the other two raise GatewayError.
     """
 
     name: str

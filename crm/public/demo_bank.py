@@ -1,0 +1,50 @@
+"""The pages of the demo bank: what a client would see at a real one. Its book is in payments/gateways/demo.py."""
+
+from __future__ import annotations
+
+from flask import abort, redirect, render_template, request
+from werkzeug.wrappers import Response
+
+from crm.db import end_reading
+from crm.payments.gateways import get_gateway
+from crm.payments.gateways.base import RemoteStatus
+from crm.payments.gateways.demo import BankForm, DemoGateway
+from crm.public.frame import public_blueprint
+
+DECISIONS = {"pay": RemoteStatus.SUCCEEDED, "decline": RemoteStatus.CANCELED}
+
+blueprint = public_blueprint("demo_bank", __name__)
+
+
+@blueprint.get("/demo-bank/<external_id>")
+def form(external_id: str) -> str:
+    """The bank's form: how much, for what; pay, decline or close."""
+    return render_template("public/demo_bank.html", form=_form(_bank(), external_id), RemoteStatus=RemoteStatus)
+
+
+@blueprint.post("/demo-bank/<external_id>")
+def decide(external_id: str) -> Response:
+    """Note the decision, call the shop's webhook, lead the client back. Closing decides nothing."""
+    bank = _bank()
+    shown = _form(bank, external_id)
+    choice = request.form.get("choice")
+    if choice != "close":
+        if choice not in DECISIONS:
+            abort(400)
+        if bank.decide(external_id, DECISIONS[choice]):
+            end_reading()  # SQLite: the webhook must not wait for a lock this very request holds
+            bank.notify(external_id)
+    return redirect(shown.return_url)
+
+
+def _bank() -> DemoGateway:
+    try:
+        bank = get_gateway(DemoGateway.name)
+    except LookupError:
+        abort(404)
+    assert isinstance(bank, DemoGateway)
+    return bank
+
+
+def _form(bank: DemoGateway, external_id: str) -> BankForm:
+    return bank.read_form(external_id) or abort(404)
