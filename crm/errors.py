@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import secrets
+
+import structlog
+
 
 class DomainError(Exception):
     """A rule of the business was broken. `message` is already in the person's language.
@@ -37,3 +41,10 @@ class NotFound(DomainError):
     """No such thing, or not within the actor's scope; the two are not told apart."""
 
     status = 404
+
+
+def report_exception(error: BaseException) -> str:
+    """Log an unexpected exception with its traceback and return the id a person is shown instead of it."""
+    error_id = secrets.token_hex(4)
+    structlog.get_logger().error("unexpected_error", error_id=error_id, exc_info=error)
+    return error_id

@@ -1,15 +1,218 @@
-"""Structured logs with a request or job id."""
+"""What a running installation says of itself: structured logs, ids of requests and errors, health, figures."""
 
 from __future__ import annotations
 
+import logging
+import os
+import sys
+import time
 import uuid
+from collections.abc import Iterator
+from functools import cache
+from types import TracebackType
+from typing import Any
 
-from flask import Flask, g
+import structlog
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from flask import Blueprint, Flask, Response, current_app, g, jsonify, render_template, request
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.multiprocess import MultiProcessCollector
+from redis.exceptions import RedisError
+from sqlalchemy import func, select
+from sqlalchemy.exc import SQLAlchemyError
+from werkzeug.exceptions import InternalServerError
+
+from crm.access.scope import EVERYWHERE, scoped_to
+from crm.config import ROOT
+from crm.db import db
+from crm.errors import report_exception
+from crm.mailings.models import Message, MessageStatus
+
+REQUESTS = Counter("kontora_requests", "Requests answered", ["endpoint", "status"])
+SECONDS = Histogram("kontora_request_seconds", "Seconds a request took", ["endpoint"])
+
+# Asked every few seconds by machines; in the log they would hide what matters.
+_QUIET = frozenset({"health.healthz", "health.readyz", "health.metrics", "static"})
+
+log = structlog.get_logger()
+health = Blueprint("health", __name__)
+
+
+# --- logs ------------------------------------------------------------------------------------------------------------
+
+
+class _StderrHandler(logging.StreamHandler[Any]):
+    """Writes to what sys.stderr is at that moment (test runners exchange it)."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> Any:
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, _value: Any) -> None:
+        raise AttributeError("always sys.stderr")
+
+
+@cache
+def configure_logs() -> None:
+    """One JSON object per line on stderr, ours and the libraries' alike; once per process."""
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    handler = _StderrHandler()
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.JSONRenderer(ensure_ascii=False),
+            ],
+        )
+    )
+    logging.root.addHandler(handler)
+    logging.root.setLevel(logging.INFO)
+    for name in ("alembic", "rq", "httpx", "werkzeug"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+
+
+# --- requests --------------------------------------------------------------------------------------------------------
 
 
 def _name_request() -> None:
     g.request_id = uuid.uuid4().hex[:16]
+    g.began = time.perf_counter()
+    structlog.contextvars.clear_contextvars()
+    structlog.contextvars.bind_contextvars(request_id=g.request_id)
+
+
+def _note_response(response: Response) -> Response:
+    seconds = time.perf_counter() - g.get("began", time.perf_counter())
+    endpoint = request.endpoint or "none"
+    REQUESTS.labels(endpoint, response.status_code).inc()
+    SECONDS.labels(endpoint).observe(seconds)
+    if endpoint not in _QUIET:
+        # The rule, not the path: a bill's token is in the path.
+        rule = request.url_rule.rule if request.url_rule else None
+        log.info(
+            "request",
+            method=request.method,
+            rule=rule,
+            status=response.status_code,
+            milliseconds=round(seconds * 1000, 1),
+        )
+    response.headers.setdefault("X-Request-ID", g.get("request_id", ""))
+    return response
+
+
+def _log_exception(
+    exc_info: tuple[type[BaseException] | None, BaseException | None, TracebackType | None],
+) -> None:
+    """In the place of Flask's own line: the same traceback, under an id."""
+    g.error_id = report_exception(exc_info[1] or RuntimeError("unknown"))
+
+
+def _show_unexpected(error: InternalServerError) -> tuple[Response | str, int]:
+    """The id and nothing else of what went wrong. Needs no database: that may be what broke."""
+    error_id = g.get("error_id") or report_exception(error.original_exception or error)
+    if request.accept_mimetypes.best == "application/json":
+        return jsonify(error="unexpected", id=error_id), 500
+    try:
+        return render_template("components/unexpected.html", error_id=error_id), 500
+    except Exception as failure:
+        report_exception(failure)
+        return Response(f"Error {error_id}\n", content_type="text/plain; charset=utf-8"), 500
+
+
+# --- health ----------------------------------------------------------------------------------------------------------
+
+
+@health.get("/healthz")
+def healthz() -> Response:
+    """This process answers."""
+    return jsonify(status="ok")
+
+
+@health.get("/readyz")
+def readyz() -> tuple[Response, int]:
+    """Database, migrations and queue are in order; 503 with the reasons when not."""
+    reasons = [reason for reason in (_database_reason(), _queue_reason()) if reason]
+    return jsonify(status="unready" if reasons else "ready", reasons=reasons), 503 if reasons else 200
+
+
+def _database_reason() -> str | None:
+    try:
+        current = set(MigrationContext.configure(db.session.connection()).get_current_heads())
+    except SQLAlchemyError:
+        db.session.rollback()
+        return "the database does not answer"
+    return None if current == _migration_heads() else "the migrations are not at their head: flask --app app db upgrade"
+
+
+@cache
+def _migration_heads() -> frozenset[str]:
+    return frozenset(ScriptDirectory(str(ROOT / "migrations")).get_heads())
+
+
+def _queue_reason() -> str | None:
+    try:
+        current_app.extensions["queue"].connection.ping()
+    except RedisError:
+        return "the queue does not answer"
+    return None
+
+
+# --- figures ---------------------------------------------------------------------------------------------------------
+
+
+class _Waiting:
+    """What waits in the database and the queue, asked when the figures are."""
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        messages = GaugeMetricFamily("kontora_messages", "Messages by status", labels=["status"])
+        with scoped_to(EVERYWHERE):
+            query = select(Message.status, func.count().label("total")).group_by(Message.status)
+            counts = {row.status: row.total for row in db.session.execute(query)}
+        for status in MessageStatus:
+            messages.add_metric([status.value], counts.get(status, 0))
+        yield messages
+        try:
+            length = current_app.extensions["queue"].count
+        except RedisError:
+            return  # no figure is truer than a zero
+        yield GaugeMetricFamily("kontora_queue_length", "Jobs that wait for a worker", value=length)
+
+
+@health.get("/metrics")
+def metrics() -> Response:
+    """Figures in Prometheus' text format; summed over the web processes when they share a folder."""
+    waiting = CollectorRegistry()
+    waiting.register(_Waiting())
+    requests = REGISTRY
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        requests = CollectorRegistry()
+        MultiProcessCollector(requests)
+    return Response(generate_latest(requests) + generate_latest(waiting), content_type=CONTENT_TYPE_LATEST)
 
 
 def register(app: Flask) -> None:
+    configure_logs()
+    app.log_exception = _log_exception  # type: ignore[method-assign]
     app.before_request(_name_request)
+    app.after_request(_note_response)
+    app.register_error_handler(InternalServerError, _show_unexpected)
+    app.register_blueprint(health)

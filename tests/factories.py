@@ -257,7 +257,7 @@ def make_template(**changes: Any) -> Template:
     facts = {
         "name": f"Шаблон {next(_numbers)}",
         "subject": "Счёт на оплату",
-        "body": "Здравствуйте!\nОплатить счёт: {bill.amount_url}",
+        "body": "Здравствуйте!\nСчёт на {bill.amount}: {bill.url}",
         **changes,
     }
     with transaction():

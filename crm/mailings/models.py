@@ -7,9 +7,22 @@ from typing import Any
 
 from flask_babel import lazy_gettext as _l
 from flask_babel import lazy_pgettext as _lp
-from sqlalchemy import Boolean, CheckConstraint, ForeignKey, Index, Integer, String, Text, Time, UniqueConstraint
+from sqlalchemy import (
+    Boolean,
+    CheckConstraint,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    Text,
+    Time,
+    UniqueConstraint,
+    event,
+    inspect,
+)
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
+from crm import clock
 from crm.access.scope import BranchScoped
 from crm.bills.models import Bill
 from crm.clients.models import Client
@@ -62,6 +75,7 @@ class MailingRule(BranchScoped, Model):
 
     weekday: 0 Monday to 6 Sunday; month_day: 1 to 31, clamped to the month's last day.
     term_days: days a bill may be paid counting the day of issue, None = without limit.
+    schedule_since: when the rule was made, switched on or given another schedule; earlier moments are not caught up.
     """
 
     __table_args__ = (
@@ -85,6 +99,7 @@ class MailingRule(BranchScoped, Model):
     channel: Mapped[Channel] = mapped_column(label_enum(Channel), default=Channel.EMAIL)
     template_id: Mapped[int] = mapped_column(ForeignKey("template.id"))
     created_at: Mapped[datetime]
+    schedule_since: Mapped[datetime]
     author_id: Mapped[int | None] = mapped_column(ForeignKey("user.id"))
     version: Mapped[int] = mapped_column(Integer)
 
@@ -94,6 +109,17 @@ class MailingRule(BranchScoped, Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+def _restart_schedule(_mapper: Any, _connection: Any, rule: MailingRule) -> None:
+    attributes = inspect(rule).attrs
+    names = ("is_active", "periodicity", "send_time", "weekday", "month_day")
+    if any(attributes[name].history.has_changes() for name in names):
+        rule.schedule_since = clock.now()
+
+
+event.listen(MailingRule, "before_insert", _restart_schedule)
+event.listen(MailingRule, "before_update", _restart_schedule)
 
 
 class RunStatus(LabelEnum):
@@ -172,6 +198,9 @@ MESSAGE_MOVES: dict[Any, Any] = {
         MessageStatus.FAILED,
         MessageStatus.UNKNOWN,
     },
+    # Only a person may decide that these go out again.
+    MessageStatus.FAILED: {MessageStatus.PENDING},
+    MessageStatus.UNKNOWN: {MessageStatus.PENDING},
 }
 
 

@@ -1,0 +1,119 @@
+"""Tasks by name: what the bell rings for and what the scheduler does. Each calls an operation, no more."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+from flask import current_app
+from rq import get_current_job
+from sqlalchemy import delete
+
+from crm import clock
+from crm.access.actors import SYSTEM
+from crm.access.scope import EVERYWHERE, scoped_to
+from crm.audit.origin import acting
+from crm.bell import ring
+from crm.db import db, transaction
+from crm.errors import DomainError, report_exception
+from crm.jobs.models import CronTick
+from crm.ledger.queries import check_ledger
+from crm.mailings.delivery import deliver_batch, give_up_lost_claims
+from crm.mailings.operations import DELIVER, EXECUTE_RUN, plan_due_runs, ring_for_waiting
+from crm.mailings.running import execute_run
+from crm.payments.gateways import get_gateway
+from crm.payments.gateways.base import GatewayError
+from crm.payments.operations import accept_notice
+from crm.payments.queries import unfinished_payments
+
+# A notice usually comes within seconds; after three days the gateway has given the payment up itself.
+NOTICE_IS_LATE_AFTER = timedelta(minutes=2)
+NOTICE_IS_LOST_AFTER = timedelta(days=3)
+TICKS_KEPT = timedelta(days=7)
+
+log = structlog.get_logger()
+
+
+def perform(task: str, *args: Any) -> None:
+    """Run a task in an app context of its own, everywhere in the network, as the system, under the job's id."""
+    job = get_current_job()
+    job_id = job.id if job is not None else uuid.uuid4().hex
+    app = current_app._get_current_object()  # type: ignore[attr-defined]
+    with (
+        app.app_context(),
+        scoped_to(EVERYWHERE),
+        acting(SYSTEM, f"job:{job_id}"),
+        structlog.contextvars.bound_contextvars(job_id=job_id, task=task),
+    ):
+        try:
+            TASKS[task](*args)
+        except Exception as error:
+            report_exception(error)
+            raise
+
+
+def _execute_run(run_id: int) -> None:
+    execute_run(run_id, by=SYSTEM)
+
+
+def _deliver() -> None:
+    delivered = deliver_batch()
+    log.info("delivered", **{fate.value: count for fate, count in delivered.fates.items() if count})
+    if delivered.is_more:
+        with transaction():
+            ring(DELIVER)
+
+
+def _plan() -> None:
+    with transaction():
+        plan_due_runs(now=clock.now())
+
+
+def _sweep() -> None:
+    with transaction():
+        now = clock.now()
+        give_up_lost_claims(now=now)
+        ring_for_waiting(now=now)
+
+
+def _poll_payments() -> None:
+    """Ask the gateways about payments whose notice may have been lost."""
+    now = clock.now()
+    with transaction():
+        unfinished = [
+            (payment.gateway, payment.external_id)
+            for payment in unfinished_payments(before=now - NOTICE_IS_LATE_AFTER, after=now - NOTICE_IS_LOST_AFTER)
+        ]
+    for gateway, external_id in unfinished:
+        try:
+            accept_notice(get_gateway(gateway or ""), external_id or "")
+        except (GatewayError, LookupError, DomainError) as error:
+            log.warning("payment_poll_failed", gateway=gateway, external_id=external_id, reason=str(error))
+
+
+def _check_ledger() -> None:
+    with transaction():
+        problems = check_ledger()
+    for problem in problems:
+        log.error("ledger_problem", what=problem.what, id=problem.id, detail=problem.detail)
+    log.info("ledger_checked", problems=len(problems))
+
+
+def _prune_ticks() -> None:
+    with transaction():
+        oldest: datetime = clock.now() - TICKS_KEPT
+        db.session.execute(delete(CronTick).where(CronTick.tick < oldest))
+
+
+TASKS: dict[str, Callable[..., None]] = {
+    EXECUTE_RUN: _execute_run,
+    DELIVER: _deliver,
+    "mailings.plan": _plan,
+    "jobs.sweep": _sweep,
+    "payments.poll": _poll_payments,
+    "ledger.check": _check_ledger,
+    "jobs.prune_ticks": _prune_ticks,
+}

@@ -1,0 +1,1 @@
+"""Ways of sending. A channel knows addresses and texts, no domain: it never sees a client or a bill."""

@@ -1,0 +1,50 @@
+"""What every channel takes and gives."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Letter:
+    """A ready text for one recipient. key: unique per letter, so that a provider or a reader can tell a copy."""
+
+    key: str
+    sender_name: str
+    sender: str
+    recipient_name: str
+    recipient: str
+    subject: str
+    text: str
+
+
+class Fate(enum.Enum):
+    """What became of a letter.
+
+    SENT: taken by the provider. POSTPONED: not taken now, may be tried again. UNREACHABLE: likewise, and so will be
+    every other letter now. REFUSED: never will be taken. UNKNOWN: handed over, but no answer came.
+    """
+
+    SENT = "sent"
+    POSTPONED = "postponed"
+    UNREACHABLE = "unreachable"
+    REFUSED = "refused"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """reason: for people and logs, what the provider said; empty when sent."""
+
+    fate: Fate
+    reason: str = ""
+
+
+class Sender(Protocol):
+    """An open channel. send() never raises for what the provider or the network does; close() never raises."""
+
+    def send(self, letter: Letter) -> Outcome: ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,183 @@
+"""Delivery of the outbox: claim, send, note. At most once: what may have left is never sent again by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+import structlog
+from flask import current_app
+from flask_babel import gettext as _
+from sqlalchemy import select, update
+
+from crm import clock
+from crm.access.models import Branch
+from crm.db import db, transaction
+from crm.mailings.channels.base import Fate, Letter, Outcome, Sender
+from crm.mailings.channels.email import EmailSender
+from crm.mailings.models import MESSAGE_MOVES, Channel, Message, MessageStatus
+
+# Longer than any conversation with a server can take, its timeouts included.
+LEASE = timedelta(minutes=10)
+# Waits of 1, 2, 4 … 32 minutes, then of an hour: about a day in all.
+MAX_ATTEMPTS = 30
+LONGEST_WAIT = timedelta(hours=1)
+BATCH = 200
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A letter in this worker's hands. attempt: the proof, since every claim raises it."""
+
+    message_id: int
+    channel: Channel
+    attempt: int
+    letter: Letter
+
+
+@dataclass
+class Delivered:
+    """Counts of a batch by fate; is_more: letters that were due are left."""
+
+    fates: dict[Fate, int] = field(default_factory=lambda: dict.fromkeys(Fate, 0))
+    is_more: bool = False
+
+
+def move_message(message_id: int, old: MessageStatus, new: MessageStatus, *conditions: Any, **values: Any) -> bool:
+    """Move a message if it still has the status `old` and meets `conditions`: the one writer of a message's status.
+
+    False: somebody else moved it first. The caller commits.
+    """
+    if new not in MESSAGE_MOVES.get(old, frozenset()):
+        raise ValueError(f"a message does not move from {old} to {new}")
+    result = db.session.execute(
+        update(Message)
+        .where(Message.id == message_id, Message.status == old, *conditions)
+        .values(status=new, **values)
+        .execution_options(synchronize_session=False)
+    )
+    return result.rowcount == 1  # type: ignore[attr-defined]
+
+
+def claim_message(message_id: int) -> Claim | None:
+    """Take one due letter for sending; None when it is not due or another worker has it. Commits by itself."""
+    now = clock.now()
+    with transaction():
+        won = move_message(
+            message_id,
+            MessageStatus.PENDING,
+            MessageStatus.SENDING,
+            Message.next_try_at <= now,
+            lease_until=now + LEASE,
+            attempts=Message.attempts + 1,
+        )
+        if not won:
+            return None
+        message = db.session.get_one(Message, message_id, populate_existing=True)
+        return Claim(message.id, message.channel, message.attempts, _letter(message))
+
+
+def _letter(message: Message) -> Letter:
+    company = db.session.get_one(Branch, message.branch_id).company
+    host = urlsplit(current_app.config["SETTINGS"].public_url).hostname or "localhost"
+    return Letter(
+        key=message.dedupe_key,
+        sender_name=company.name,
+        sender=company.email or f"no-reply@{host if any(c.isalpha() for c in host) else 'localhost'}",
+        recipient_name=message.client.name,
+        recipient=message.recipient,
+        subject=message.subject,
+        text=message.body,
+    )
+
+
+def deliver_batch(*, limit: int = BATCH) -> Delivered:
+    """Send up to `limit` due letters, oldest first. Commits by itself, letter by letter; no transaction is open while
+    a server is spoken to. Stops early when a server cannot be reached: the rest keeps its turn.
+    """
+    with transaction():
+        query = (
+            select(Message.id)
+            .where(Message.status == MessageStatus.PENDING, Message.next_try_at <= clock.now())
+            .order_by(Message.next_try_at, Message.id)
+            .limit(limit + 1)
+        )
+        ids = list(db.session.scalars(query))
+    delivered = Delivered(is_more=len(ids) > limit)
+    senders: dict[Channel, Sender] = {}
+    try:
+        for message_id in ids[:limit]:
+            claim = claim_message(message_id)
+            if claim is None:
+                continue
+            if claim.channel not in senders:
+                senders[claim.channel] = SENDERS[claim.channel]()
+            outcome = senders[claim.channel].send(claim.letter)
+            settle_message(claim, outcome)
+            delivered.fates[outcome.fate] += 1
+            if outcome.fate is Fate.UNREACHABLE:
+                delivered.is_more = False  # the sweep rings again in a minute
+                break
+    finally:
+        for sender in senders.values():
+            sender.close()
+    return delivered
+
+
+def settle_message(claim: Claim, outcome: Outcome) -> None:
+    """Note what became of a claimed letter. Commits by itself."""
+    now = clock.now()
+    status: MessageStatus
+    values: dict[str, Any] = {"lease_until": None, "error": outcome.reason[:500]}
+    if outcome.fate is Fate.SENT:
+        status = MessageStatus.SENT
+        values["sent_at"] = now
+    elif outcome.fate is Fate.UNKNOWN:
+        status = MessageStatus.UNKNOWN
+    elif outcome.fate is Fate.REFUSED or claim.attempt >= MAX_ATTEMPTS:
+        status = MessageStatus.FAILED
+    else:
+        status = MessageStatus.PENDING
+        values["next_try_at"] = now + wait_after(claim.attempt)
+    with transaction():
+        noted = move_message(
+            claim.message_id, MessageStatus.SENDING, status, Message.attempts == claim.attempt, **values
+        )
+    if not noted:  # the lease ran out: the sweep has called it unknown, and so it stays
+        log.warning("message_lease_lost", message_id=claim.message_id, fate=outcome.fate.value)
+    elif outcome.fate is not Fate.SENT:
+        log.warning("message_not_sent", message_id=claim.message_id, status=status.value, reason=outcome.reason)
+
+
+def wait_after(attempt: int) -> timedelta:
+    """How long to wait after the given attempt, counted from 1."""
+    return min(timedelta(minutes=2 ** min(attempt - 1, 10)), LONGEST_WAIT)
+
+
+def give_up_lost_claims(*, now: datetime) -> int:
+    """Letters whose worker died while sending become "unknown", for a person to decide. The caller commits."""
+    reason = _("The sending was interrupted; the letter may have left.")
+    lost = select(Message.id).where(Message.status == MessageStatus.SENDING, Message.lease_until < now)
+    return sum(
+        move_message(
+            message_id,
+            MessageStatus.SENDING,
+            MessageStatus.UNKNOWN,
+            Message.lease_until < now,
+            lease_until=None,
+            error=reason,
+        )
+        for message_id in list(db.session.scalars(lost))
+    )
+
+
+def _email() -> Sender:
+    return EmailSender(current_app.config["SETTINGS"].smtp_url)
+
+
+SENDERS: dict[Channel, Callable[[], Sender]] = {Channel.EMAIL: _email}

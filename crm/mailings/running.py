@@ -1,0 +1,242 @@
+"""Executing a run: one short transaction per payer makes the bill, the letter and the line that says so, or nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+
+import structlog
+from flask_babel import gettext as _
+from sqlalchemy import func, or_, select, update
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import aliased
+
+from crm import clock
+from crm.access.actors import Actor
+from crm.audit.operations import transition
+from crm.bell import ring
+from crm.bills.models import Bill, BillMethod
+from crm.bills.operations import issue_bill
+from crm.bills.queries import payable_bill_of
+from crm.clients.models import Client, ClientStatus
+from crm.db import db, transaction
+from crm.errors import DomainError, report_exception
+from crm.ledger.operations import base_account
+from crm.mailings.models import RUN_MOVES, MailingRun, MailingRunLine, RunResult, RunStatus
+from crm.mailings.operations import DELIVER, queue_letter
+from crm.mailings.schedule import month_of
+from crm.mailings.tags import render
+from crm.subscriptions.models import Subscription, SubscriptionStatus
+from crm.subscriptions.queries import subscriptions_paid_by
+
+# Renewed with every payer, so it only has to outlast the slowest one.
+LEASE = timedelta(minutes=2)
+# Letters begin to leave while a long run goes on.
+RING_EVERY = 50
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class _Claim:
+    """A run in this worker's hands, and the month it bills. `lease_until` is the proof: another worker changes it."""
+
+    run_id: int
+    lease_until: datetime
+    period_from: date
+    period_to: date
+
+
+class _LeaseLost(Exception):
+    """Another worker has taken the run over."""
+
+
+class _Skip(Exception):
+    """Nothing is to be sent to this payer; the text says why."""
+
+
+def execute_run(run_id: int, *, by: Actor) -> bool:
+    """Do what is left of a run; False when another worker has it or it is done. Commits by itself, payer by payer.
+
+    Whatever a worker that died had committed stays as it is and is not done again.
+    """
+    claim = _claim(run_id)
+    if claim is None:
+        return False
+    try:
+        for number, payer_id in enumerate(_payers_left(claim), start=1):
+            claim = _do_payer(claim, payer_id, by=by)
+            if number % RING_EVERY == 0:
+                _ring_for_letters()
+        with transaction():
+            _renew(claim)
+            run = db.session.get_one(MailingRun, run_id)
+            transition(run, RUN_MOVES, RunStatus.DONE, by=by, finished_at=clock.now(), lease_until=None)
+            ring(DELIVER)
+    except _LeaseLost:
+        log.warning("mailing_run_lease_lost", run_id=run_id)
+        return False
+    return True
+
+
+def _ring_for_letters() -> None:
+    with transaction():
+        ring(DELIVER)
+
+
+def _claim(run_id: int) -> _Claim | None:
+    now = clock.now()
+    lease_until = now + LEASE
+    with transaction():
+        free = or_(
+            MailingRun.status == RunStatus.PLANNED,
+            (MailingRun.status == RunStatus.RUNNING) & (MailingRun.lease_until < now),
+        )
+        won = db.session.execute(
+            update(MailingRun)
+            .where(MailingRun.id == run_id, free)
+            .values(
+                status=RunStatus.RUNNING, lease_until=lease_until, started_at=func.coalesce(MailingRun.started_at, now)
+            )
+            .execution_options(synchronize_session=False)
+        )
+        if won.rowcount != 1:  # type: ignore[attr-defined]
+            return None
+        run = db.session.get_one(MailingRun, run_id, populate_existing=True)
+        # The month of the planned moment, not of this one: a run resumed after midnight bills what it began to bill.
+        period_from, period_to = month_of(clock.local(run.planned_at, run.branch).date())
+        return _Claim(run_id, lease_until, period_from, period_to)
+
+
+def _renew(claim: _Claim) -> _Claim:
+    """Hold the run on; its row stays locked until the payer's transaction ends. Raises _LeaseLost."""
+    lease_until = clock.now() + LEASE
+    held = db.session.execute(
+        update(MailingRun)
+        .where(
+            MailingRun.id == claim.run_id,
+            MailingRun.status == RunStatus.RUNNING,
+            MailingRun.lease_until == claim.lease_until,
+        )
+        .values(lease_until=lease_until)
+        .execution_options(synchronize_session=False)
+    )
+    if held.rowcount != 1:  # type: ignore[attr-defined]
+        raise _LeaseLost
+    return _Claim(claim.run_id, lease_until, claim.period_from, claim.period_to)
+
+
+def _payers_left(claim: _Claim) -> list[int]:
+    """Ids of the branch's active payers with a subscription in the period and without a line yet; notes the total."""
+    with transaction():
+        run = db.session.get_one(MailingRun, claim.run_id)
+        student = aliased(Client)
+        has_subscription = (
+            select(Subscription.id)
+            .join(student, student.id == Subscription.client_id)
+            .where(
+                or_(student.id == Client.id, student.payer_id == Client.id),
+                Subscription.status == SubscriptionStatus.ACTIVE,
+                Subscription.starts_on <= claim.period_to,
+                Subscription.ends_on >= claim.period_from,
+            )
+            .exists()
+        )
+        done = select(MailingRunLine.client_id).where(MailingRunLine.run_id == run.id)
+        ids = list(
+            db.session.scalars(
+                select(Client.id)
+                .where(
+                    Client.branch_id == run.branch_id,
+                    Client.payer_id.is_(None),
+                    Client.status == ClientStatus.ACTIVE,
+                    has_subscription,
+                    Client.id.not_in(done),
+                )
+                .order_by(Client.id)
+            )
+        )
+        lines = db.session.scalar(select(func.count()).select_from(done.subquery())) or 0
+        run.total = lines + len(ids)
+        return ids
+
+
+def _do_payer(claim: _Claim, payer_id: int, *, by: Actor) -> _Claim:
+    """Bill one payer and note what came of it. Only the loss of the lease or of the database stops the run."""
+    try:
+        with transaction():
+            held = _renew(claim)
+            try:
+                bill = _bill_payer(held, payer_id, by=by)
+            except _Skip as skip:
+                _add_line(held, payer_id, RunResult.SKIPPED, reason=str(skip))
+            else:
+                _add_line(held, payer_id, RunResult.ISSUED, bill=bill)
+            return held
+    except (_LeaseLost, OperationalError):
+        raise
+    except DomainError as error:
+        reason = str(error)
+    except Exception as error:  # one broken card must not keep the others from their bills
+        reason = _("Unexpected error %(id)s; it is in the log.", id=report_exception(error))
+    with transaction():
+        held = _renew(claim)
+        _add_line(held, payer_id, RunResult.FAILED, reason=reason)
+    return held
+
+
+def _add_line(claim: _Claim, payer_id: int, result: RunResult, *, bill: Bill | None = None, reason: str = "") -> None:
+    db.session.add(
+        MailingRunLine(
+            run_id=claim.run_id,
+            client_id=payer_id,
+            bill_id=bill.id if bill else None,
+            result=result,
+            reason=reason[:500],
+        )
+    )
+
+
+def _bill_payer(claim: _Claim, payer_id: int, *, by: Actor) -> Bill:
+    """Issue the payer's bill for the period and queue its letter. Raises _Skip with the reason."""
+    # The card's lock makes two runs take turns: the second sees the bill of the first.
+    payer = db.session.scalars(select(Client).where(Client.id == payer_id).with_for_update()).one()
+    run = db.session.get_one(MailingRun, claim.run_id)
+    rule = run.rule
+    subscriptions = subscriptions_paid_by(payer, period_from=claim.period_from, period_to=claim.period_to)
+    if not subscriptions or payer.status is not ClientStatus.ACTIVE:
+        raise _Skip(_("No active subscription in this period."))
+    if not payer.email:
+        raise _Skip(_("The client has no e-mail address."))
+    total = sum(subscription.price for subscription in subscriptions)
+    if not total:
+        raise _Skip(_("There is nothing to pay: the subscriptions cost nothing."))
+    account = base_account(payer.id, payer.branch_id)
+    key = f"mailing:{rule.id}:{payer.id}:{account.id}:{claim.period_from}:{claim.period_to}"
+    today = clock.today(run.branch)
+    if billed := db.session.scalar(select(Bill).where(Bill.dedupe_key == key)):
+        raise _Skip(_("This period has already been billed: bill %(number)s.", number=billed.title))
+    if unpaid := payable_bill_of(payer.id, today=today):
+        raise _Skip(_("There is an earlier unpaid bill: %(number)s.", number=unpaid.title))
+    bill = issue_bill(
+        payer,
+        amount=total,
+        period_from=claim.period_from,
+        period_to=claim.period_to,
+        account=account,
+        method=BillMethod.SUBSCRIPTION,
+        payable_until=today + timedelta(days=rule.term_days - 1) if rule.term_days else None,
+        is_repeatable=rule.is_repeatable,
+        dedupe_key=key,
+        by=by,
+    )
+    queue_letter(
+        payer,
+        subject=render(rule.template.subject, client=payer, bill=bill, field="subject"),
+        body=render(rule.template.body, client=payer, bill=bill),
+        dedupe_key=f"bill:{bill.id}:{rule.channel.value}",
+        bill=bill,
+        run=run,
+        by=by,
+    )
+    return bill
