@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from pathlib import Path
 
 import click
 from flask import Flask
-from flask.cli import AppGroup
+from flask.cli import AppGroup, with_appcontext
+from flask_babel import gettext as _
+from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from crm.access.actors import SYSTEM
 from crm.access.models import Role
@@ -14,6 +18,8 @@ from crm.access.operations import create_user
 from crm.access.scope import EVERYWHERE, scoped_to
 from crm.db import transaction
 from crm.errors import DomainError
+from crm.exchange.importers import IMPORTERS
+from crm.exchange.importing import apply_import, dry_run, report_lines
 from crm.ledger.queries import check_ledger
 
 user_group = AppGroup("user", help="Staff users.")
@@ -46,6 +52,49 @@ def check_ledger_command() -> None:
         sys.exit(1)
 
 
+@click.command("import")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--entity", type=click.Choice(sorted(IMPORTERS)), required=True, help="What a line of the file is.")
+@click.option("--apply", "is_applied", is_flag=True, help="Write the good lines; without it nothing is changed.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures alone, as JSON.")
+@with_appcontext
+def import_command(file: Path, entity: str, is_applied: bool, as_json: bool) -> None:
+    """Read an Excel or CSV file, say what it holds, and bring it in with --apply."""
+    content = file.read_bytes()
+    try:
+        with scoped_to(EVERYWHERE), transaction():
+            importer = IMPORTERS[entity]()
+            if is_applied:
+                report = apply_import(importer, content, file_name=file.name, by=SYSTEM)
+            else:
+                report = dry_run(importer, content, by=SYSTEM)
+    except DomainError as error:
+        raise click.ClickException(str(error)) from None
+    except (OperationalError, ProgrammingError) as error:
+        raise click.ClickException(f"{_('The database cannot be used')}: {str(error.orig).splitlines()[0]}") from None
+    click.echo(json.dumps(report.figures, indent=1) if as_json else "\n".join(report_lines(report)))
+
+
+@click.command("demo")
+@click.option(
+    "--clients", type=click.IntRange(min=0), default=60, show_default=True, help="Families and single clients."
+)
+@click.option("--bills", type=click.IntRange(min=0), default=90, show_default=True, help="Bills over the last months.")
+@click.option("--seed", type=int, default=1, show_default=True, help="The same seed makes the same network.")
+@with_appcontext
+def demo_command(clients: int, bills: int, seed: int) -> None:
+    """Fill an empty database with a made-up network; more than a thousand clients or bills are loaded in bulk."""
+    from crm.demo import load_demo
+
+    try:
+        made = load_demo(clients=clients, bills=bills, seed=seed)
+    except DomainError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(_("Demo data: %(clients)s clients, %(bills)s bills.", clients=made.clients, bills=made.bills))
+
+
 def register(app: Flask) -> None:
     app.cli.add_command(user_group)
     app.cli.add_command(ledger_group)
+    app.cli.add_command(import_command)
+    app.cli.add_command(demo_command)

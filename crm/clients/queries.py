@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sqlalchemy import ColumnElement, and_, or_, select
 
 from crm.clients.models import Client, ClientStatus, fold
@@ -27,3 +29,21 @@ def find_clients(text: str, *, limit: int = 20) -> list[Client]:
         .limit(limit)
     )
     return list(db.session.scalars(query))
+
+
+def payers_by_phone(phones: Sequence[str]) -> dict[str, Client]:
+    """Active payers whose main phone is one of `phones` (E.164), by phone; the oldest card where several share one."""
+    found: dict[str, Client] = {}
+    for start in range(0, len(phones), 1000):
+        query = (
+            select(Client)
+            .where(
+                Client.phone.in_(phones[start : start + 1000]),
+                Client.payer_id.is_(None),
+                Client.status == ClientStatus.ACTIVE,
+            )
+            .order_by(Client.id)
+        )
+        for client in db.session.scalars(query):
+            found.setdefault(str(client.phone), client)
+    return found

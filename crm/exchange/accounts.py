@@ -1,0 +1,160 @@
+"""Client accounts in: deposits with their balances, for payers who are here already, known by phone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import date, time
+from decimal import Decimal
+from typing import Any
+
+from flask_babel import gettext as _
+from sqlalchemy import select
+
+from crm import clock
+from crm.access.actors import Actor
+from crm.access.models import Branch
+from crm.access.scope import current_scope
+from crm.clients.models import Client, fold
+from crm.clients.queries import payers_by_phone
+from crm.db import db
+from crm.exchange import values
+from crm.exchange.importing import Columns, Figures, Refusal, Row, ledger_key
+from crm.exchange.reading import Field, Sheet, comparable
+from crm.ledger.batch import Posting, post_all
+from crm.ledger.models import AccountKind, AccountType, TransactionKind
+from crm.ledger.operations import Cause, Line, account_types_in, house_account, open_account
+from crm.phones import format_phone
+
+NOON = time(12)  # of the day the file names: the same day on every clock of the country
+
+
+@dataclass(frozen=True)
+class AccountLine:
+    """opened_on: None = today. name: for the eye; the phone says whose account it is."""
+
+    phone: str
+    account_type: str
+    balance: Decimal
+    opened_on: date | None
+    name: str = field(compare=False)
+
+
+class AccountImport:
+    entity = "account"
+    permission = "account.import"
+    codes = ("bad_phone", "bad_balance", "bad_date", "unknown_client", "unknown_account_type", "duplicate_line")
+
+    fields = (
+        Field(
+            "phone",
+            ("Телефон", "Тел.", "Номер телефона", "Телефон клиента", "Phone", "Mobile"),
+            values.parse_required_phone,
+            "bad_phone",
+            is_required=True,
+        ),
+        Field(
+            "account_type",
+            ("Тип счёта", "Счёт", "Вид счёта", "Account type", "Account"),
+            values.parse_required_name,
+            "unknown_account_type",
+            is_required=True,
+        ),
+        Field(
+            "balance",
+            ("Баланс", "Остаток", "Сумма", "Balance", "Amount"),
+            values.parse_deposit,
+            "bad_balance",
+            is_required=True,
+        ),
+        Field(
+            "opened_on", ("Открыт", "Дата открытия", "Дата", "Opened", "Opened on"), values.parse_past_date, "bad_date"
+        ),
+        Field("name", ("Клиент", "ФИО", "ФИО клиента", "Плательщик", "Client", "Name"), values.parse_name, "bad_name"),
+    )
+
+    def __init__(self) -> None:
+        covers = current_scope().covers
+        self._branches = {branch.id: branch for branch in db.session.scalars(select(Branch)) if covers(branch.id)}
+        self._types: dict[int, dict[str, AccountType]] = {
+            branch.id: {comparable(kind.name): kind for kind in account_types_in(branch)}
+            for branch in self._branches.values()
+        }
+        self._clients: dict[str, Client] = {}
+
+    def typed(self, values: dict[str, Any]) -> AccountLine:
+        return AccountLine(**values)
+
+    def refusals(self, rows: Sequence[Row], applied: frozenset[str], column: Columns) -> Iterator[Refusal]:
+        """The client must be here, the type be offered in his branch; a line repeated word for word is one account."""
+        self._clients = payers_by_phone([row.values.phone for row in rows])
+        first: dict[str, int] = {}
+        for row in rows:
+            line: AccountLine = row.values
+            client = self._clients.get(line.phone)
+            if row.key in first:
+                reason = _("The same account stands in line %(line)s already.", line=first[row.key])
+                yield Refusal(row.line, column("phone"), "duplicate_line", reason)
+                continue
+            first[row.key] = row.line
+            if row.key in applied:
+                continue
+            if client is None:
+                reason = _("There is no client with the phone %(phone)s.", phone=format_phone(line.phone))
+                yield Refusal(row.line, column("phone"), "unknown_client", reason)
+            elif comparable(line.account_type) not in self._types[client.branch_id]:
+                reason = _(
+                    "The branch “%(branch)s” offers no account type “%(type)s”.",
+                    branch=self._branches[client.branch_id].name,
+                    type=line.account_type,
+                )
+                yield Refusal(row.line, column("account_type"), "unknown_account_type", reason)
+
+    def notes(self, rows: Sequence[Row]) -> Iterator[tuple[int, str]]:
+        for row in rows:
+            name = self._clients[row.values.phone].name
+            if row.values.name and sorted(fold(row.values.name).split()) != sorted(fold(name).split()):
+                yield row.line, _("The name differs from the one on the client's card; the phone decides.")
+
+    def figures(self, read: Sequence[Row], good: Sequence[Row], sheet: Sheet, refused: Counter[str]) -> Figures:
+        """accounts, accounts_total: what the file holds, whether or not the clients are here yet."""
+        return (
+            {"accounts": len(read), "accounts_total": _total(read), "rows": len(sheet.lines), "good": len(good)}
+            | {code: refused[code] for code in self.codes}
+            | {"empty": sheet.empty, "balance_good": _total(good)}
+        )
+
+    def create(self, rows: Sequence[Row], *, by: Actor) -> list[int]:
+        postings, ids = [], []
+        for row in rows:
+            line: AccountLine = row.values
+            client = self._clients[line.phone]
+            branch = self._branches[client.branch_id]
+            opened_at = min(clock.at(line.opened_on, NOON, branch), clock.now()) if line.opened_on else clock.now()
+            account = open_account(
+                client_id=client.id,
+                account_type=self._types[branch.id][comparable(line.account_type)],
+                branch=branch,
+                by=by,
+                opened_at=opened_at,
+            )
+            ids.append(account.id)
+            if line.balance:
+                house = house_account(AccountKind.OPENING, branch.id)
+                postings.append(
+                    Posting(
+                        TransactionKind.OPENING,
+                        [Line(account, line.balance), Line(house, -line.balance)],
+                        branch_id=branch.id,
+                        key=ledger_key(self.entity, row),
+                        cause=Cause(client_id=client.id),
+                        happened_at=opened_at,
+                    )
+                )
+        post_all(postings, by=by)
+        return ids
+
+
+def _total(rows: Sequence[Row]) -> str:
+    return str(sum((row.values.balance for row in rows), Decimal("0.00")))

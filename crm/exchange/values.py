@@ -1,0 +1,166 @@
+"""What cells hold, in the spellings people and other systems use, as values. Each raises DomainError with the reason.
+
+A cell is a str, float, bool, date, datetime, time or timedelta, as the reader gives it; text is "" when empty.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any
+
+from flask_babel import gettext as _
+
+from crm import clock
+from crm.access.operations import normalise_email
+from crm.db import amount
+from crm.errors import DomainError
+from crm.exchange.reading import is_blank
+from crm.phones import parse_phone as parse_phone_text
+
+MAX_AMOUNT = Decimal("100000000.00")
+MAX_COUNT = 10_000
+
+# Digits with or without thousands set apart by a space of any kind, a dot or a comma; the other of those before kopecks.
+_NUMBER = re.compile(
+    r"(?P<sign>[-−+]?)\s*"
+    r"(?:(?P<whole>\d+|\d{1,3}(?:[\s']\d{3})+)(?:[.,](?P<minor>\d{1,2}))?"
+    r"|(?P<commas>\d{1,3}(?:,\d{3})+)\.(?P<after_dot>\d{1,2})"
+    r"|(?P<dots>\d{1,3}(?:\.\d{3})+),(?P<after_comma>\d{1,2}))"
+    r"\s*(?:₽|руб(?:\.|лей|ля|ль)?|р\.?|rub)?",
+    re.I,
+)
+_DAY_FIRST = re.compile(r"(\d{1,2})([./-])(\d{1,2})\2(\d{4}|\d{2})")
+_YEAR_FIRST = re.compile(r"(\d{4})-(\d{2})-(\d{2})(?:[T ]00:00(?::00)?)?")
+
+
+def parse_text(cell: Any) -> str:
+    """Text as it stands, without spaces around it; a whole number without its `.0`."""
+    if is_blank(cell):
+        return ""
+    if isinstance(cell, float) and cell.is_integer():
+        return str(int(cell))
+    return str(cell).strip()
+
+
+def parse_name(cell: Any) -> str:
+    """One line of text with single spaces, 200 characters at most."""
+    name = " ".join(parse_text(cell).split())
+    if len(name) > 200:
+        raise DomainError("too_long", _("The name is longer than 200 characters."))
+    return name
+
+
+def parse_required_name(cell: Any) -> str:
+    name = parse_name(cell)
+    if not name:
+        raise DomainError("empty", _("The name is missing."))
+    return name
+
+
+def parse_phone(cell: Any) -> str | None:
+    """E.164, from text or from a number Excel made of it."""
+    try:
+        return parse_phone_text(parse_text(cell))
+    except DomainError:
+        raise DomainError("phone_invalid", _("“%(value)s” is not a phone number.", value=_shown(cell))) from None
+
+
+def parse_required_phone(cell: Any) -> str:
+    phone = parse_phone(cell)
+    if phone is None:
+        raise DomainError("empty", _("The phone is missing; it is how a client is recognised."))
+    return phone
+
+
+def parse_email(cell: Any) -> str:
+    """Lower case, trimmed; empty for none."""
+    text = parse_text(cell)
+    try:
+        return normalise_email(text) if text else ""
+    except DomainError:
+        raise DomainError("email_invalid", _("“%(value)s” is not an e-mail address.", value=_shown(cell))) from None
+
+
+def parse_past_date(cell: Any) -> date | None:
+    """A day from 1900 to today: a date, `31.12.2019`, `31/12/2019`, `31.12.19` or `2019-12-31`; None for empty.
+
+    A year of two digits is the latest such year that has not yet to come.
+    """
+    if is_blank(cell):
+        return None
+    today = clock.now().date()
+    day = _day(cell, today)
+    if day is None:
+        raise DomainError("date_invalid", _("“%(value)s” is not a date.", value=_shown(cell)))
+    if not date(1900, 1, 1) <= day <= today:
+        raise DomainError("date_invalid", _("“%(value)s” is in the future or before 1900.", value=_shown(cell)))
+    return day
+
+
+def _day(cell: Any, today: date) -> date | None:
+    if isinstance(cell, datetime):
+        return cell.date()
+    if isinstance(cell, date):
+        return cell
+    text = parse_text(cell) if isinstance(cell, str) else ""
+    try:
+        if match := _YEAR_FIRST.fullmatch(text):
+            return date(int(match[1]), int(match[2]), int(match[3]))
+        if match := _DAY_FIRST.fullmatch(text):
+            year = int(match[4])
+            if len(match[4]) == 2:
+                year += 2000
+                if date(year, int(match[3]), int(match[1])) > today:
+                    year -= 100
+            return date(year, int(match[3]), int(match[1]))
+    except ValueError:
+        pass
+    return None
+
+
+def parse_amount(cell: Any) -> Decimal:
+    """A sum: a number, or text like `1 234,50 ₽`, `-715,65 руб.`, `1,234.50`; an empty cell is zero."""
+    value = _number(cell)
+    if value is None or value != amount(value) or abs(value) > MAX_AMOUNT:
+        raise DomainError("amount_invalid", _("“%(value)s” is not a sum.", value=_shown(cell)))
+    return amount(value)
+
+
+def parse_deposit(cell: Any) -> Decimal:
+    """A sum that is not negative: a deposit cannot be in debt."""
+    value = parse_amount(cell)
+    if value < 0:
+        raise DomainError("amount_invalid", _("A deposit cannot be negative: “%(value)s”.", value=_shown(cell)))
+    return value
+
+
+def parse_count(cell: Any) -> int:
+    """A whole number of lessons; an empty cell is zero, a negative number is lessons owed."""
+    value = _number(cell)
+    if value is None or value != int(value) or abs(value) > MAX_COUNT:
+        raise DomainError("count_invalid", _("“%(value)s” is not a number of lessons.", value=_shown(cell)))
+    return int(value)
+
+
+def _number(cell: Any) -> Decimal | None:
+    if is_blank(cell):
+        return Decimal(0)
+    if isinstance(cell, bool):
+        return None
+    if isinstance(cell, int | float):
+        # Sixteen digits and more are noise of binary arithmetic: 0.1+0.2 is shown by Excel as 0.3, and is 0.3 here.
+        value = Decimal(f"{cell:.15g}") if abs(cell) < 10**12 else None
+        return value
+    if not isinstance(cell, str) or not (match := _NUMBER.fullmatch(cell.strip())):
+        return None
+    whole = re.sub(r"\D", "", match["whole"] or match["commas"] or match["dots"])
+    minor = match["minor"] or match["after_dot"] or match["after_comma"] or "0"
+    return Decimal(f"{'-' if match['sign'] in {'-', '−'} else ''}{whole}.{minor}")
+
+
+def _shown(cell: Any) -> str:
+    """The cell as the person sees it in the file, short."""
+    text = f"{cell:%d.%m.%Y}" if isinstance(cell, date) else parse_text(cell)
+    return text if len(text) <= 60 else f"{text[:59]}…"
