@@ -78,6 +78,24 @@ def fill_client(
     comment: str,
 ) -> None:
     """Check and set the editable fields."""
+    set_fields(
+        client, name=name, phone=phone, extra_phone=extra_phone, email=email, birth_date=birth_date, comment=comment
+    )
+    if client.phone and client.payer_id is None:
+        _refuse_taken_phone(client)
+
+
+def set_fields(
+    client: Client,
+    *,
+    name: str,
+    phone: str,
+    extra_phone: str,
+    email: str,
+    birth_date: date | None,
+    comment: str,
+) -> None:
+    """What fill_client() does but for the question whether the phone is another payer's, which asks the database."""
     name = " ".join(name.split())
     if not name:
         raise DomainError("name_empty", _("Enter the name."), "name")
@@ -91,8 +109,6 @@ def fill_client(
     client.email = normalise_email(email, field="email") if email.strip() else None
     client.birth_date = birth_date
     client.comment = comment.strip()
-    if client.phone and client.payer_id is None:
-        _refuse_taken_phone(client)
 
 
 def _refuse_taken_phone(client: Client) -> None:

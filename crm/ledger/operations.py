@@ -288,11 +288,18 @@ def account_types_in(branch: Branch) -> list[AccountType]:
 
 
 def open_account(
-    *, client_id: int, account_type: AccountType, branch: Branch | None, by: Actor, employee: Employee | None = None
+    *,
+    client_id: int,
+    account_type: AccountType,
+    branch: Branch | None,
+    by: Actor,
+    employee: Employee | None = None,
+    opened_at: datetime | None = None,
 ) -> Account:
     """Open a deposit of `account_type` for a client at zero; payments.operations.top_up puts the money in.
 
     branch: the branch the person works in, None in the network interface, where accounts cannot be opened.
+    opened_at: now, unless the account was opened elsewhere before (imports).
     The caller commits.
     """
     if branch is None:
@@ -312,7 +319,7 @@ def open_account(
         account_type=account_type,
         employee=employee,
         author_id=by.id,
-        opened_at=clock.now(),
+        opened_at=opened_at or clock.now(),
     )
     db.session.add(account)
     db.session.flush()
