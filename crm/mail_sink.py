@@ -1,0 +1,76 @@
+"""The demo's post office: letters that would have left are kept as files, one per letter, and can be read back."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any, cast
+
+from crm.config import Settings
+
+_NAME = re.compile(r"\d{20}-[0-9a-f]{8}")
+
+
+def folder_of(settings: Settings) -> Path:
+    """Where the letters of this installation lie; it exists once a sink has run."""
+    return settings.data_dir / "mail"
+
+
+class Sink:
+    """Handler of an aiosmtpd server: takes every letter and keeps it in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    async def handle_DATA(self, _server: Any, _session: Any, envelope: Any) -> str:
+        # The time first, so that names sort by arrival; renamed when whole, so that nobody reads a half.
+        path = self._folder / f"{time.time_ns():020d}-{secrets.token_hex(4)}"
+        path.write_bytes(envelope.content)
+        path.rename(path.with_suffix(".eml"))
+        return "250 OK"
+
+
+@dataclass(frozen=True)
+class ReceivedLetter:
+    """A letter as it arrived; text is its plain part."""
+
+    id: str
+    received_at: datetime
+    sender: str
+    recipient: str
+    subject: str
+    text: str
+
+
+def letters(folder: Path, *, limit: int = 200) -> list[ReceivedLetter]:
+    """The latest letters, newest first."""
+    names = sorted((path.stem for path in folder.glob("*.eml")), reverse=True)
+    return [_read(folder, name) for name in names[:limit]]
+
+
+def letter(folder: Path, letter_id: str) -> ReceivedLetter | None:
+    """One letter; None when there is none under this id, or it is no id at all."""
+    if not _NAME.fullmatch(letter_id) or not (folder / f"{letter_id}.eml").is_file():
+        return None
+    return _read(folder, letter_id)
+
+
+def _read(folder: Path, name: str) -> ReceivedLetter:
+    content = (folder / f"{name}.eml").read_bytes()
+    message = cast(EmailMessage, message_from_bytes(content, policy=policy.default))
+    body = message.get_body(("plain",))
+    return ReceivedLetter(
+        id=name,
+        received_at=datetime.fromtimestamp(int(name[:20]) / 1e9, UTC),
+        sender=str(message["From"] or ""),
+        recipient=str(message["To"] or ""),
+        subject=str(message["Subject"] or ""),
+        text=str(body.get_content()) if body is not None else "",
+    )

@@ -1,0 +1,37 @@
+"""/demo-mail/: the letters the supervisor's own mail sink has received, so that the demo needs no mail server."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Flask, abort, current_app, render_template
+from flask_login import current_user
+
+from crm import mail_sink
+
+blueprint = Blueprint("demo_mail", __name__, url_prefix="/demo-mail")
+
+
+@blueprint.before_request
+def _check_access() -> None:
+    """Open in the demo; elsewhere letters are personal data, for staff who may read messages."""
+    if current_app.config["SETTINGS"].is_demo:
+        return
+    if not (current_user.is_authenticated and current_user.may("message.view")):
+        abort(404)
+
+
+@blueprint.get("/")
+def index() -> str:
+    letters = mail_sink.letters(mail_sink.folder_of(current_app.config["SETTINGS"]))
+    return render_template("public/demo_mail.html", letters=letters)
+
+
+@blueprint.get("/<letter_id>")
+def show(letter_id: str) -> str:
+    letter = mail_sink.letter(mail_sink.folder_of(current_app.config["SETTINGS"]), letter_id)
+    if letter is None:
+        abort(404)
+    return render_template("public/demo_mail_letter.html", letter=letter)
+
+
+def register(app: Flask) -> None:
+    app.register_blueprint(blueprint)
