@@ -103,3 +103,32 @@ class LoginFailed(DomainError):
     """Wrong credentials: the failure is pending in the session and is to be committed by the caller."""
 
     status = 401
+
+
+def change_user(
+    user: User,
+    *,
+    email: str,
+    name: str,
+    password: str | None,
+    role: Role,
+    branches: list[Branch],
+    cities: list[City],
+    is_active: bool,
+    by: Actor,
+) -> User:
+    """Change a staff user; password None keeps the present one. The last active owner stays one. The caller commits."""
+    require(by, "user.edit")
+    email = normalise_email(email, field="email")
+    if db.session.scalar(select(User.id).where(User.email == email, User.id != user.id)):
+        raise DomainError("email_taken", _("A user with this e-mail already exists."), field="email")
+    if role is not Role.OWNER or not is_active:
+        others = select(User.id).where(User.role == Role.OWNER, User.is_active, User.id != user.id)
+        if user.role is Role.OWNER and db.session.scalar(others.limit(1)) is None:
+            raise DomainError("last_owner", _("This is the last head of the network; appoint another first."), "role")
+    user.email, user.name, user.role, user.is_active = email, name.strip(), role, is_active
+    user.branches, user.cities = branches, cities
+    if password:
+        user.password_hash = hash_password(password)
+    db.session.flush()
+    return user

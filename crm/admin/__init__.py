@@ -1,7 +1,30 @@
-"""The staff panel."""
+"""The staff panel: Flask-Admin with our own base view, theme and screens. menu.py says what stands where."""
+
+from __future__ import annotations
 
 from flask import Flask
+from flask_admin import Admin
+from flask_admin.theme import Bootstrap4Theme
+from flask_babel import pgettext
+from flask_bootstrap import Bootstrap5
+
+from crm.admin import session
+from crm.admin.home import HomeView
+from crm.admin.menu import add_views
+from crm.admin.once import new_form_key
+from crm.phones import format_phone
+
+bootstrap = Bootstrap5()
 
 
 def register(app: Flask) -> None:
-    """Attach the panel."""
+    """Attach the panel at /admin/ and the sign-in pages."""
+    app.config["BOOTSTRAP_SERVE_LOCAL"] = True
+    bootstrap.init_app(app)
+    app.jinja_env.globals.update(phone=format_phone, new_form_key=new_form_key, pgettext=pgettext)
+    app.register_blueprint(session.blueprint)
+    # The theme object only names the base template: every template the panel renders is our own.
+    admin = Admin(
+        app, name="Kontora", index_view=HomeView(), theme=Bootstrap4Theme(base_template="admin/layout.html")
+    )  # fmt: skip
+    add_views(admin)

@@ -25,3 +25,9 @@ def subscriptions_paid_by(payer: Client, *, period_from: date, period_to: date) 
         .order_by(Subscription.starts_on, Subscription.id)
     )
     return list(db.session.scalars(query))
+
+
+def subscriptions_of(client_id: int) -> list[Subscription]:
+    """A client's own subscriptions, newest first."""
+    query = select(Subscription).where(Subscription.client_id == client_id).order_by(Subscription.id.desc())
+    return list(db.session.scalars(query))

@@ -1,0 +1,366 @@
+"""Kinds: how a value of a column type is shown, filtered, totalled, edited and exported. One small class each.
+
+A view never repeats what its columns' types already say; kind_of() finds the kind from the schema.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date, time, timedelta
+from decimal import Decimal, InvalidOperation
+from typing import Any, ClassVar
+
+import sqlalchemy as sa
+from flask_babel import gettext as _
+from flask_babel import lazy_gettext as _l
+from markupsafe import Markup
+from sqlalchemy.orm import InstrumentedAttribute
+from wtforms import BooleanField, DateField, IntegerField, StringField, TextAreaField, TimeField, validators
+
+from crm import clock
+from crm.admin.fields import EnumField, MoneyField, ReferenceField
+from crm.db import LabelEnum, Money, Phone, UtcDateTime, db
+from crm.exchange.excel import ColumnType
+from crm.i18n import day, moment, money
+from crm.phones import format_phone, search_digits
+
+NOTHING = Markup('<span class="text-body-tertiary">—</span>')
+
+
+class BadFilter(ValueError):
+    """A filter's value cannot be read; the text is for the person."""
+
+
+class Place:
+    """Time zone values are shown and filtered in, when the row has no branch of its own."""
+
+    def __init__(self, time_zone: str) -> None:
+        self.time_zone = time_zone
+
+
+class Kind:
+    """Text and anything else without a better kind.
+
+    excel: column type of exchange/excel.py; css: classes of the cell; operators: filter suffixes the kind understands,
+    in the order they are offered.
+    """
+
+    excel: ClassVar[ColumnType] = "text"
+    css: ClassVar[str] = ""
+    width: ClassVar[int] = 24
+    is_totalled: ClassVar[bool] = False
+    operators: ClassVar[tuple[str, ...]] = ("has",)
+    input_type: ClassVar[str] = "text"
+
+    def show(self, value: Any, place: Place) -> str | Markup:
+        """The cell's HTML; plain text is escaped by the template."""
+        return NOTHING if value is None or value == "" else str(value)
+
+    def export(self, value: Any) -> Any:
+        """The value as exchange/excel.py takes it."""
+        return None if value is None else str(value)
+
+    def choices(self) -> Sequence[tuple[str, Any]]:
+        """Options of an "any of" filter; empty when it has none."""
+        return ()
+
+    def condition(self, column: Any, operator: str, values: list[str], place: Place) -> sa.ColumnElement[bool]:
+        """SQL condition of one filter. Raises BadFilter."""
+        return column.icontains(values[0].replace("\x00", ""), autoescape=True)
+
+    def field(self, column: sa.Column[Any], label: Any) -> Any:
+        """A form field for the column."""
+        rules: list[Any] = [] if column.nullable else [validators.InputRequired(_l("Fill in this field."))]
+        if isinstance(column.type, sa.Text):
+            return TextAreaField(label, [validators.Optional()])
+        length = getattr(column.type, "length", None)
+        if length:
+            rules.append(validators.Length(max=length))
+        if column.default is not None and not column.nullable:
+            rules[0] = validators.Optional()
+        return StringField(label, rules, filters=[lambda text: text.strip() if text else text])
+
+
+class PhoneKind(Kind):
+    css = "text-nowrap"
+    width = 18
+
+    def show(self, value: Any, place: Place) -> str | Markup:
+        return format_phone(value) if value else NOTHING
+
+    def export(self, value: Any) -> Any:
+        return format_phone(value) or None
+
+    def condition(self, column: Any, operator: str, values: list[str], place: Place) -> sa.ColumnElement[bool]:
+        digits = search_digits(values[0])
+        if not digits:
+            raise BadFilter(_("Enter at least three digits of the number."))
+        return sa.or_(*(column.contains(part) for part in digits))
+
+
+class _Range(Kind):
+    """Kinds filtered from-to."""
+
+    operators = ("from", "to")
+
+    def bound(self, text: str, place: Place) -> Any:
+        raise NotImplementedError
+
+    def condition(self, column: Any, operator: str, values: list[str], place: Place) -> sa.ColumnElement[bool]:
+        bound = self.bound(values[0].strip(), place)
+        return column >= bound if operator == "from" else column <= bound
+
+
+class MoneyKind(_Range):
+    excel = "money"
+    css = "text-end tabular text-nowrap"
+    width = 14
+    is_totalled = True
+    input_type = "text"
+
+    def show(self, value: Any, place: Place) -> str | Markup:
+        return NOTHING if value is None else money(value)
+
+    def export(self, value: Any) -> Any:
+        return value
+
+    def bound(self, text: str, place: Place) -> Decimal:
+        try:
+            return Decimal(text.replace("\xa0", "").replace(" ", "").replace(",", ".")).quantize(Decimal("0.01"))
+        except InvalidOperation:
+            raise BadFilter(_("“%(text)s” is not a sum.", text=text)) from None
+
+    def field(self, column: sa.Column[Any], label: Any) -> Any:
+        return MoneyField(label, [] if column.nullable else [validators.InputRequired(_l("Fill in this field."))])
+
+
+class BalanceKind(MoneyKind):
+    """Money of a client's account: red when the client owes, green when he is ahead."""
+
+    def show(self, value: Any, place: Place) -> str | Markup:
+        if not value:
+            return super().show(value, place)
+        css = "debt" if value < 0 else "prepaid"
+        return Markup('<span class="{}">{}</span>').format(css, money(value))
+
+
+class IntegerKind(_Range):
+    excel = "integer"
+    css = "text-end tabular"
+    width = 10
+    input_type = "number"
+
+    def export(self, value: Any) -> Any:
+        return value
+
+    def bound(self, text: str, place: Place) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            raise BadFilter(_("“%(text)s” is not a whole number.", text=text)) from None
+        if abs(number) >= 2**31:
+            raise BadFilter(_("“%(text)s” is not a whole number.", text=text))
+        return number
+
+    def field(self, column: sa.Column[Any], label: Any) -> Any:
+        is_optional = column.nullable or column.default is not None
+        rule = validators.Optional() if is_optional else validators.InputRequired(_l("Fill in this field."))
+        return IntegerField(label, [rule, validators.NumberRange(0, 1_000_000)])
+
+
+class DateKind(_Range):
+    excel: ClassVar[ColumnType] = "date"
+    css = "text-nowrap tabular"
+    width = 12
+    input_type = "date"
+
+    def show(self, value: Any, place: Place) -> str | Markup:
+        return day(value) if value else NOTHING
+
+    def export(self, value: Any) -> Any:
+        return value
+
+    def bound(self, text: str, place: Place) -> date:
+        try:
+            return date.fromisoformat(text)
+        except ValueError:
+            raise BadFilter(_("“%(text)s” is not a date.", text=text)) from None
+
+    def field(self, column: sa.Column[Any], label: Any) -> Any:
+        rule = validators.Optional() if column.nullable else validators.InputRequired(_l("Fill in this field."))
+        return DateField(label, [rule])
+
+
+class MomentKind(DateKind):
+    """An instant, on the wall clock of the row's branch."""
+
+    excel = "datetime"
+    width = 17
+
+    def show(self, value: Any, place: Place) -> str | Markup:
+        return moment(value, place.time_zone) if value else NOTHING
+
+    def condition(self, column: Any, operator: str, values: list[str], place: Place) -> sa.ColumnElement[bool]:
+        bound = self.bound(values[0].strip(), place)
+        try:
+            edge = clock.at(bound if operator == "from" else bound + timedelta(days=1), time(0), place)
+        except OverflowError:
+            raise BadFilter(_("“%(text)s” is not a date.", text=values[0])) from None
+        return column >= edge if operator == "from" else column < edge
+
+
+class TimeKind(Kind):
+    operators = ()
+    css = "tabular"
+    width = 8
+
+    def show(self, value: Any, place: Place) -> str | Markup:
+        return f"{value:%H:%M}" if value else NOTHING
+
+    def export(self, value: Any) -> Any:
+        return f"{value:%H:%M}" if value else None
+
+    def field(self, column: sa.Column[Any], label: Any) -> Any:
+        return TimeField(label, [validators.InputRequired(_l("Fill in this field."))])
+
+
+class BoolKind(Kind):
+    excel = "bool"
+    width = 8
+    operators = ("is",)
+
+    def show(self, value: Any, place: Place) -> str | Markup:
+        return _("yes") if value else _("no")
+
+    def export(self, value: Any) -> Any:
+        return value
+
+    def choices(self) -> Sequence[tuple[str, Any]]:
+        return [("1", _l("yes")), ("0", _l("no"))]
+
+    def condition(self, column: Any, operator: str, values: list[str], place: Place) -> sa.ColumnElement[bool]:
+        return column.in_([value == "1" for value in values])
+
+    def field(self, column: sa.Column[Any], label: Any) -> Any:
+        return BooleanField(label)
+
+
+class EnumKind(Kind):
+    """A LabelEnum, shown as quiet coloured text: class `is-<value>` is coloured by static/app.css."""
+
+    operators = ("is",)
+    width = 18
+
+    def __init__(self, cls: type[LabelEnum]) -> None:
+        self.cls = cls
+
+    def show(self, value: Any, place: Place) -> str | Markup:
+        if value is None:
+            return NOTHING
+        return Markup('<span class="status is-{}">{}</span>').format(value.value, value.label)
+
+    def export(self, value: Any) -> Any:
+        return None if value is None else str(value.label)
+
+    def choices(self) -> Sequence[tuple[str, Any]]:
+        return [(member.value, member.label) for member in self.cls]
+
+    def condition(self, column: Any, operator: str, values: list[str], place: Place) -> sa.ColumnElement[bool]:
+        known = {member.value: member for member in self.cls}
+        unknown = [value for value in values if value not in known]
+        if unknown:
+            raise BadFilter(_("“%(text)s” is not one of the choices.", text=unknown[0]))
+        return column.in_([known[value] for value in values])
+
+    def field(self, column: sa.Column[Any], label: Any) -> Any:
+        return EnumField(self.cls, label, is_optional=bool(column.nullable))
+
+
+class ReferenceKind(Kind):
+    """A row of another table, shown by its str(). small: few enough to choose from a list."""
+
+    operators = ("is",)
+
+    def __init__(self, target: type[Any], *, small: bool) -> None:
+        self.target, self.small = target, small
+
+    def choices(self) -> Sequence[tuple[str, Any]]:
+        if not self.small:
+            return ()
+        return [
+            (str(row.id), str(row)) for row in db.session.scalars(sa.select(self.target).order_by(self.target.name))
+        ]
+
+    def condition(self, column: Any, operator: str, values: list[str], place: Place) -> sa.ColumnElement[bool]:
+        if not all(value.isascii() and value.isdigit() and len(value) < 19 for value in values):
+            raise BadFilter(_("“%(text)s” is not one of the choices.", text=values[0]))
+        return column.in_([int(value) for value in values])
+
+    def field(self, column: sa.Column[Any], label: Any) -> Any:
+        return ReferenceField(self.target, label, is_optional=bool(column.nullable))
+
+
+class ListKind(Kind):
+    """Several rows of another table, comma-separated."""
+
+    operators = ()
+
+    def show(self, value: Any, place: Place) -> str | Markup:
+        return ", ".join(str(item) for item in value) or NOTHING
+
+    def export(self, value: Any) -> Any:
+        return ", ".join(str(item) for item in value)
+
+
+class JsonKind(Kind):
+    """What changed, as the audit keeps it: {field: [old, new]}."""
+
+    operators = ()
+    width = 60
+
+    def show(self, value: Any, place: Place) -> str | Markup:
+        lines = [
+            Markup("{}: <del>{}</del> → {}").format(name, old, new)
+            if old not in (None, "")
+            else Markup("{}: {}").format(name, new)
+            for name, (old, new) in (value or {}).items()
+        ]
+        return Markup("<br>").join(lines) or NOTHING
+
+    def export(self, value: Any) -> Any:
+        return "; ".join(f"{name}: {old} → {new}" for name, (old, new) in (value or {}).items())
+
+
+# Tables small enough for a drop-down; anything else is found by search.
+SMALL_TABLES = frozenset(
+    {"branch", "city", "company", "plan", "account_type", "template", "mailing_rule", "employee", "user"}
+)
+
+
+def kind_of(attribute: Any) -> Kind:
+    """The kind the schema implies for a mapped column, a relationship, or a plain property."""
+    if isinstance(attribute, InstrumentedAttribute):
+        prop = attribute.property
+        if isinstance(prop, sa.orm.RelationshipProperty):
+            if prop.uselist:
+                return ListKind()
+            return ReferenceKind(prop.mapper.class_, small=prop.mapper.class_.__tablename__ in SMALL_TABLES)
+        kind = prop.columns[0].type
+        if isinstance(kind, sa.Enum) and kind.enum_class and issubclass(kind.enum_class, LabelEnum):
+            return EnumKind(kind.enum_class)
+        for cls, found in _BY_TYPE:
+            if isinstance(kind, cls):
+                return found
+    return Kind()
+
+
+_BY_TYPE: list[tuple[type[Any], Kind]] = [
+    (Money, MoneyKind()),
+    (UtcDateTime, MomentKind()),
+    (Phone, PhoneKind()),
+    (sa.Boolean, BoolKind()),
+    (sa.Integer, IntegerKind()),
+    (sa.Date, DateKind()),
+    (sa.Time, TimeKind()),
+    (sa.JSON, JsonKind()),
+]

@@ -1,0 +1,49 @@
+"""What stands where in the panel's menu."""
+
+from __future__ import annotations
+
+from flask_admin import Admin
+from flask_babel import lazy_gettext as _l
+
+from crm.access.models import Branch, City, Company, Employee, User
+from crm.admin.views.access import BranchView, CityView, CompanyView, EmployeeView, UserView
+from crm.admin.views.audit import AuditView
+from crm.admin.views.bills import BillView
+from crm.admin.views.clients import ClientView
+from crm.admin.views.ledger import AccountTypeView, AccountView
+from crm.admin.views.mailings import MailingRuleView, MailingRunView, MessageView, TemplateView
+from crm.admin.views.payments import PaymentView
+from crm.admin.views.subscriptions import PlanView, SubscriptionView
+from crm.audit.models import AuditEntry
+from crm.bills.models import Bill
+from crm.clients.models import Client
+from crm.ledger.models import Account, AccountType
+from crm.mailings.models import MailingRule, MailingRun, Message, Template
+from crm.payments.models import Payment
+from crm.subscriptions.models import Plan, Subscription
+
+ACCOUNTS, FINANCE, SUBSCRIPTIONS = _l("Client accounts"), _l("Finance"), _l("Subscriptions")
+MAILINGS, SETTINGS = _l("Auto-actions and mailings"), _l("Settings")
+
+
+def add_views(admin: Admin) -> None:
+    """Register every view; categories appear in the order of their first view."""
+    admin.add_views(
+        ClientView(Client, _l("Clients")),
+        AccountView(Account, _l("List of accounts"), ACCOUNTS),
+        AccountTypeView(AccountType, _l("Account types"), ACCOUNTS),
+        BillView(Bill, _l("Bills"), FINANCE),
+        PaymentView(Payment, _l("Payments"), FINANCE),
+        SubscriptionView(Subscription, _l("Subscriptions sold"), SUBSCRIPTIONS),
+        PlanView(Plan, _l("Plans"), SUBSCRIPTIONS),
+        MailingRuleView(MailingRule, _l("Automatic mailings"), MAILINGS),
+        MailingRunView(MailingRun, _l("Mailing runs"), MAILINGS),
+        TemplateView(Template, _l("Email templates"), MAILINGS),
+        MessageView(Message, _l("Messages"), MAILINGS),
+        UserView(User, _l("Users"), SETTINGS),
+        EmployeeView(Employee, _l("Employees"), SETTINGS),
+        BranchView(Branch, _l("Branches"), SETTINGS),
+        CityView(City, _l("Cities"), SETTINGS),
+        CompanyView(Company, _l("Companies"), SETTINGS),
+        AuditView(AuditEntry, _l("Change log"), SETTINGS),
+    )

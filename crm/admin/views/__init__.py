@@ -1,0 +1,1 @@
+"""One file per domain; a view is a declaration over admin/base.py."""

@@ -1,0 +1,174 @@
+"""Users, employees, branches, cities, companies and their requisites."""
+
+from __future__ import annotations
+
+from typing import Any
+from zoneinfo import available_timezones
+
+import sqlalchemy as sa
+from flask_admin import expose
+from flask_babel import lazy_gettext as _l
+from flask_login import current_user
+from wtforms import BooleanField, Form, PasswordField, StringField, validators
+
+from crm.access.models import Branch, City, Role
+from crm.access.operations import change_user, create_user
+from crm.access.requisites import set_requisites
+from crm.admin.base import KontoraView, permission
+from crm.admin.fields import EnumField, ReferencesField
+from crm.db import db
+
+REQUIRED = validators.InputRequired(_l("Fill in this field."))
+
+
+class UserForm(Form):
+    name = StringField(_l("Name"), [REQUIRED, validators.Length(max=200)])
+    email = StringField(_l("E-mail"), [REQUIRED, validators.Length(max=254)])
+    role = EnumField(Role, _l("Role"))
+    password = PasswordField(
+        _l("Password"),
+        description=_l("Leave empty to keep the present one."),
+        render_kw={"autocomplete": "new-password"},
+    )
+    branches = ReferencesField(Branch, _l("Branches"))
+    cities = ReferencesField(City, _l("Cities"), description=_l("For a regional director: every branch of the city."))
+    is_active = BooleanField(_l("May sign in"), default=True)
+
+
+class UserView(KontoraView):
+    entity = "user"
+    icon = "people"
+    column_list = ("name", "email", "role", "branches", "cities", "is_active", "last_login_at")
+    column_searchable_list = ("name", "email")
+    column_filters = ("role", "is_active")
+    column_default_sort = "name"
+    form = UserForm
+    creates = edits = True
+    create_label = _l("Add a user")
+
+    def save_new(self, form: Any) -> Any:
+        return create_user(
+            email=form.email.data,
+            name=form.name.data,
+            password=form.password.data or "",
+            role=form.role.data,
+            branches=form.branches.data,
+            cities=form.cities.data,
+            by=current_user,
+        )
+
+    def save(self, form: Any, row: Any) -> Any:
+        return change_user(
+            row,
+            email=form.email.data,
+            name=form.name.data,
+            password=form.password.data or None,
+            role=form.role.data,
+            branches=form.branches.data,
+            cities=form.cities.data,
+            is_active=form.is_active.data,
+            by=current_user,
+        )
+
+
+class EmployeeView(KontoraView):
+    entity = "employee"
+    icon = "person-badge"
+    column_list = ("name", "position", "branch", "is_active")
+    column_labels = {"position": _l("Position")}
+    column_searchable_list = ("name",)
+    column_filters = ("branch", "is_active")
+    column_default_sort = "name"
+    form_columns = ("name", "position", "branch", "is_active")
+    creates = edits = True
+    create_label = _l("Add an employee")
+
+    def prefill(self, form: Any) -> None:
+        form.is_active.data = True
+
+
+class BranchForm(Form):
+    name = StringField(_l("Name"), [REQUIRED, validators.Length(max=200)])
+    time_zone = StringField(
+        _l("Time zone"),
+        [REQUIRED, validators.AnyOf(available_timezones(), _l("Unknown time zone. Example: Europe/Moscow."))],
+        description=_l("For example Europe/Moscow or Asia/Yekaterinburg."),
+    )
+    address = StringField(_l("Address"))
+
+
+class BranchView(KontoraView):
+    entity = "branch"
+    icon = "shop"
+    column_list = ("name", "city", "company", "time_zone", "address")
+    column_searchable_list = ("name",)
+    column_default_sort = "name"
+    form = BranchForm
+    edits = True
+
+
+class CityView(KontoraView):
+    entity = "city"
+    icon = "geo"
+    column_list = ("name",)
+    column_searchable_list = ("name",)
+    form_columns = ("name",)
+    creates = edits = True
+
+
+class RequisitesForm(Form):
+    name = StringField(_l("Company name"), [REQUIRED, validators.Length(max=200)])
+    legal_name = StringField(_l("Legal name"), [validators.Length(max=200)])
+    inn = StringField(_l("INN"), render_kw={"inputmode": "numeric"})
+    kpp = StringField(_l("KPP"), render_kw={"inputmode": "numeric"})
+    ogrn = StringField(_l("OGRN"), render_kw={"inputmode": "numeric"})
+    address = StringField(_l("Address"))
+    bank_name = StringField(_l("Bank"), [validators.Length(max=200)])
+    bic = StringField(_l("BIC"), render_kw={"inputmode": "numeric"})
+    settlement_account = StringField(_l("Settlement account"), render_kw={"inputmode": "numeric"})
+    correspondent_account = StringField(_l("Correspondent account"), render_kw={"inputmode": "numeric"})
+    phone = StringField(_l("Phone"))
+    email = StringField(_l("E-mail"))
+    offer_url = StringField(
+        _l("Public offer"),
+        description=_l("Address of the offer on your site. While it is empty, clients see the standard offer."),
+        render_kw={"inputmode": "url", "placeholder": "https://"},
+    )
+
+
+class CompanyView(KontoraView):
+    """«Лицензирование» → «Реквизиты»: what clients see on the bill page."""
+
+    entity = "company"
+    icon = "building"
+    column_list = ("name", "legal_name", "inn", "offer_url")
+    column_details_list = (
+        *("name", "legal_name", "inn", "kpp", "ogrn", "address", "bank_name", "bic"),
+        *("settlement_account", "correspondent_account", "phone", "email", "offer_url"),
+    )
+    column_labels = {
+        "legal_name": _l("Legal name"),
+        "inn": _l("INN"),
+        "kpp": _l("KPP"),
+        "ogrn": _l("OGRN"),
+        "bank_name": _l("Bank"),
+        "bic": _l("BIC"),
+        "settlement_account": _l("Settlement account"),
+        "correspondent_account": _l("Correspondent account"),
+        "offer_url": _l("Public offer"),
+    }
+    column_searchable_list = ("name", "legal_name", "inn")
+    form = RequisitesForm
+    edits = True
+    hint = _l("This is what clients see on the bill page.")
+
+    def save(self, form: Any, row: Any) -> Any:
+        values = {name: (field.data or "").strip() for name, field in form._fields.items()}
+        return set_requisites(row, **values, by=current_user)
+
+    @expose("/licensing/")
+    @permission("view")
+    def licensing_view(self) -> Any:
+        """The page behind the avatar: the companies of the network and their requisites."""
+        companies = list(db.session.scalars(sa.select(self.model).order_by(self.model.name)))
+        return self.render("admin/licensing.html", companies=companies)

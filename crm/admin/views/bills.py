@@ -1,0 +1,105 @@
+"""Bills: «Финансы» → «Счета»."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from flask import request
+from flask_admin import expose
+from flask_babel import gettext as _
+from flask_babel import lazy_gettext as _l
+from flask_login import current_user
+from markupsafe import Markup
+from wtforms import Form
+
+from crm.admin.base import BulkAction, GridColumn, KontoraView, permission
+from crm.admin.kinds import DateKind, Place
+from crm.bills.links import bill_url
+from crm.bills.models import Bill, BillStatus
+from crm.bills.operations import archive_bill, archive_bills
+from crm.clients.models import Client
+from crm.clients.queries import matches_text
+from crm.db import db
+from crm.payments.models import Payment
+
+
+class TermKind(DateKind):
+    """End of a payment term; an open one is spelled out."""
+
+    def show(self, value: Any, place: Place) -> str | Markup:
+        return super().show(value, place) if value else _("not set")
+
+
+class BillView(KontoraView):
+    entity = "bill"
+    icon = "receipt"
+    column_list = (
+        *("title", "client", "amount", "status", "period_from", "period_to", "payable_until"),
+        *("issued_at", "paid_at", "branch"),
+    )
+    column_details_list = (
+        *("title", "client", "account", "amount", "status", "method", "period_from", "period_to"),
+        *("payable_from", "payable_until", "is_repeatable", "payments_count", "issued_at", "paid_at", "branch"),
+    )
+    column_labels = {"method": _l("Type of calculation"), "account": _l("Client account")}
+    column_kinds = {"payable_until": TermKind()}
+    column_filters = ("status", "amount", "issued_at", "payable_until", "branch")
+    column_totals = ("amount",)
+    column_default_sort = "-id"
+    details_template = "admin/bill.html"
+    empty_hint = _l("Bills are issued from a client's card, or by an automatic mailing.")
+    has_search = True
+
+    def search_condition(self, text: str) -> Any:
+        """Number as printed or its digits, or the client."""
+        condition: Any = Bill.client_id.in_(sa.select(Client.id).where(matches_text(text)))
+        year, _dash, number = text.rpartition("-")
+        if number.isascii() and number.isdigit() and len(number) < 10:
+            by_number = Bill.number == int(number)
+            if year.isascii() and year.isdigit() and len(year) == 4:
+                by_number = sa.and_(by_number, Bill.year == int(year))
+            condition = sa.or_(condition, by_number)
+        return condition
+
+    def cell(self, row: Any, column: GridColumn) -> str | Markup:
+        if column.name == "status" and row.is_overdue:
+            return Markup('<span class="status is-overdue">{}</span>').format(_("Payment term expired"))
+        return super().cell(row, column)
+
+    def loader_options(self) -> list[Any]:
+        return [*super().loader_options(), sa.orm.joinedload(Bill.branch)]
+
+    def bulk_actions(self) -> list[BulkAction]:
+        return [
+            BulkAction(
+                "archive",
+                _l("Send to the archive"),
+                "archive",
+                _l("This action cannot be undone. Payment by the link will be unavailable."),
+                lambda ids: archive_bills(ids, by=current_user),
+            )
+        ]
+
+    def details_context(self, row: Any) -> dict[str, Any]:
+        payments = sa.select(Payment).where(Payment.bill_id == row.id).order_by(Payment.id)
+        return {
+            "public_url": bill_url(row),
+            "payments": list(db.session.scalars(payments)),
+            "may_archive": row.status is BillStatus.PENDING and self.may("archive"),
+        }
+
+    @expose("/archive/", methods=("GET", "POST"))
+    @permission("archive")
+    def archive_view(self) -> Any:
+        """One bill from its own page; the same confirmation as in bulk."""
+        bill = self.get_one(request.values.get("id"))
+        return self.answer(
+            Form(request.form),
+            lambda: archive_bill(bill, by=current_user),
+            title=_("Send bill %(number)s to the archive?", number=bill.title),
+            back=self.row_url(bill),
+            said=_l("The bill is in the archive."),
+            warning=_("This action cannot be undone. Payment by the link will be unavailable."),
+            submit=_("Send to the archive"),
+        )

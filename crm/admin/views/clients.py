@@ -1,0 +1,368 @@
+"""Clients: the grid, the card, and what is done from the card."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any
+
+import sqlalchemy as sa
+from flask import abort, g, redirect, request, url_for
+from flask_admin import expose
+from flask_babel import gettext as _
+from flask_babel import lazy_gettext as _l
+from flask_login import current_user
+from wtforms import BooleanField, DateField, Form, StringField, TextAreaField
+from wtforms.validators import InputRequired, Length, Optional
+
+from crm import clock
+from crm.access.models import Branch, Employee
+from crm.admin.base import BulkAction, KontoraView, permission
+from crm.admin.fields import EnumField, MoneyField, ReferenceField
+from crm.admin.selection import Selection
+from crm.bills.links import bill_url
+from crm.bills.models import Bill, BillMethod
+from crm.bills.operations import ProtocolLine, issue_bill
+from crm.bills.queries import bills_of
+from crm.clients.models import Client, ClientStatus
+from crm.clients.operations import archive_client, create_client, edit_client, restore_client
+from crm.clients.queries import matches_text
+from crm.db import db
+from crm.errors import DomainError
+from crm.ledger.models import Account, AccountType, Entry
+from crm.ledger.operations import account_types_in
+from crm.ledger.queries import accounts_of, entries_of, lessons_left
+from crm.mailings.operations import send_message_to
+from crm.mailings.queries import messages_of
+from crm.payments.models import DESK_METHODS, PaymentMethod
+from crm.payments.operations import open_account_paid, top_up
+from crm.payments.queries import payments_of
+from crm.security import chosen_branch
+from crm.subscriptions.models import Plan
+from crm.subscriptions.operations import sell_subscription
+from crm.subscriptions.queries import subscriptions_of
+
+# The card's tabs: key, label, the permission that shows it.
+TABS = (
+    ("main", _l("Card"), None),
+    ("accounts", _l("Client's accounts"), "account.view"),
+    ("bills", _l("Bills to pay"), "bill.view"),
+    ("subscriptions", _l("Subscriptions"), "subscription.view"),
+    ("payments", _l("Payments"), "payment.view"),
+    ("messages", _l("Messages"), "message.view"),
+)
+
+REQUIRED = InputRequired(_l("Fill in this field."))
+
+
+def _working_branches() -> list[Branch]:
+    """Branches a new client can be put in: the chosen one, or all of the person's in the network."""
+    branch = chosen_branch()
+    return [branch] if branch else list(g.branches)
+
+
+def _employees() -> list[Employee]:
+    branch = chosen_branch()
+    query = sa.select(Employee).where(Employee.is_active).order_by(Employee.name)
+    return list(db.session.scalars(query.where(Employee.branch_id == branch.id))) if branch else []
+
+
+class ClientForm(Form):
+    name = StringField(
+        _l("Full name"), [REQUIRED, Length(max=200)], render_kw={"autofocus": True, "autocomplete": "off"}
+    )
+    phone = StringField(_l("Phone"), render_kw={"inputmode": "tel", "autocomplete": "off", "placeholder": "+7"})
+    extra_phone = StringField(_l("Additional phone"), render_kw={"inputmode": "tel", "autocomplete": "off"})
+    email = StringField(_l("E-mail"), render_kw={"inputmode": "email", "autocomplete": "off"})
+    birth_date = DateField(_l("Date of birth"), [Optional()])
+    comment = TextAreaField(_l("Comment"), [Length(max=5000)])
+
+
+class NewClientForm(ClientForm):
+    branch = ReferenceField(Branch, _l("Branch"), query=_working_branches)
+
+
+class OpenAccountForm(Form):
+    account_type = ReferenceField(
+        AccountType, _l("Account type"), query=lambda: account_types_in(branch) if (branch := chosen_branch()) else []
+    )
+    initial_balance = MoneyField(_l("Initial balance"), description=_l("May be left empty and topped up later."))
+    method = EnumField(
+        PaymentMethod,
+        _l("Payment"),
+        members=DESK_METHODS,
+        is_optional=True,
+        description=_l("With an initial balance the client pays at once."),
+    )
+    employee = ReferenceField(Employee, _l("Employee who opened the account"), query=_employees, is_optional=True)
+
+
+class TopUpForm(Form):
+    amount = MoneyField(_l("Sum"), [REQUIRED])
+    method = EnumField(PaymentMethod, _l("Payment"), members=DESK_METHODS)
+    employee = ReferenceField(Employee, _l("Employee"), query=_employees, is_optional=True)
+    comment = StringField(_l("Comment"), [Length(max=500)])
+
+
+class SellForm(Form):
+    plan = ReferenceField(
+        Plan,
+        _l("Plan"),
+        query=lambda: db.session.scalars(sa.select(Plan).where(Plan.is_archived.is_(False)).order_by(Plan.name)),
+    )
+    starts_on = DateField(_l("Starts on"), [REQUIRED])
+
+
+class BillForm(Form):
+    method = EnumField(BillMethod, _l("Type of calculation"), members=[BillMethod.MANUAL])
+    account = ReferenceField(Account, _l("Client account"), query=lambda: g.get("billed_accounts", []))
+    amount = MoneyField(_l("Sum"), [REQUIRED])
+    period_from = DateField(_l("For the period"), [REQUIRED])
+    period_to = DateField(_l("to"), [REQUIRED])
+    payable_from = DateField(_l("Payment term"), [REQUIRED])
+    payable_until = DateField(
+        _l("until"), [Optional()], description=_l("May be left empty: the term is then not limited.")
+    )
+    is_repeatable = BooleanField(_l("The bill may be paid repeatedly"))
+
+
+class MessageForm(Form):
+    subject = StringField(_l("Subject of the letter"), [REQUIRED, Length(max=200)])
+    text = TextAreaField(_l("Text of the e-mail"), [REQUIRED, Length(max=20000)], render_kw={"rows": 8})
+
+
+class ClientView(KontoraView):
+    entity = "client"
+    icon = "person-lines-fill"
+    column_list = ("name", "phone", "email", "payer", "branch", "created_at")
+    column_filters = ("status", "branch", "birth_date", "created_at", "phone", "email")
+    column_default_sort = "name"
+    column_labels = {"name": _l("Full name")}
+    creates = edits = True
+    create_label = _l("Add a client")
+    empty_hint = _l("Add the first client, or import them from Excel.")
+    has_search = True
+    card_template = "admin/card.html"
+
+    def form_class(self) -> type[Form]:
+        return NewClientForm if request.endpoint == f"{self.endpoint}.create_view" else ClientForm
+
+    def search_condition(self, text: str) -> Any:
+        return matches_text(text)
+
+    def base_condition(self, selection: Selection) -> Any:
+        """Archived cards are seen only when asked for by the status filter."""
+        return None if selection.filters_by("status") else Client.status == ClientStatus.ACTIVE
+
+    def row_url(self, row: Any) -> str:
+        return url_for("client.card_view", id=row.id)
+
+    def bulk_actions(self) -> list[BulkAction]:
+        return [
+            BulkAction(
+                "archive",
+                _l("Send to the archive"),
+                "archive",
+                _l("Archived clients are not found by the search; a card can be restored."),
+                self._archive_many,
+            )
+        ]
+
+    @staticmethod
+    def _archive_many(ids: list[int]) -> list[ProtocolLine]:
+        lines = []
+        for client in db.session.scalars(sa.select(Client).where(Client.id.in_(ids)).order_by(Client.name)):
+            try:
+                archive_client(client, by=current_user)
+                lines.append(ProtocolLine(client.id, client.name, None))
+            except DomainError as error:
+                lines.append(ProtocolLine(client.id, client.name, str(error)))
+        return lines
+
+    # --- the card ---------------------------------------------------------------------------------------------------
+
+    def save_new(self, form: Any) -> Any:
+        payer = self.get_one(request.args["payer"]) if request.args.get("payer") else None
+        return create_client(**form.data, payer=payer, by=current_user)
+
+    def save(self, form: Any, row: Any) -> Any:
+        return edit_client(row, **form.data, by=current_user)
+
+    def prefill(self, form: Any) -> None:
+        form.branch.data = next(iter(_working_branches()), None)
+
+    @expose("/details/")
+    def details_view(self) -> Any:
+        return redirect(self.row_url(self.get_one(request.args.get("id"))))
+
+    @expose("/card/<id>/")
+    @permission("view")
+    def card_view(self, id: str) -> Any:
+        client = self.get_one(id)
+        payer = client.payer or client
+        tabs = [(key, label) for key, label, needs in TABS if needs is None or current_user.may(needs)]
+        tab = request.args.get("tab", "main")
+        if tab not in dict(tabs):
+            tab = "main"
+        loads: dict[str, Any] = {
+            "accounts": lambda: {"accounts": accounts_of(payer.id), "entries": _last_entries},
+            "bills": lambda: {"bills": bills_of(payer.id)[:100], "bill_url": bill_url},
+            "subscriptions": lambda: {"subscriptions": subscriptions_of(client.id)},
+            "payments": lambda: {"payments": payments_of(payer.id)},
+            "messages": lambda: {"messages": messages_of(payer.id)},
+            "main": lambda: {
+                "accounts": accounts_of(payer.id) if current_user.may("account.view") else [],
+                "lessons": lessons_left(client.id),
+                "history_lines": self.history(client),
+            },
+        }
+        return self.render(
+            self.card_template, client=client, payer=payer, branch=chosen_branch(), tabs=tabs, tab=tab, **loads[tab]()
+        )
+
+    @expose("/card/<id>/archive/", methods=("GET", "POST"))
+    @permission("archive")
+    def archive_view(self, id: str) -> Any:
+        client = self.get_one(id)
+        is_active = client.status is ClientStatus.ACTIVE
+        change = archive_client if is_active else restore_client
+        return self.answer(
+            Form(request.form),
+            lambda: change(client, by=current_user),
+            title=_("Send %(name)s to the archive?", name=client.name)
+            if is_active
+            else _("Restore %(name)s from the archive?", name=client.name),
+            back=self.row_url(client),
+            submit=_("Send to the archive") if is_active else _("Restore"),
+        )
+
+    # --- money ------------------------------------------------------------------------------------------------------
+
+    @expose("/card/<id>/account/new/", methods=("GET", "POST"))
+    @permission("account.open")
+    def open_account_view(self, id: str) -> Any:
+        """«Открыть новый счет»: in a branch only; with an initial balance the payment goes with it."""
+        client = self.get_one(id)
+        form = OpenAccountForm(request.form if request.method == "POST" else None)
+        branch = chosen_branch()
+        if branch is None:
+            form.form_errors.append(_("An account can be opened only in a branch. Choose a branch first."))
+        elif not form.account_type.rows:
+            form.form_errors.append(
+                _("No account types are offered in this branch yet. They are added in the network.")
+            )
+        return self.answer(
+            form,
+            lambda: open_account_paid(client, **form.data, branch=branch, by=current_user),
+            title=_("Open a new account"),
+            back=self._tab(client, "accounts"),
+            done=lambda account: self._tab(client, "accounts"),
+            said=_l("The account is open."),
+            subtitle=client.name,
+            submit=_("Open a new account"),
+            types_url=url_for("accounttype.index_view"),
+        )
+
+    @expose("/account/<id>/top-up/", methods=("GET", "POST"))
+    @permission("account.top_up")
+    def top_up_view(self, id: str) -> Any:
+        account = self._account(id)
+        form = TopUpForm(request.form if request.method == "POST" else None)
+        client = db.session.get_one(Client, account.client_id)
+        return self.answer(
+            form,
+            lambda: top_up(account, **form.data, by=current_user),
+            title=_("Top up “%(account)s”", account=account.title),
+            back=self._tab(client, "accounts"),
+            done=lambda payment: self._tab(client, "accounts"),
+            said=_l("The account is topped up."),
+            subtitle=client.name,
+            submit=_("Top up"),
+            balance=account.balance,
+        )
+
+    def _account(self, id: str) -> Account:
+        account = db.session.get(Account, int(id)) if id.isascii() and id.isdigit() and len(id) < 19 else None
+        if account is None or account.client_id is None:
+            abort(404)
+        return account
+
+    @expose("/card/<id>/bill/new/", methods=("GET", "POST"))
+    @permission("bill.issue")
+    def issue_bill_view(self, id: str) -> Any:
+        """«Добавить счет»."""
+        client = self.get_one(id)
+        payer = client.payer or client
+        g.billed_accounts = accounts_of(payer.id)
+        form = BillForm(request.form if request.method == "POST" else None)
+        if not g.billed_accounts:
+            del form.account  # the base account is made with the first bill
+        today = clock.today(client.branch)
+        if request.method == "GET":
+            form.period_from.data, form.period_to.data = _month_of(today)
+            form.payable_from.data = today
+        return self.answer(
+            form,
+            lambda: issue_bill(client, **form.data, by=current_user),
+            title=_("New bill"),
+            back=self._tab(client, "bills"),
+            done=lambda bill: url_for("bill.details_view", id=bill.id),
+            said=_l("The bill is issued. Copy the link and send it to the client."),
+            subtitle=payer.name,
+        )
+
+    @expose("/card/<id>/subscription/new/", methods=("GET", "POST"))
+    @permission("subscription.sell")
+    def sell_view(self, id: str) -> Any:
+        client = self.get_one(id)
+        form = SellForm(request.form if request.method == "POST" else None)
+        if request.method == "GET":
+            form.starts_on.data = clock.today(client.branch)
+        return self.answer(
+            form,
+            lambda: sell_subscription(client, form.plan.data, starts_on=form.starts_on.data, by=current_user),
+            title=_("Sell a subscription"),
+            back=self._tab(client, "subscriptions"),
+            done=lambda sold: self._tab(client, "subscriptions"),
+            said=_l("The subscription is sold; its price is charged to the base account."),
+            subtitle=client.name,
+            submit=_("Sell"),
+        )
+
+    @expose("/card/<id>/message/new/", methods=("GET", "POST"))
+    @permission("message.send")
+    def message_view(self, id: str) -> Any:
+        """A letter by hand; with ?bill= its tags are filled in."""
+        client = self.get_one(id)
+        payer = client.payer or client
+        bill = None
+        if request.args.get("bill"):
+            bill = self.view_of(Bill).get_one(request.args["bill"])  # type: ignore[union-attr]
+            if bill.client_id != payer.id:
+                abort(404)
+        form = MessageForm(request.form if request.method == "POST" else None)
+        if request.method == "GET" and bill is not None:
+            form.subject.data = _("Bill %(number)s", number=bill.title)
+            form.text.data = bill_url(bill)
+        return self.answer(
+            form,
+            lambda: send_message_to(payer, subject=form.subject.data, text=form.text.data, bill=bill, by=current_user),
+            title=_("Send an e-mail"),
+            back=self._tab(client, "messages"),
+            done=lambda message: self._tab(client, "messages"),
+            said=_l("The letter is queued."),
+            subtitle=f"{payer.name} · {payer.email or _('no e-mail in the card')}",
+            submit=_("Send"),
+        )
+
+    def _tab(self, client: Client, tab: str) -> str:
+        return url_for("client.card_view", id=client.id, tab=tab)
+
+
+def _last_entries(account: Account) -> list[Entry]:
+    return list(db.session.scalars(entries_of(account).limit(50)))
+
+
+def _month_of(day: date) -> tuple[date, date]:
+    """First and last day of the month `day` is in."""
+    following = date(day.year + day.month // 12, day.month % 12 + 1, 1)
+    return day.replace(day=1), date.fromordinal(following.toordinal() - 1)

@@ -1,0 +1,90 @@
+"""Account types (network) and the list of accounts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from flask import g
+from flask_babel import lazy_gettext as _l
+from flask_login import current_user
+from wtforms import BooleanField, Form, IntegerField, StringField, validators
+
+from crm.access.models import Branch
+from crm.admin.base import KontoraView
+from crm.admin.fields import ReferencesField
+from crm.admin.kinds import BalanceKind
+from crm.admin.selection import Selection
+from crm.clients.models import Client
+from crm.clients.queries import matches_text
+from crm.db import db
+from crm.ledger.models import Account, Unit
+from crm.ledger.operations import change_account_type, create_account_type
+from crm.ledger.queries import entries_of
+
+
+class AccountTypeForm(Form):
+    name = StringField(_l("Name"), [validators.InputRequired(_l("Fill in this field.")), validators.Length(max=200)])
+    branches = ReferencesField(Branch, _l("Branches"), description=_l("The branches where this type is offered."))
+    position = IntegerField(_l("Order"), [validators.Optional(), validators.NumberRange(0, 1000)], default=0)
+    is_archived = BooleanField(_l("In the archive"))
+
+
+class AccountTypeView(KontoraView):
+    """Types are made in the network interface; a branch only sees those it offers."""
+
+    entity = "accounttype"
+    icon = "tags"
+    column_list = ("name", "branches", "position", "is_archived")
+    column_searchable_list = ("name",)
+    column_default_sort = "position"
+    form = AccountTypeForm
+    create_label = _l("Add an account type")
+    creates = edits = True
+    empty_hint = _l("Add the first account type, for example “Deposits”: then accounts can be opened for clients.")
+    hint = _l("Account types are added and changed in the network interface.")
+
+    @property
+    def may_create(self) -> bool:
+        return super().may_create and g.scope.branch_id is None
+
+    @property
+    def may_edit(self) -> bool:
+        return super().may_edit and g.scope.branch_id is None
+
+    def base_condition(self, selection: Selection) -> Any:
+        if g.scope.branch_id is None:
+            return None
+        return self.model.branches.any(Branch.id == g.scope.branch_id)
+
+    def save_new(self, form: Any) -> Any:
+        return create_account_type(**form.data, by=current_user)
+
+    def save(self, form: Any, row: Any) -> Any:
+        return change_account_type(row, **form.data, by=current_user)
+
+
+class AccountView(KontoraView):
+    """Money accounts of all clients who ever had one."""
+
+    entity = "account"
+    icon = "wallet2"
+    column_list = ("client", "title", "balance", "credited", "debited", "opened_at", "branch")
+    column_details_list = ("client", "title", "balance", "credited", "debited", "opened_at", "employee", "branch")
+    column_labels = {"title": _l("Account type")}
+    column_kinds = {"balance": BalanceKind()}
+    column_filters = ("account_type", "balance", "opened_at", "branch")
+    column_totals = ("balance", "credited", "debited")
+    column_default_sort = "-opened_at"
+    details_template = "admin/account.html"
+    empty_hint = _l("Accounts are opened from a client's card, in a branch.")
+    has_search = True
+
+    def search_condition(self, text: str) -> Any:
+        return Account.client_id.in_(sa.select(Client.id).where(matches_text(text)))
+
+    def base_condition(self, selection: Selection) -> Any:
+        return sa.and_(Account.client_id.is_not(None), Account.unit == Unit.MONEY)
+
+    def details_context(self, row: Any) -> dict[str, Any]:
+        return {"entries": list(db.session.scalars(entries_of(row).limit(200)))}

@@ -1,0 +1,190 @@
+"""Mailing rules, their runs, templates, messages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from flask import request
+from flask_admin import expose
+from flask_babel import gettext as _
+from flask_babel import lazy_gettext as _l
+from flask_login import current_user
+from wtforms import BooleanField, Form, IntegerField, SelectField, StringField, TextAreaField, TimeField, validators
+
+from crm.access.models import Branch
+from crm.admin.base import KontoraView, permission
+from crm.admin.fields import EnumField, ReferenceField
+from crm.admin.views.clients import REQUIRED, _working_branches
+from crm.clients.models import Client
+from crm.clients.queries import matches_text
+from crm.db import db
+from crm.mailings.models import (
+    BilledAccounts,
+    BillingMethod,
+    Channel,
+    MailingKind,
+    MailingRun,
+    MailingRunLine,
+    Message,
+    Periodicity,
+    Template,
+)
+from crm.mailings.operations import run_now, save_rule, save_template
+from crm.mailings.tags import TAGS
+
+WEEKDAYS = (_l("Monday"), _l("Tuesday"), _l("Wednesday"), _l("Thursday"), _l("Friday"), _l("Saturday"), _l("Sunday"))
+
+
+class TemplateForm(Form):
+    name = StringField(_l("Name"), [REQUIRED, validators.Length(max=200)])
+    subject = StringField(_l("Subject of the letter"), [REQUIRED, validators.Length(max=200)])
+    body = TextAreaField(_l("Text"), [REQUIRED, validators.Length(max=20000)], render_kw={"rows": 12})
+
+
+class TemplateView(KontoraView):
+    entity = "template"
+    icon = "file-earmark-text"
+    column_list = ("name", "channel", "subject")
+    column_details_list = ("name", "channel", "subject", "body")
+    column_searchable_list = ("name", "subject")
+    column_filters = ("channel",)
+    column_default_sort = "name"
+    form = TemplateForm
+    creates = edits = True
+    create_label = _l("Add a template")
+    create_template = edit_template = "admin/template_form.html"
+
+    def save_new(self, form: Any) -> Any:
+        return save_template(None, **form.data, by=current_user)
+
+    def save(self, form: Any, row: Any) -> Any:
+        return save_template(row, **form.data, by=current_user)
+
+    def answer(self, form: Any, change: Any, **kwargs: Any) -> Any:
+        return super().answer(form, change, template="admin/template_form.html", tags=TAGS.values(), **kwargs)
+
+
+class RuleForm(Form):
+    """Three sections, as the screen shows them: what, when, how."""
+
+    SECTIONS = (
+        (_l("What do we send?"), ("name", "branch", "kind", "method", "accounts", "term_days", "is_repeatable")),
+        (_l("When do we send?"), ("is_active", "periodicity", "send_time", "weekday", "month_day")),
+        (_l("How do we send?"), ("channel", "template")),
+    )
+
+    name = StringField(_l("Name"), [REQUIRED, validators.Length(max=200)])
+    branch = ReferenceField(Branch, _l("Branch"), query=_working_branches)
+    kind = EnumField(MailingKind, _l("Type of mailing"))
+    method = EnumField(BillingMethod, _l("Calculation method"))
+    accounts = EnumField(BilledAccounts, _l("Type of calculations"))
+    term_days = IntegerField(
+        _l("Payment term, days"),
+        [validators.Optional(), validators.NumberRange(1, 366)],
+        description=_l("Empty: without a limit."),
+    )
+    is_repeatable = BooleanField(_l("The bill may be paid repeatedly"))
+    is_active = BooleanField(_l("The mailing is on"), default=True)
+    periodicity = EnumField(Periodicity, _l("Periodicity"))
+    send_time = TimeField(_l("Time"), [REQUIRED], description=_l("On the clock of the branch."))
+    weekday = SelectField(
+        _l("Day of the week"),
+        choices=[("", "—"), *((str(i), name) for i, name in enumerate(WEEKDAYS))],
+        coerce=lambda value: None if value in {None, "", "None"} else int(value),
+        description=_l("For a weekly mailing."),
+    )
+    month_day = IntegerField(
+        _l("Day of the month"),
+        [validators.Optional(), validators.NumberRange(1, 31)],
+        description=_l("For a monthly mailing; in a shorter month its last day."),
+    )
+    channel = EnumField(Channel, _l("Way of sending"))
+    template = ReferenceField(Template, _l("Template"))
+
+
+class MailingRuleView(KontoraView):
+    entity = "mailingrule"
+    icon = "send"
+    column_list = ("name", "kind", "periodicity", "send_time", "channel", "template", "is_active", "branch")
+    column_labels = {"kind": _l("Type of mailing"), "is_active": _l("On")}
+    column_searchable_list = ("name",)
+    column_filters = ("is_active", "periodicity", "branch")
+    form = RuleForm
+    creates = edits = True
+    create_label = _l("Add a mailing")
+    details_template = "admin/rule.html"
+    empty_hint = _l("Add a mailing: bills will be issued and sent by themselves.")
+
+    def save_new(self, form: Any) -> Any:
+        return save_rule(None, **form.data, by=current_user)
+
+    def save(self, form: Any, row: Any) -> Any:
+        return save_rule(row, **form.data, by=current_user)
+
+    def details_context(self, row: Any) -> dict[str, Any]:
+        runs = sa.select(MailingRun).where(MailingRun.rule_id == row.id).order_by(MailingRun.id.desc()).limit(20)
+        return {"runs": list(db.session.scalars(runs)), "may_run": self.may("run")}
+
+    @expose("/run/", methods=("POST",))
+    @permission("run")
+    def run_view(self) -> Any:
+        """ "Run now": a planned run of this very moment, carried out by a worker."""
+        rule = self.get_one(request.form.get("id"))
+        return self.answer(
+            Form(request.form),
+            lambda: run_now(rule, by=current_user),
+            title=rule.name,
+            back=self.row_url(rule),
+            done=lambda run: self.view_of(MailingRun).row_url(run),  # type: ignore[union-attr]
+            said=_l("The mailing has been started."),
+            submit=_("Run now"),
+        )
+
+
+class MailingRunView(KontoraView):
+    entity = "mailingrun"
+    icon = "list-check"
+    column_list = ("id", "rule", "planned_at", "status", "is_manual", "total", "started_at", "finished_at", "branch")
+    column_filters = ("status", "planned_at", "branch")
+    column_default_sort = "-id"
+    details_template = "admin/run.html"
+    empty_hint = _l("Every execution of a mailing appears here, with what was done for each client.")
+
+    def details_context(self, row: Any) -> dict[str, Any]:
+        lines = (
+            sa.select(MailingRunLine)
+            .where(MailingRunLine.run_id == row.id)
+            .options(sa.orm.joinedload(MailingRunLine.client), sa.orm.joinedload(MailingRunLine.bill))
+            .order_by(MailingRunLine.id)
+            .limit(1000)
+        )
+        return {"lines": list(db.session.scalars(lines))}
+
+
+class MessageView(KontoraView):
+    entity = "message"
+    icon = "envelope"
+    column_list = (
+        "created_at",
+        "client",
+        "channel",
+        "recipient",
+        "subject",
+        "status",
+        "sent_at",
+        "error",
+        "author_name",
+    )
+    column_details_list = (
+        *("created_at", "client", "bill", "channel", "recipient", "subject", "body", "status", "attempts"),
+        *("sent_at", "error", "author_name"),
+    )
+    column_filters = ("status", "channel", "created_at", "sent_at")
+    column_default_sort = "-id"
+    empty_hint = _l("Letters to clients appear here, with their fate.")
+    has_search = True
+
+    def search_condition(self, text: str) -> Any:
+        by_client = Message.client_id.in_(sa.select(Client.id).where(matches_text(text)))
+        return sa.or_(by_client, Message.recipient.icontains(text, autoescape=True))

@@ -1,0 +1,31 @@
+"""Payments received and started."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from flask_babel import lazy_gettext as _l
+
+from crm.admin.base import KontoraView
+from crm.clients.models import Client
+from crm.clients.queries import matches_text
+from crm.payments.models import Payment
+
+
+class PaymentView(KontoraView):
+    entity = "payment"
+    icon = "cash-coin"
+    column_list = (
+        *("id", "client", "amount", "method", "status", "bill", "account", "created_at", "received_at", "author_name"),
+        "branch",
+    )
+    column_details_list = (*column_list, "comment")
+    column_filters = ("status", "method", "amount", "received_at", "branch")
+    column_totals = ("amount",)
+    column_default_sort = "-id"
+    empty_hint = _l("Payments appear when accounts are topped up and bills are paid.")
+    has_search = True
+
+    def search_condition(self, text: str) -> Any:
+        return Payment.client_id.in_(sa.select(Client.id).where(matches_text(text)))
