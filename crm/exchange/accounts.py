@@ -32,21 +32,32 @@ NOON = time(12)  # of the day the file names: the same day on every clock of the
 
 @dataclass(frozen=True)
 class AccountLine:
-    """opened_on: None = today. name: for the eye; the phone says whose account it is."""
+    """account_type: as comparable() makes it, so that spelling is no content. opened_on: None = today.
+
+    type_name, name: as in the file, for the eye; the phone says whose account it is.
+    """
 
     phone: str
     account_type: str
     balance: Decimal
     opened_on: date | None
+    type_name: str = field(compare=False)
     name: str = field(compare=False)
 
 
 class AccountImport:
     entity = "account"
     permission = "account.import"
-    codes = ("bad_phone", "bad_balance", "bad_date", "unknown_client", "unknown_account_type", "duplicate_line")
+    codes: tuple[str, ...] = (
+        "bad_phone",
+        "bad_balance",
+        "bad_date",
+        "unknown_client",
+        "unknown_account_type",
+        "duplicate_line",
+    )
 
-    fields = (
+    fields: tuple[Field, ...] = (
         Field(
             "phone",
             ("Телефон", "Тел.", "Номер телефона", "Телефон клиента", "Phone", "Mobile"),
@@ -84,7 +95,8 @@ class AccountImport:
         self._clients: dict[str, Client] = {}
 
     def typed(self, values: dict[str, Any]) -> AccountLine:
-        return AccountLine(**values)
+        type_name = values["account_type"]
+        return AccountLine(**values | {"account_type": comparable(type_name), "type_name": type_name})
 
     def refusals(self, rows: Sequence[Row], applied: frozenset[str], column: Columns) -> Iterator[Refusal]:
         """The client must be here, the type be offered in his branch; a line repeated word for word is one account."""
@@ -103,11 +115,11 @@ class AccountImport:
             if client is None:
                 reason = _("There is no client with the phone %(phone)s.", phone=format_phone(line.phone))
                 yield Refusal(row.line, column("phone"), "unknown_client", reason)
-            elif comparable(line.account_type) not in self._types[client.branch_id]:
+            elif line.account_type not in self._types[client.branch_id]:
                 reason = _(
                     "The branch “%(branch)s” offers no account type “%(type)s”.",
                     branch=self._branches[client.branch_id].name,
-                    type=line.account_type,
+                    type=line.type_name,
                 )
                 yield Refusal(row.line, column("account_type"), "unknown_account_type", reason)
 
@@ -119,11 +131,15 @@ class AccountImport:
 
     def figures(self, read: Sequence[Row], good: Sequence[Row], sheet: Sheet, refused: Counter[str]) -> Figures:
         """accounts, accounts_total: what the file holds, whether or not the clients are here yet."""
-        return (
-            {"accounts": len(read), "accounts_total": _total(read), "rows": len(sheet.lines), "good": len(good)}
-            | {code: refused[code] for code in self.codes}
-            | {"empty": sheet.empty, "balance_good": _total(good)}
-        )
+        return {
+            "accounts": len(read),
+            "accounts_total": _total(read),
+            "rows": len(sheet.lines),
+            "good": len(good),
+            **{code: refused[code] for code in self.codes},
+            "empty": sheet.empty,
+            "balance_good": _total(good),
+        }
 
     def create(self, rows: Sequence[Row], *, by: Actor) -> list[int]:
         postings, ids = [], []
@@ -134,7 +150,7 @@ class AccountImport:
             opened_at = min(clock.at(line.opened_on, NOON, branch), clock.now()) if line.opened_on else clock.now()
             account = open_account(
                 client_id=client.id,
-                account_type=self._types[branch.id][comparable(line.account_type)],
+                account_type=self._types[branch.id][line.account_type],
                 branch=branch,
                 by=by,
                 opened_at=opened_at,

@@ -48,14 +48,14 @@ class ClientLine:
 class ClientImport:
     entity = "client"
     permission = "client.import"
-    codes = ("bad_phone", "bad_email", "bad_date", "bad_balance", "unknown_branch", "duplicate_phone")
+    codes: tuple[str, ...] = ("bad_phone", "bad_email", "bad_date", "bad_balance", "unknown_branch", "duplicate_phone")
 
     def __init__(self) -> None:
         covers = current_scope().covers
         self._branches = {
             comparable(branch.name): branch for branch in db.session.scalars(select(Branch)) if covers(branch.id)
         }
-        self.fields = (
+        self.fields: tuple[Field, ...] = (
             Field(
                 "name",
                 (
@@ -162,17 +162,16 @@ class ClientImport:
         return [(row.line, text) for row in rows if row.values.child_birth_date and not row.values.child]
 
     def figures(self, read: Sequence[Row], good: Sequence[Row], sheet: Sheet, refused: Counter[str]) -> Figures:
-        return (
-            {"rows": len(sheet.lines), "good": len(good)}
-            | {code: refused[code] for code in self.codes}
-            | {
-                "empty": sheet.empty,
-                "payers": len(good),
-                "students": sum(bool(row.values.child) for row in good),
-                "balance_good": str(sum((row.values.balance for row in good), Decimal("0.00"))),
-                "lessons_good": sum(row.values.lessons for row in good),
-            }
-        )
+        return {
+            "rows": len(sheet.lines),
+            "good": len(good),
+            **{code: refused[code] for code in self.codes},
+            "empty": sheet.empty,
+            "payers": len(good),
+            "students": sum(bool(row.values.child) for row in good),
+            "balance_good": str(sum((row.values.balance for row in good), Decimal("0.00"))),
+            "lessons_good": sum(row.values.lessons for row in good),
+        }
 
     def create(self, rows: Sequence[Row], *, by: Actor) -> list[int]:
         lines: list[ClientLine] = [row.values for row in rows]

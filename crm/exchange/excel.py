@@ -48,7 +48,7 @@ class Column:
     width: float | None = None
 
 
-class _PlainWorksheet(Worksheet):  # type: ignore[misc]
+class _PlainWorksheet(Worksheet):
     """xlsxwriter takes a text `<r>…</r>` for ready-made rich-text XML; in data it is a text like any other."""
 
     def _xml_rich_inline_string(self, string: str, attributes: Any) -> None:
@@ -64,10 +64,10 @@ def write_workbook(
     time_zone: str = "UTC",
     rows_per_sheet: int = ROWS_PER_SHEET,
 ) -> int:
-    """Write `rows` (values in the order of `columns`, None = empty cell) as an .xlsx into `stream`; return their number.
+    """Write `rows` (values in the order of `columns`, None = empty cell) as .xlsx into `stream`; return their number.
 
-    money, number, integer: Decimal or int; date: date; datetime: aware datetime, shown on the wall clock of `time_zone`;
-    anything else is written as text. Rows beyond a full sheet continue on another of the same columns.
+    money, number, integer: Decimal or int; date: date; datetime: aware datetime, shown on the wall clock of
+    `time_zone`; anything else is written as text. Rows beyond a full sheet continue on another of the same columns.
     """
     with tempfile.TemporaryDirectory(prefix="kontora-export-") as folder:
         options = {
@@ -128,7 +128,7 @@ def _chunks(file: BinaryIO | IO[bytes]) -> Iterator[bytes]:
 
 
 def content_disposition(file_name: str) -> str:
-    """Header value that downloads as `file_name` in any script (RFC 6266, RFC 5987), with an ASCII name for the rest."""
+    """Header value that downloads as `file_name` in any script (RFC 6266, RFC 5987); ASCII for the oldest."""
     file_name = re.sub(r'[\x00-\x1f\x7f/\\:*?"<>|]+', " ", file_name).strip() or "export"
     plain = unicodedata.normalize("NFKD", file_name).encode("ascii", "ignore").decode().strip()
     if not plain or plain.startswith("."):
@@ -157,8 +157,8 @@ def _cell_writer(column: Column, style: Any, zone: ZoneInfo) -> Any:
         sheet.write_string(row, index, _text(value))
 
     def as_number(sheet: Worksheet, row: int, index: int, value: Any) -> None:
-        # int passes for bool's parent, but True is no amount
-        if isinstance(value, Decimal | int) and not isinstance(value, bool) and abs(value) < MAX_EXACT:
+        # bool is a kind of int, but True is no amount
+        if isinstance(value, (Decimal, int)) and not isinstance(value, bool) and -MAX_EXACT < value < MAX_EXACT:
             sheet.write_number(row, index, value, style)
         else:
             as_text(sheet, row, index, value)

@@ -22,7 +22,7 @@ from crm.phones import parse_phone as parse_phone_text
 MAX_AMOUNT = Decimal("100000000.00")
 MAX_COUNT = 10_000
 
-# Digits with or without thousands set apart by a space of any kind, a dot or a comma; the other of those before kopecks.
+# Thousands may be set apart by a space of any kind, or by a dot or a comma when the other one stands before kopecks.
 _NUMBER = re.compile(
     r"(?P<sign>[-−+]?)\s*"
     r"(?:(?P<whole>\d+|\d{1,3}(?:[\s']\d{3})+)(?:[.,](?P<minor>\d{1,2}))?"

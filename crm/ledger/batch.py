@@ -16,6 +16,9 @@ from crm.ledger.models import Account, AccountKind, Entry, Transaction, Transact
 from crm.ledger.operations import Cause, Line, _balances_after, _check_balanced, _lock
 
 
+NO_CAUSE = Cause()
+
+
 @dataclass(frozen=True)
 class Posting:
     """A transaction to be, as post() takes it; the idempotency key is not optional here."""
@@ -24,7 +27,7 @@ class Posting:
     lines: Sequence[Line]
     branch_id: int
     key: str
-    cause: Cause = Cause()
+    cause: Cause = NO_CAUSE
     comment: str = ""
     happened_at: datetime | None = None
 
