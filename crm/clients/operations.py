@@ -14,7 +14,7 @@ from crm.access.operations import normalise_email
 from crm.access.scope import current_scope
 from crm.audit.operations import transition
 from crm.clients.models import CLIENT_MOVES, Client, ClientStatus
-from crm.clients.phones import format_phone, parse_phone
+from crm.phones import format_phone, parse_phone
 from crm.db import db
 from crm.errors import DomainError, Forbidden
 

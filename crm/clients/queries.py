@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sqlalchemy import ColumnElement, and_, or_, select
 
 from crm.clients.models import Client, ClientStatus, fold
-from crm.clients.phones import search_digits
+from crm.phones import search_digits
 from crm.db import db
 
 

@@ -120,6 +120,16 @@ def upgrade() -> None:
         sa.UniqueConstraint("name", name=op.f("uq_template_name")),
     )
     op.create_table(
+        "submitted_form",
+        sa.Column("key", sa.String(length=32), nullable=False),
+        sa.Column("url", sa.String(length=2000), nullable=False),
+        sa.Column("submitted_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("key", name=op.f("pk_submitted_form")),
+    )
+    with op.batch_alter_table("submitted_form", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_submitted_form_submitted_at"), ["submitted_at"], unique=False)
+
+    op.create_table(
         "user",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("email", sa.String(length=254), nullable=False),
@@ -881,6 +891,7 @@ def downgrade() -> None:
     op.drop_table("import_run")
     op.drop_table("branch")
     op.drop_table("bill_counter")
+    op.drop_table("submitted_form")
     op.drop_table("user")
     op.drop_table("template")
     op.drop_table("plan")
