@@ -161,6 +161,16 @@ def set_read_only(read_only: bool) -> None:
 
 
 @contextlib.contextmanager
+def reading() -> Iterator[None]:
+    """Transactions begun in this block only read: on SQLite they wait for nobody."""
+    token = _writes.set(False)
+    try:
+        yield
+    finally:
+        _writes.reset(token)
+
+
+@contextlib.contextmanager
 def transaction() -> Iterator[None]:
     """Commit at the end or roll back; an inner one joins the outer. Then run what after_commit() was given."""
     session = db.session()

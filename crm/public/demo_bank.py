@@ -31,8 +31,8 @@ def decide(external_id: str) -> Response:
     if choice != "close":
         if choice not in DECISIONS:
             abort(400)
+        end_reading()  # who is signed in was read under SQLite's write lock: neither book nor webhook may wait for it
         if bank.decide(external_id, DECISIONS[choice]):
-            end_reading()  # SQLite: the webhook must not wait for a lock this very request holds
             bank.notify(external_id)
     return redirect(shown.return_url)
 

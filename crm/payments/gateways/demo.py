@@ -26,7 +26,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from crm import clock
 from crm.config import Settings
-from crm.db import Model, db
+from crm.db import Model, db, reading
 from crm.payments.gateways.base import CreatedPayment, GatewayError, NoticeRefused, RemotePayment, RemoteStatus
 
 SIGNATURE_HEADER = "x-demo-bank-signature"
@@ -132,7 +132,7 @@ class DemoGateway:
         """The bank's line of this payment; None when it has none."""
         book = DemoBankPayment.__table__.c
         columns = (book.id, book.status, book.amount, book.currency, book.description, book.return_url)
-        with db.engine.begin() as bank:
+        with reading(), db.engine.begin() as bank:
             row = bank.execute(select(*columns).where(book.id == external_id)).one_or_none()
         return BankForm(*row) if row is not None else None
 

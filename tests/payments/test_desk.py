@@ -1,0 +1,73 @@
+"""Money taken at the desk: a form sent twice takes it once."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+from sqlalchemy import select
+
+from crm.access.actors import SYSTEM
+from crm.access.models import Branch
+from crm.bills.models import BillStatus
+from crm.clients.models import Client
+from crm.db import db, transaction
+from crm.errors import DomainError
+from crm.ledger.models import Account, AccountKind, AccountType
+from crm.payments.models import Payment, PaymentMethod, PaymentStatus
+from crm.payments.operations import open_account_paid, top_up
+from tests.factories import house_balance, make_account, make_bill, make_client
+
+
+def test_one_form_sent_at_once_many_times_takes_the_money_once(network, in_parallel):
+    account_id = make_account(make_client(network.lesnoy)).id
+
+    def send(_index: int) -> int:
+        with transaction():
+            account = db.session.get_one(Account, account_id)
+            return top_up(account, amount=Decimal(100), method=PaymentMethod.CASH, key="form-1", by=SYSTEM).id
+
+    results = in_parallel(send, 6)
+    assert len(set(results)) == 1, results
+    db.session.expire_all()
+    assert db.session.get_one(Account, account_id).balance == Decimal(100)
+
+
+def test_one_form_sent_at_once_many_times_opens_one_account(network, in_parallel):
+    client_id, type_id, branch_id = make_client(network.lesnoy).id, network.account_type.id, network.lesnoy.id
+
+    def send(_index: int) -> int:
+        with transaction():
+            return open_account_paid(
+                db.session.get_one(Client, client_id),
+                db.session.get_one(AccountType, type_id),
+                branch=db.session.get_one(Branch, branch_id),
+                initial_balance=Decimal(500),
+                method=PaymentMethod.CARD,
+                key="form-1",
+                by=SYSTEM,
+            ).id
+
+    results = in_parallel(send, 6)
+    assert len(set(results)) == 1, results
+    db.session.expire_all()
+    assert db.session.scalars(select(Account).where(Account.kind == AccountKind.DEPOSIT)).one().balance == Decimal(500)
+    assert house_balance(AccountKind.TERMINAL, network.lesnoy) == Decimal(500)
+
+
+@pytest.mark.spec("B4")
+def test_a_bill_is_paid_at_the_desk_without_any_gateway(network):
+    bill = make_bill(make_client(network.lesnoy))
+    with transaction():
+        payment = top_up(bill.account, amount=bill.amount, method=PaymentMethod.CASH, bill=bill, by=SYSTEM)
+    assert payment.status is PaymentStatus.SUCCEEDED
+    assert bill.status is BillStatus.PAID
+    assert bill.account.balance == bill.amount
+
+
+def test_another_clients_bill_is_not_settled(network):
+    bill, account = make_bill(make_client(network.lesnoy)), make_account(make_client(network.lesnoy))
+    with pytest.raises(DomainError) as refused, transaction():
+        top_up(account, amount=Decimal(5), method=PaymentMethod.CASH, bill=bill, by=SYSTEM)
+    assert refused.value.code == "bill_foreign"
+    assert db.session.scalars(select(Payment)).all() == []
