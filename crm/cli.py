@@ -17,6 +17,7 @@ from crm.access.models import Role
 from crm.access.operations import create_user
 from crm.access.scope import EVERYWHERE, scoped_to
 from crm.db import transaction
+from crm.demo import load_demo
 from crm.errors import DomainError
 from crm.exchange.importers import IMPORTERS
 from crm.exchange.importing import apply_import, dry_run, report_lines
@@ -79,13 +80,11 @@ def import_command(file: Path, entity: str, is_applied: bool, as_json: bool) -> 
 @click.option(
     "--clients", type=click.IntRange(min=0), default=60, show_default=True, help="Families and single clients."
 )
-@click.option("--bills", type=click.IntRange(min=0), default=90, show_default=True, help="Bills over the last months.")
+@click.option("--bills", type=click.IntRange(min=0), default=60, show_default=True, help="Bills over the last months.")
 @click.option("--seed", type=int, default=1, show_default=True, help="The same seed makes the same network.")
 @with_appcontext
 def demo_command(clients: int, bills: int, seed: int) -> None:
     """Fill an empty database with a made-up network; more than a thousand clients or bills are loaded in bulk."""
-    from crm.demo import load_demo
-
     try:
         made = load_demo(clients=clients, bills=bills, seed=seed)
     except DomainError as error:

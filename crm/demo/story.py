@@ -1,0 +1,216 @@
+"""Some months of a small network, event by event, each at its own moment and through the domains' operations."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+
+from crm import clock
+from crm.access.models import Branch, User
+from crm.audit.origin import acting
+from crm.bills.models import Bill
+from crm.bills.operations import archive_bill, issue_bill
+from crm.clients.models import Client
+from crm.clients.operations import create_client
+from crm.demo.names import child_of, grown_up, phone_of
+from crm.demo.network import DemoNetwork
+from crm.ledger.models import Account
+from crm.ledger.operations import base_account
+from crm.payments.models import PaymentMethod
+from crm.payments.operations import open_account_paid, top_up
+from crm.subscriptions.models import Plan
+from crm.subscriptions.operations import sell_subscription
+
+FIRST_DAYS_AGO, LAST_DAYS_AGO = 150, 40  # when families join
+_COMMENTS = ("", "", "", "Звонить после 18:00", "Приводит бабушка", "Просит присылать счета заранее")
+_FATES = ("paid", "pending", "overdue", "archived", "repeatable")
+_WEIGHTS = (50, 25, 12, 10, 3)
+
+
+@dataclass
+class Family:
+    """A payer and those he pays for, filled in as the story goes."""
+
+    branch: Branch
+    joined_days_ago: int
+    payer: Client | None = None
+    children: list[Client] = field(default_factory=list)
+    deposit: Account | None = None
+
+    @property
+    def card(self) -> Client:
+        assert self.payer is not None, "the family has not joined yet"
+        return self.payer
+
+
+class Story:
+    """Events are noted in any order and happen in the order of their moments."""
+
+    def __init__(self, network: DemoNetwork, chance: random.Random) -> None:
+        self.network = network
+        self.chance = chance
+        self.now = clock.now()
+        self._events: list[tuple[datetime, int, User, Callable[[], object]]] = []
+
+    def note(self, branch: Branch, days_ago: int, event: Callable[[], object]) -> None:
+        """`event` happens in opening hours `days_ago` days before today at the branch, and never in the future."""
+        moment = time(self.chance.randrange(9, 20), self.chance.randrange(60))
+        at = clock.at(clock.today(branch) - timedelta(days=days_ago), moment, branch)
+        at = min(at, self.now - timedelta(minutes=1))
+        self._events.append((at, len(self._events), self.clerk(branch), event))
+
+    def tell(self) -> None:
+        """Let everything happen. Things of one minute happen in the order they were noted."""
+        for at, _order, by, event in sorted(self._events, key=lambda event: event[:2]):
+            with clock.frozen(at), acting(by, "demo"):
+                event()
+
+    def clerk(self, branch: Branch) -> User:
+        return self.network.clerks[branch.id]
+
+
+def live_story(network: DemoNetwork, *, clients: int, bills: int, chance: random.Random) -> None:
+    """Families join, open deposits, buy subscriptions, get bills and pay them. The caller commits."""
+    story = Story(network, chance)
+    families: list[Family] = []
+    cards = 0
+    while cards < clients:
+        children = min(chance.choice((0, 1, 1, 2)), clients - cards - 1)
+        families.append(_join(story, number=len(families) + 1, children=children))
+        cards += 1 + children
+    for family in families:
+        _buy(story, family)
+    for number in range(bills if families else 0):
+        # One of each kind first, so that a small network has them all.
+        fate = _FATES[number] if number < len(_FATES) else chance.choices(_FATES, _WEIGHTS)[0]
+        # Every other family owes nothing unpaid, so that a mailing finds somebody to bill.
+        eligible = families[::2] if fate in {"pending", "overdue"} else families
+        _bill(story, chance.choice(eligible), fate)
+    story.tell()
+
+
+def _join(story: Story, *, number: int, children: int) -> Family:
+    chance = story.chance
+    branch = chance.choice(story.network.branches)
+    family = Family(branch, chance.randint(LAST_DAYS_AGO, FIRST_DAYS_AGO))
+    parent = grown_up(chance)
+    born = [(child_of(parent, chance), chance.randrange(4 * 365, 15 * 365)) for _ in range(children)]
+    has_email, comment = chance.random() < 0.9, chance.choice(_COMMENTS)
+    by = story.clerk(branch)
+
+    def join() -> None:
+        family.payer = create_client(
+            branch=branch,
+            name=parent.name,
+            phone=phone_of(number),
+            email=f"client{number}@example.org" if has_email else "",
+            comment=comment,
+            by=by,
+        )
+        for child, days in born:
+            birth_date = clock.today(branch) - timedelta(days=days)
+            card = create_client(branch=branch, name=child.name, birth_date=birth_date, payer=family.payer, by=by)
+            family.children.append(card)
+
+    story.note(branch, family.joined_days_ago, join)
+    if chance.random() < 0.4:
+        _open_deposit(story, family)
+    return family
+
+
+def _open_deposit(story: Story, family: Family) -> None:
+    chance, branch = story.chance, family.branch
+    offered = [kind for kind in story.network.account_types if branch in kind.branches]
+    account_type, employee = chance.choice(offered), chance.choice([None, *story.network.employees[branch.id]])
+    sums = [Decimal(chance.randrange(10, 100) * 100) for _ in range(chance.randint(1, 3))]
+    method = chance.choice((PaymentMethod.CASH, PaymentMethod.CASH, PaymentMethod.CARD))
+    by = story.clerk(branch)
+    opened = family.joined_days_ago - 1
+
+    def open_it() -> None:
+        family.deposit = open_account_paid(
+            family.card, account_type, branch=branch, initial_balance=sums[0], method=method, employee=employee, by=by
+        )
+
+    def pay_in(amount: Decimal) -> None:
+        assert family.deposit is not None
+        top_up(family.deposit, amount=amount, method=PaymentMethod.CASH, employee=employee, by=by)
+
+    story.note(branch, opened, open_it)
+    for amount in sums[1:]:
+        story.note(branch, chance.randrange(opened), lambda amount=amount: pay_in(amount))  # type: ignore[misc]
+
+
+def _buy(story: Story, family: Family) -> None:
+    """A subscription for each who attends: one that has run out, and one for these days."""
+    chance, branch, by = story.chance, family.branch, story.clerk(family.branch)
+    plans = story.network.plans[:3]
+
+    def sell(plan: Plan, index: int) -> None:
+        attending = family.children[index] if family.children else family.card
+        sell_subscription(attending, plan, starts_on=clock.today(branch), by=by)
+
+    def pay(plan: Plan) -> None:
+        account = base_account(family.card.id, branch.id)
+        top_up(account, amount=plan.price, method=chance.choice((PaymentMethod.CASH, PaymentMethod.CARD)), by=by)
+
+    for index in range(2):
+        plan = chance.choice(plans)
+
+        def for_child(plan: Plan = plan, index: int = index) -> None:
+            if index < max(1, len(family.children)):
+                sell(plan, index)
+
+        story.note(branch, chance.randrange(31, LAST_DAYS_AGO), for_child)
+        story.note(branch, chance.randrange(1, 15), for_child)
+    for days_ago in (30, 14):
+        if chance.random() < 0.5:
+            plan = chance.choice(plans)
+            story.note(branch, chance.randrange(1, days_ago), lambda plan=plan: pay(plan))  # type: ignore[misc]
+
+
+def _bill(story: Story, family: Family, fate: str) -> None:
+    """Issue a bill that will be paid, wait, run out, be archived, or be paid again and again."""
+    chance, branch, by = story.chance, family.branch, story.clerk(family.branch)
+    earliest = family.joined_days_ago - 2
+    issued = {
+        "pending": chance.randrange(0, 5),
+        "overdue": chance.randrange(15, 35),
+        "repeatable": chance.randrange(20, 35),
+    }.get(fate, chance.randrange(5, earliest))
+    term = {"pending": chance.choice((None, 10, 14)), "overdue": 7, "repeatable": None}.get(fate, 14)
+    amount = chance.choice(story.network.plans).price
+    made: list[Bill] = []
+
+    def issue() -> None:
+        day = clock.today(branch)
+        begin, end = _month(day)
+        bill = issue_bill(
+            family.card,
+            amount=amount,
+            period_from=begin,
+            period_to=end,
+            payable_until=day + timedelta(days=term) if term else None,
+            is_repeatable=fate == "repeatable",
+            by=by,
+        )
+        made.append(bill)
+
+    def pay() -> None:
+        top_up(made[0].account, amount=amount, method=PaymentMethod.CARD, bill=made[0], by=by)
+
+    story.note(branch, issued, issue)
+    if fate in {"paid", "repeatable"}:
+        story.note(branch, issued - chance.randrange(1, 5), pay)
+    if fate == "repeatable":
+        story.note(branch, issued - chance.randrange(6, 15), pay)
+    if fate == "archived":
+        story.note(branch, issued - chance.randrange(1, 5), lambda: archive_bill(made[0], by=by))
+
+
+def _month(day: date) -> tuple[date, date]:
+    begin = day.replace(day=1)
+    return begin, (begin + timedelta(days=32)).replace(day=1) - timedelta(days=1)
