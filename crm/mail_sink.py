@@ -8,9 +8,8 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email import message_from_bytes, policy
-from email.message import EmailMessage
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from crm.config import Settings
 
@@ -64,7 +63,7 @@ def letter(folder: Path, letter_id: str) -> ReceivedLetter | None:
 
 def _read(folder: Path, name: str) -> ReceivedLetter:
     content = (folder / f"{name}.eml").read_bytes()
-    message = cast(EmailMessage, message_from_bytes(content, policy=policy.default))
+    message = message_from_bytes(content, policy=policy.default)
     body = message.get_body(("plain",))
     return ReceivedLetter(
         id=name,

@@ -80,7 +80,7 @@ def configure_logs() -> None:
     )
     logging.root.addHandler(handler)
     logging.root.setLevel(logging.INFO)
-    for name in ("alembic", "rq", "httpx", "werkzeug"):
+    for name in ("alembic", "rq", "httpx", "werkzeug", "mail.log"):
         logging.getLogger(name).setLevel(logging.WARNING)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

@@ -34,6 +34,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 STEADY_SECONDS = 30.0
 # The path of a unix socket ends here on the strictest systems.
 LONGEST_SOCKET_PATH = 100
+DEMO_CLIENTS, DEMO_BILLS, DEMO_SEED = 300, 1000, 1
 LOG_BYTES_KEPT = 10 * 2**20
 
 
@@ -163,7 +164,7 @@ def check_port(port: int) -> None:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             raise CannotStart(
-                f"PORT: port {port} is taken ({error.strerror}); stop what uses it or choose another: PORT=8001 make run"
+                f"PORT: {port} cannot be used ({error.strerror}); stop what has it or take another: PORT=8001 make run"
             ) from None
 
 
@@ -274,7 +275,6 @@ def prepare_database(settings: Settings) -> None:
     from crm import create_app
     from crm.access.models import User
     from crm.db import db
-    from crm.demo import load_demo
 
     app = create_app(settings)
     with app.app_context():
@@ -282,8 +282,10 @@ def prepare_database(settings: Settings) -> None:
         is_empty = not db.session.scalar(select(func.count()).select_from(User))
         db.session.remove()
         if settings.is_demo and is_empty:
+            from crm.demo import load_demo
+
             say("Making demo data; this happens once…")
-            load_demo()
+            load_demo(clients=DEMO_CLIENTS, bills=DEMO_BILLS, seed=DEMO_SEED)
         db.session.remove()
         db.engine.dispose()
 
@@ -385,7 +387,7 @@ def _answers_ping(url: str) -> bool:
 
 def _answers_ready(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - our own address
             return bool(answer.status == 200)
     except (urllib.error.URLError, OSError):
         return False

@@ -1,0 +1,239 @@
+"""What a run does for each payer, and that doing it again changes nothing."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+from sqlalchemy import func, select
+
+from crm import clock
+from crm.access.actors import SYSTEM
+from crm.bills.models import Bill, BillMethod
+from crm.bills.operations import archive_bill
+from crm.clients.operations import archive_client
+from crm.db import db, transaction
+from crm.errors import Forbidden
+from crm.ledger.operations import base_account
+from crm.mailings import running
+from crm.mailings.models import MailingRun, MailingRunLine, Message, RunResult, RunStatus
+from crm.mailings.operations import run_now
+from crm.mailings.running import execute_run
+from tests.factories import (
+    make_bill,
+    make_child,
+    make_client,
+    make_payment,
+    make_plan,
+    make_rule,
+    make_subscription,
+    make_template,
+)
+
+NOON = datetime(2027, 3, 10, 9, tzinfo=UTC)
+
+
+@pytest.fixture(autouse=True)
+def _march():
+    with clock.frozen(NOON):
+        yield
+
+
+def run(rule, by=SYSTEM):
+    """A run of `rule`, carried out; its lines by payer."""
+    with transaction():
+        planned = run_now(rule, by=by)
+    assert execute_run(planned.id, by=SYSTEM)
+    db.session.expire_all()
+    assert planned.status is RunStatus.DONE
+    assert planned.total == len(planned.lines)
+    return {line.client_id: line for line in planned.lines}
+
+
+def later(**delta):
+    return clock.frozen(clock.now() + timedelta(**delta))
+
+
+def count(model):
+    return db.session.scalar(select(func.count()).select_from(model))
+
+
+def only(model):
+    return db.session.scalars(select(model)).one()
+
+
+@pytest.mark.spec("B3", "B66", "B68")
+def test_one_bill_on_the_base_account_for_all_subscriptions_of_the_family(network):
+    payer = make_client(network.lesnoy)
+    child = make_child(payer)
+    make_subscription(payer, make_plan(price=Decimal("4000.00")))
+    make_subscription(child, make_plan(price=Decimal("2500.50")))
+    run(make_rule(network.lesnoy, term_days=5, is_repeatable=True))
+    bill = only(Bill)
+    assert (bill.client_id, bill.amount, bill.method) == (payer.id, Decimal("6500.50"), BillMethod.SUBSCRIPTION)
+    assert bill.account == base_account(payer.id, network.lesnoy.id)
+    assert (bill.period_from, bill.period_to) == (date(2027, 3, 1), date(2027, 3, 31))
+    assert (bill.payable_from, bill.payable_until, bill.is_repeatable) == (date(2027, 3, 10), date(2027, 3, 14), True)
+
+
+@pytest.mark.spec("B66")
+@pytest.mark.parametrize("paid", [1000, 9000])
+def test_the_sum_is_the_cost_whatever_the_balance(network, paid):
+    payer = make_client(network.lesnoy)
+    make_subscription(payer, make_plan(price=Decimal("4000.00")))
+    make_payment(base_account(payer.id, network.lesnoy.id), paid)
+    run(make_rule(network.lesnoy))
+    assert only(Bill).amount == Decimal("4000.00")
+
+
+@pytest.mark.spec("B103", "B108", "B110", "B111")
+def test_the_letter_carries_the_tags_of_its_bill(network):
+    payer = make_client(network.lesnoy, name="Анна Лесная", email="anna@demo.test")
+    make_subscription(payer)
+    template = make_template(subject="Счёт для {customer.name}", body="{bill.amount}\n{bill.url}")
+    run(make_rule(network.lesnoy, template=template))
+    bill, letter = only(Bill), only(Message)
+    assert (letter.bill_id, letter.recipient, letter.subject) == (bill.id, "anna@demo.test", "Счёт для Анна Лесная")
+    assert letter.body.replace("\xa0", " ") == f"4 000,00\nhttps://kontora.test/pay/{bill.token}"
+
+
+def test_only_payers_of_the_branch_with_a_subscription_in_the_month(network):
+    here, elsewhere, none, gone, past = (
+        make_client(branch)
+        for branch in (network.lesnoy, network.rechnoy, network.lesnoy, network.lesnoy, network.lesnoy)
+    )
+    for client in (here, elsewhere, gone):
+        make_subscription(client)
+    make_subscription(past, starts_on=date(2027, 1, 1))
+    with transaction():
+        archive_client(gone, by=SYSTEM)
+    lines = run(make_rule(network.lesnoy))
+    assert set(lines) == {here.id}
+    assert none.id not in lines
+
+
+def test_a_payer_without_an_address_is_skipped_and_the_line_says_why(network):
+    payer = make_client(network.lesnoy, email="")
+    make_subscription(payer)
+    line = run(make_rule(network.lesnoy))[payer.id]
+    assert (line.result, line.bill_id) == (RunResult.SKIPPED, None)
+    assert line.reason
+    assert (count(Bill), count(Message)) == (0, 0)
+
+
+def test_a_free_subscription_makes_no_bill(network):
+    payer = make_client(network.lesnoy)
+    make_subscription(payer, make_plan(price=Decimal(0)))
+    assert run(make_rule(network.lesnoy))[payer.id].result is RunResult.SKIPPED
+    assert count(Bill) == 0
+
+
+@pytest.mark.parametrize("fate", ["unpaid", "archived", "expired", "paid"])
+def test_only_an_unpaid_bill_that_can_be_paid_blocks(network, fate):
+    payer = make_client(network.lesnoy)
+    make_subscription(payer)
+    with clock.frozen(NOON - timedelta(days=9)):
+        earlier = make_bill(payer, payable_until=date(2027, 3, 9 if fate == "expired" else 10))
+    if fate == "archived":
+        with transaction():
+            archive_bill(earlier, by=SYSTEM)
+    if fate == "paid":
+        make_payment(base_account(payer.id, network.lesnoy.id), 1500, bill=earlier)
+    line = run(make_rule(network.lesnoy))[payer.id]
+    assert line.result is (RunResult.SKIPPED if fate == "unpaid" else RunResult.ISSUED)
+    assert (earlier.title in line.reason) == (fate == "unpaid")
+
+
+@pytest.mark.spec("B3")
+def test_running_again_in_the_same_period_changes_nothing(network):
+    payer = make_client(network.lesnoy)
+    make_subscription(payer)
+    rule = make_rule(network.lesnoy)
+    run(rule)
+    bill = only(Bill)
+    make_payment(base_account(payer.id, network.lesnoy.id), 4000, bill=bill)
+    with later(days=1):
+        line = run(rule)[payer.id]
+    assert line.result is RunResult.SKIPPED
+    assert bill.title in line.reason
+    assert (count(Bill), count(Message)) == (1, 1)
+    with clock.frozen(datetime(2027, 4, 1, 9, tzinfo=UTC)):
+        assert run(rule)[payer.id].result is RunResult.ISSUED
+    assert (count(Bill), count(Message)) == (2, 2)
+
+
+def test_a_run_that_is_done_or_in_other_hands_is_left_alone(network):
+    make_subscription(make_client(network.lesnoy))
+    rule = make_rule(network.lesnoy)
+    with transaction():
+        planned = run_now(rule, by=SYSTEM)
+    assert running._claim(planned.id) is not None
+    assert not execute_run(planned.id, by=SYSTEM)
+    with later(minutes=3):
+        assert execute_run(planned.id, by=SYSTEM)
+        assert not execute_run(planned.id, by=SYSTEM)
+    assert count(Bill) == 1
+
+
+def test_a_worker_that_lost_its_lease_stops_and_leaves_no_trace(network):
+    payer = make_client(network.lesnoy)
+    make_subscription(payer)
+    with transaction():
+        planned = run_now(make_rule(network.lesnoy), by=SYSTEM)
+    slow = running._claim(planned.id)
+    assert slow is not None
+    with later(minutes=3):
+        assert execute_run(planned.id, by=SYSTEM)
+        with pytest.raises(running._LeaseLost):
+            running._do_payer(slow, payer.id, by=SYSTEM)
+    assert (count(Bill), count(Message), count(MailingRunLine)) == (1, 1, 1)
+
+
+def test_two_rules_at_once_bill_a_payer_once(network, in_parallel):
+    payer = make_client(network.lesnoy)
+    make_subscription(payer)
+    rules = [make_rule(network.lesnoy) for _ in range(4)]
+    with transaction():
+        ids = [run_now(rule, by=SYSTEM).id for rule in rules]
+    assert in_parallel(lambda index: execute_run(ids[index], by=SYSTEM), times=4) == [True] * 4
+    assert (count(Bill), count(Message)) == (1, 1)
+    results = sorted(line.result.value for line in db.session.scalars(select(MailingRunLine)))
+    assert results == ["issued", "skipped", "skipped", "skipped"]
+
+
+def test_one_broken_card_does_not_keep_the_others_from_their_bills(network):
+    good, broken = make_client(network.lesnoy), make_client(network.lesnoy)
+    make_subscription(good)
+    make_subscription(broken, make_plan(price=Decimal("200000000.00")))
+    lines = run(make_rule(network.lesnoy))
+    assert lines[good.id].result is RunResult.ISSUED
+    assert lines[broken.id].result is RunResult.FAILED
+    assert lines[broken.id].reason
+    assert only(Bill).client_id == good.id
+
+
+def test_run_now_needs_the_permission_and_clicking_twice_is_one_run(network):
+    rule = make_rule(network.lesnoy)
+    with pytest.raises(Forbidden), transaction():
+        run_now(rule, by=network.administrator)
+    with transaction():
+        first = run_now(rule, by=network.director)
+    with later(seconds=1), transaction():
+        assert run_now(rule, by=network.director) is first
+    assert (first.is_manual, first.author_id, count(MailingRun)) == (True, network.director.id, 1)
+
+
+def test_the_month_is_that_of_the_planned_moment(network):
+    payer = make_client(network.mira)
+    make_subscription(payer)
+    with clock.frozen(datetime(2027, 3, 31, 19, 59, tzinfo=UTC)), transaction():  # 23:59 in Samara
+        planned = run_now(make_rule(network.mira), by=SYSTEM)
+    with clock.frozen(datetime(2027, 3, 31, 20, 5, tzinfo=UTC)):
+        execute_run(planned.id, by=SYSTEM)
+    bill = only(Bill)
+    assert (bill.period_from, bill.period_to, bill.payable_from) == (
+        date(2027, 3, 1),
+        date(2027, 3, 31),
+        date(2027, 4, 1),
+    )

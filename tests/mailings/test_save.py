@@ -1,0 +1,120 @@
+"""Templates and rules: what may be saved."""
+
+from __future__ import annotations
+
+from datetime import time, timedelta
+
+import pytest
+
+from crm import clock
+from crm.access.actors import SYSTEM
+from crm.db import db, transaction
+from crm.errors import DomainError, Forbidden
+from crm.mailings.models import Periodicity
+from crm.mailings.operations import save_rule, save_template
+from tests.factories import make_rule, make_template
+
+
+def template_facts(**changes):
+    return {"name": "Счёт", "subject": "Счёт для {customer.name}", "body": "{bill.url}", "by": SYSTEM, **changes}
+
+
+def rule_facts(network, **changes):
+    return {
+        "name": "Счета",
+        "branch": network.lesnoy,
+        "send_time": time(10),
+        "template": make_template(),
+        "by": SYSTEM,
+        **changes,
+    }
+
+
+def refusal(verb, *args, **kwargs):
+    """(code, field) of the refusal; nothing is kept."""
+    with pytest.raises(DomainError) as refused, transaction():
+        verb(*args, **kwargs)
+    return refused.value.code, refused.value.field
+
+
+def test_a_template_is_saved_and_changed(app):
+    with transaction():
+        template = save_template(None, **template_facts())
+    with transaction():
+        save_template(template, **template_facts(subject="Новая  тема"))
+    assert template.subject == "Новая тема"
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"name": "  "}, ("name_empty", "name")),
+        ({"subject": ""}, ("subject_empty", "subject")),
+        ({"body": None}, ("body_empty", "body")),
+        ({"subject": "{bill.number}"}, ("tag_unknown", "subject")),
+        ({"body": "{bill.links}"}, ("tag_unknown", "body")),
+    ],
+)
+def test_a_template_says_what_is_wrong_beside_the_field(app, change, expected):
+    assert refusal(save_template, None, **template_facts(**change)) == expected
+
+
+def test_template_names_are_unique(app):
+    make_template(name="Счёт")
+    assert refusal(save_template, None, **template_facts()) == ("name_taken", "name")
+
+
+@pytest.mark.spec("B105")
+def test_a_rule_needs_a_template(network):
+    assert refusal(save_rule, None, **rule_facts(network, template=None)) == ("template_required", "template")
+
+
+@pytest.mark.spec("B101")
+def test_a_daily_rule_needs_a_time(network):
+    assert refusal(save_rule, None, **rule_facts(network, send_time=None)) == ("time_required", "send_time")
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"name": ""}, ("name_empty", "name")),
+        ({"branch": None}, ("branch_empty", "branch")),
+        ({"periodicity": Periodicity.WEEKLY}, ("weekday_required", "weekday")),
+        ({"periodicity": Periodicity.MONTHLY}, ("month_day_required", "month_day")),
+        ({"periodicity": Periodicity.MONTHLY, "month_day": 32}, ("month_day_required", "month_day")),
+        ({"term_days": 0}, ("term_invalid", "term_days")),
+    ],
+)
+def test_a_rule_says_what_is_wrong_beside_the_field(network, change, expected):
+    assert refusal(save_rule, None, **rule_facts(network, **change)) == expected
+
+
+@pytest.mark.spec("B100")
+@pytest.mark.parametrize(
+    ("periodicity", "kept"),
+    [(Periodicity.DAILY, (None, None)), (Periodicity.WEEKLY, (2, None)), (Periodicity.MONTHLY, (None, 31))],
+)
+def test_a_rule_keeps_only_the_day_its_periodicity_needs(network, periodicity, kept):
+    facts = rule_facts(network, periodicity=periodicity, weekday=2, month_day=31)
+    with transaction():
+        rule = save_rule(None, **facts)
+    assert (rule.weekday, rule.month_day) == kept
+
+
+def test_only_a_new_schedule_forgets_missed_moments(network):
+    rule = make_rule(network.lesnoy)
+    began = rule.schedule_since
+    with clock.frozen(began + timedelta(hours=1)), transaction():
+        rule.name = "Другое имя"
+    assert rule.schedule_since == began
+    with clock.frozen(began + timedelta(hours=2)), transaction():
+        rule.is_active = False
+    assert rule.schedule_since == began + timedelta(hours=2)
+
+
+def test_an_administrator_may_not_make_rules_or_templates(network):
+    db.session.commit()
+    with pytest.raises(Forbidden):
+        save_rule(None, **rule_facts(network, by=network.administrator))
+    with pytest.raises(Forbidden):
+        save_template(None, **template_facts(by=network.administrator))
