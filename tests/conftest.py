@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import flask_migrate
+import hypothesis
 import psycopg
 import pytest
 import redis
@@ -36,6 +37,11 @@ from tests import chromium, servers
 from tests.factories import Network, make_network
 
 pytest_plugins = ["tests.acceptance"]
+
+# CI is to fail for a change, not for a new draw of the dice.
+hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
+if os.environ.get("CI"):
+    hypothesis.settings.load_profile("ci")
 
 T = TypeVar("T")
 

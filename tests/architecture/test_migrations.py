@@ -1,0 +1,133 @@
+"""Migrations: one line of history, equal to the models, reversible with rows in the tables."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from typing import Any
+
+import flask_migrate
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import CheckConstraint, Enum, func, inspect, select, text
+from sqlalchemy.exc import DatabaseError
+
+from crm.config import ROOT
+from crm.db import LabelEnum, db
+from crm.ledger.models import Account, Entry, Transaction
+from tests.factories import make_account, make_client, make_network, make_subscription
+
+
+def history() -> ScriptDirectory:
+    return ScriptDirectory(str(ROOT / "migrations"))
+
+
+def test_history_has_one_head_and_one_base() -> None:
+    assert len(history().get_heads()) == 1
+    assert len(history().get_bases()) == 1
+
+
+def test_files_are_named_by_number_and_verb() -> None:
+    for revision in history().walk_revisions():
+        assert re.fullmatch(r"\d{4}", revision.revision), revision.path
+        assert re.search(rf"/{revision.revision}_[a-z]+(_[a-z0-9]+)+\.py$", revision.path), revision.path
+
+
+def test_models_equal_migrations(app: Any) -> None:
+    with db.engine.connect() as connection:
+        context = MigrationContext.configure(
+            connection, opts={"compare_type": True, "compare_server_default": True, "target_metadata": db.metadata}
+        )
+        assert compare_metadata(context, db.metadata) == []
+
+
+def _checks_in_models() -> dict[tuple[str, str], CheckConstraint]:
+    return {
+        (table.name, str(constraint.name)): constraint
+        for table in db.metadata.tables.values()
+        for constraint in table.constraints
+        if isinstance(constraint, CheckConstraint)
+    }
+
+
+def test_database_has_the_checks_of_the_models(app: Any) -> None:
+    """Alembic does not compare CHECKs, so we do."""
+    inspector = inspect(db.engine)
+    there = {
+        (table, check["name"])
+        for table in inspector.get_table_names()
+        for check in inspector.get_check_constraints(table)
+    }
+    expected = {
+        (table, name if name.startswith("ck_") else f"ck_{table}_{name}") for table, name in _checks_in_models()
+    }
+    assert there == expected
+
+
+def _enum_columns() -> list[tuple[str, str, type[LabelEnum]]]:
+    return [
+        (table.name, column.name, column.type.enum_class)
+        for table in db.metadata.sorted_tables
+        for column in table.columns
+        if isinstance(column.type, Enum) and column.type.enum_class is not None
+    ]
+
+
+def test_every_label_enum_column_is_checked_by_the_database(app: Any) -> None:
+    inspector = inspect(db.engine)
+    assert _enum_columns()
+    for table, column, enum in _enum_columns():
+        values = {member.value for member in enum}
+        checked = [
+            set(re.findall(r"'([^']*)'", check["sqltext"]))
+            for check in inspector.get_check_constraints(table)
+            if re.match(rf"\(*\"?{column}\"?\)*(::text)?\)* *(IN\b|=)", check["sqltext"])
+        ]
+        assert values in checked, f"{table}.{column} takes other values than {sorted(values)}: {checked}"
+
+
+def test_a_value_the_code_does_not_know_is_refused(app: Any) -> None:
+    network = make_network()
+    client_id = make_client(network.lesnoy).id
+    db.session.commit()
+    with pytest.raises(DatabaseError), db.engine.begin() as connection:
+        connection.execute(text("UPDATE client SET status = 'sleeping' WHERE id = :id"), {"id": client_id})
+
+
+def test_down_and_up_again_keeps_rows_and_guards(app: Any) -> None:
+    """Each migration after the first can be taken back and repeated in a database that is in use."""
+    network = make_network()
+    client = make_client(network.lesnoy)
+    make_subscription(client, network.plan)
+    account_id = make_account(client, balance=700).id
+    db.session.commit()
+    before = _counts()
+    first = history().get_bases()[0]
+    flask_migrate.downgrade(revision=first)
+    assert _counts() == before
+    flask_migrate.upgrade()
+    assert _counts() == before
+    assert db.session.get_one(Account, account_id).balance == Decimal(700)
+    db.session.commit()
+    with pytest.raises(DatabaseError), db.engine.begin() as connection:
+        connection.execute(text("DELETE FROM ledger_entry"))
+
+
+def test_down_to_nothing_and_up_again(app: Any) -> None:
+    make_account(make_client(make_network().lesnoy), balance=700)
+    db.session.commit()
+    flask_migrate.downgrade(revision="base")
+    assert set(inspect(db.engine).get_table_names()) <= {"alembic_version"}
+    flask_migrate.upgrade()
+    assert make_network().lesnoy.id
+
+
+def _counts() -> dict[str, int]:
+    counts = {}
+    with db.engine.connect() as connection:
+        for table in (Transaction.__table__, Entry.__table__, Account.__table__):
+            counts[table.name] = connection.scalar(select(func.count()).select_from(table)) or 0
+    assert all(counts.values())
+    return counts

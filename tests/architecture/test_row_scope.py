@@ -1,0 +1,49 @@
+"""Every table is either scoped to a branch or listed here as network-wide, with the reason."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from crm.access.scope import BranchScoped
+from crm.db import Base, db
+
+NETWORK_TABLES = {
+    "account_type": "made for the network, offered in its branches",
+    "account_type_branch": "where an account type is offered",
+    "audit_entry": "lines of no branch exist; the audit view filters by branch itself",
+    "bill_counter": "numbers run per company",
+    "branch": "the places themselves",
+    "city": "the places themselves",
+    "company": "legal entities",
+    "cron_tick": "the scheduler's memory",
+    "demo_bank_payment": "belongs to the stand-in bank, which knows no branches",
+    "employee": "staff of the network, chosen from in forms of their branch",
+    "import_run": "files are imported for the network",
+    "imported_row": "lines of an import run",
+    "ledger_entry": "read through its transaction or account, which are scoped",
+    "login_attempt": "before anybody is signed in",
+    "mailing_run_line": "read through its run, which is scoped",
+    "plan": "price list of the network",
+    "template": "texts of the network",
+    "user": "staff of the network",
+    "user_branch": "where a user works",
+    "user_city": "where a user works",
+}
+
+
+def _scoped_tables() -> set[str]:
+    return {mapper.local_table.name for mapper in Base.registry.mappers if issubclass(mapper.class_, BranchScoped)}
+
+
+def test_every_table_has_a_place(app: Any) -> None:
+    unscoped = {table.name for table in db.metadata.tables.values()} - _scoped_tables()
+    assert unscoped == set(NETWORK_TABLES)
+
+
+def test_people_and_money_are_scoped() -> None:
+    assert {"client", "account", "ledger_transaction", "bill", "payment", "subscription", "message"} <= _scoped_tables()
+
+
+def test_scoped_rows_always_have_a_branch() -> None:
+    for name in _scoped_tables():
+        assert not db.metadata.tables[name].c.branch_id.nullable, name
