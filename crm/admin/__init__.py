@@ -10,7 +10,7 @@ from flask_bootstrap import Bootstrap5
 
 from crm.admin import session
 from crm.admin.home import HomeView
-from crm.admin.menu import add_views
+from crm.admin.menu import add_views, menu_sections
 from crm.admin.once import new_form_key
 from crm.phones import format_phone
 
@@ -21,7 +21,9 @@ def register(app: Flask) -> None:
     """Attach the panel at /admin/ and the sign-in pages."""
     app.config["BOOTSTRAP_SERVE_LOCAL"] = True
     bootstrap.init_app(app)
-    app.jinja_env.globals.update(phone=format_phone, new_form_key=new_form_key, pgettext=pgettext)
+    app.jinja_env.globals.update(
+        menu_sections=menu_sections, phone=format_phone, new_form_key=new_form_key, pgettext=pgettext
+    )
     app.register_blueprint(session.blueprint)
     # The theme object only names the base template: every template the panel renders is our own.
     admin = Admin(

@@ -118,7 +118,7 @@ class KontoraView(ModelView):
     column_auto_select_related = False
 
     def __init__(self, model: type[Any], name: Any, category: Any = None) -> None:
-        super().__init__(model, db, name=name, category=category)
+        super().__init__(model, db, name=name, category=category, endpoint=self.entity)
 
     # --- permissions ------------------------------------------------------------------------------------------------
 
@@ -197,18 +197,23 @@ class KontoraView(ModelView):
         label = self.column_labels.get(name) or LABELS.get(name) or LABELS.get(name.rsplit(".", 1)[-1]) or name
         return GridColumn(name, label, kind, sql)
 
-    @cached_property
+    @property
     def columns(self) -> list[GridColumn]:
-        """The grid's columns; of the schema, when the view names none."""
+        """The grid's columns here and now: within one branch its name would only repeat."""
+        return [column for column in self._all_columns if column.name != "branch" or g.scope.branch_id is None]
+
+    @cached_property
+    def _all_columns(self) -> list[GridColumn]:
+        """The declared columns; those of the schema, when the view names none."""
         names = self.column_list or [c.key for c in sa.inspect(self.model).column_attrs if c.key != "version"]
         return [self.column(name) for name in names]
 
     @cached_property
     def details_columns(self) -> list[GridColumn]:
-        return [self.column(name) for name in self.column_details_list or [column.name for column in self.columns]]
+        return [self.column(name) for name in self.column_details_list or [column.name for column in self._all_columns]]
 
     def filter_columns(self) -> dict[str, GridColumn]:
-        names = self.column_filters or [column.name for column in self.columns if column.sql is not None]
+        names = self.column_filters or [column.name for column in self._all_columns if column.sql is not None]
         return {
             name: column for name in names if (column := self.column(name)).kind.operators and column.sql is not None
         }
@@ -216,7 +221,7 @@ class KontoraView(ModelView):
     def sortable_columns(self) -> dict[str, Any]:
         found = {
             column.name: column.sql
-            for column in self.columns
+            for column in self._all_columns
             if column.sql is not None and not isinstance(column.kind, ReferenceKind)
         }
         return {"id": self.model.id, **found}
@@ -400,6 +405,23 @@ class KontoraView(ModelView):
             .limit(limit)
         )
         return list(db.session.scalars(query))
+
+    def changes_of(self, entry: AuditEntry) -> list[tuple[Any, Any, Any]]:
+        """(label, old, new) of an audit line as a person reads them; keys and time stamps of creation are left out."""
+        lines = []
+        for name, (old, new) in entry.changes.items():
+            if name.endswith("_id") or name in {"token", "created_at", "issued_at", "sold_at", "opened_at"}:
+                continue
+            if (old, new) in {(None, ""), (None, False), (None, 0), ("", None), (None, None)}:
+                continue
+            column = self.column(name)
+            lines.append((column.label, self._recall(column, old), self._recall(column, new)))
+        return lines
+
+    def _recall(self, column: GridColumn, value: Any) -> Any:
+        if isinstance(value, list):
+            return ", ".join(map(str, value))
+        return "" if value in (None, "") else column.kind.show(column.kind.recall(value), self.here())
 
     # --- forms ------------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ A view never repeats what its columns' types already say; kind_of() finds the ki
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date, time, timedelta
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any, ClassVar
 
@@ -59,6 +59,10 @@ class Kind:
     def export(self, value: Any) -> Any:
         """The value as exchange/excel.py takes it."""
         return None if value is None else str(value)
+
+    def recall(self, value: Any) -> Any:
+        """A value from the audit log, where it was kept as JSON."""
+        return value
 
     def choices(self) -> Sequence[tuple[str, Any]]:
         """Options of an "any of" filter; empty when it has none."""
@@ -133,6 +137,9 @@ class MoneyKind(_Range):
     def field(self, column: sa.Column[Any], label: Any) -> Any:
         return MoneyField(label, [] if column.nullable else [validators.InputRequired(_l("Fill in this field."))])
 
+    def recall(self, value: Any) -> Any:
+        return Decimal(value)
+
 
 class BalanceKind(MoneyKind):
     """Money of a client's account: red when the client owes, green when he is ahead."""
@@ -190,6 +197,9 @@ class DateKind(_Range):
         rule = validators.Optional() if column.nullable else validators.InputRequired(_l("Fill in this field."))
         return DateField(label, [rule])
 
+    def recall(self, value: Any) -> Any:
+        return date.fromisoformat(value)
+
 
 class MomentKind(DateKind):
     """An instant, on the wall clock of the row's branch."""
@@ -208,6 +218,9 @@ class MomentKind(DateKind):
             raise BadFilter(_("“%(text)s” is not a date.", text=values[0])) from None
         return column >= edge if operator == "from" else column < edge
 
+    def recall(self, value: Any) -> Any:
+        return datetime.fromisoformat(value)
+
 
 class TimeKind(Kind):
     operators = ()
@@ -216,6 +229,9 @@ class TimeKind(Kind):
 
     def show(self, value: Any, place: Place) -> str | Markup:
         return f"{value:%H:%M}" if value else NOTHING
+
+    def recall(self, value: Any) -> Any:
+        return time.fromisoformat(value)
 
     def export(self, value: Any) -> Any:
         return f"{value:%H:%M}" if value else None
@@ -253,6 +269,9 @@ class EnumKind(Kind):
 
     def __init__(self, cls: type[LabelEnum]) -> None:
         self.cls = cls
+
+    def recall(self, value: Any) -> Any:
+        return next((member for member in self.cls if member.value == value), None)
 
     def show(self, value: Any, place: Place) -> str | Markup:
         if value is None:
@@ -316,6 +335,7 @@ class JsonKind(Kind):
     """What changed, as the audit keeps it: {field: [old, new]}."""
 
     operators = ()
+    css = "wrap"
     width = 60
 
     def show(self, value: Any, place: Place) -> str | Markup:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from flask_admin import Admin
 from flask_babel import lazy_gettext as _l
 
 from crm.access.models import Branch, City, Company, Employee, User
+from crm.admin.base import KontoraView
 from crm.admin.views.access import BranchView, CityView, CompanyView, EmployeeView, UserView
 from crm.admin.views.audit import AuditView
 from crm.admin.views.bills import BillView
@@ -47,3 +50,12 @@ def add_views(admin: Admin) -> None:
         CompanyView(Company, _l("Companies"), SETTINGS),
         AuditView(AuditEntry, _l("Change log"), SETTINGS),
     )
+
+
+def menu_sections(admin: Admin) -> list[tuple[Any, list[KontoraView]]]:
+    """The menu as the current user may see it: (title or None, views), in the order of registration."""
+    sections: dict[Any, list[KontoraView]] = {}
+    for view in admin._views:
+        if isinstance(view, KontoraView) and view.is_accessible():
+            sections.setdefault(view.category, []).append(view)
+    return list(sections.items())

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 
 from flask_babel import lazy_gettext as _l
 from sqlalchemy import Boolean, CheckConstraint, Column, ForeignKey, Index, Integer, String, Table, Text, text
@@ -112,6 +113,8 @@ class Account(BranchScoped, Model):
     credited: Mapped[Decimal] = mapped_column(default=Decimal(0))
     debited: Mapped[Decimal] = mapped_column(default=Decimal(0))
 
+    # By name: the ledger lies below the clients.
+    client: Mapped[Any] = relationship("Client")
     account_type: Mapped[AccountType | None] = relationship(lazy="joined")
     employee: Mapped[Employee | None] = relationship()
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from flask_babel import lazy_gettext as _l
+from markupsafe import Markup
 
 from crm.access.scope import current_scope
-from crm.admin.base import KontoraView
+from crm.admin.base import GridColumn, KontoraView
+from crm.admin.kinds import NOTHING
 from crm.admin.selection import Selection
-from crm.audit.models import AuditEntry
+from crm.audit.models import AuditAction, AuditEntry
 
 
 class AuditView(KontoraView):
@@ -20,6 +22,25 @@ class AuditView(KontoraView):
     column_filters = ("at", "actor_name", "action", "entity")
     column_default_sort = "-id"
     empty_hint = _l("Every change of every record appears here.")
+
+    def cell(self, row: Any, column: GridColumn) -> str | Markup:
+        """Records and fields under the names the panel gives them."""
+        view = self._view_of_table(row.entity)
+        if view is not None and column.name == "entity":
+            return str(view.name)
+        if view is not None and column.name == "changes" and row.action is not AuditAction.EXPORT:
+            lines = (
+                Markup("{}: <del>{}</del> → {}").format(label, old, new or "—")
+                if old
+                else Markup("{}: {}").format(label, new or "—")
+                for label, old, new in view.changes_of(row)
+            )
+            return Markup("<br>").join(lines) or NOTHING
+        return super().cell(row, column)
+
+    def _view_of_table(self, table: str) -> KontoraView | None:
+        views = (view for view in self.admin._views if isinstance(view, KontoraView))
+        return next((view for view in views if view.model.__tablename__ == table), None)
 
     def base_condition(self, selection: Selection) -> Any:
         """Lines of a branch are seen where the branch is; lines of the network only in the network."""
