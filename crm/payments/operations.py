@@ -71,17 +71,19 @@ def top_up(
     Raises DomainError beside `amount` or `method`.
     """
     require(by, "account.top_up", account)
-    if key:
-        db.session.execute(select(Account.id).where(Account.id == account.id).with_for_update(key_share=True))
-        if found := _desk_payment(key):
-            return found
-    if bill is not None and bill.client_id != account.client_id:
-        raise DomainError("bill_foreign", _("This bill belongs to another client."), "bill")
     if method not in DESK_METHODS:
         raise DomainError("method_required", _("Choose how it was paid: in cash or by card."), "method")
     amount = to_amount(amount)
     if not 0 < amount <= MAX_AMOUNT:
         raise DomainError("amount_invalid", _("Enter a sum above zero and not above 100 000 000."), "amount")
+    if bill is not None and bill.client_id != account.client_id:
+        raise DomainError("bill_foreign", _("This bill belongs to another client."), "bill")
+    if key:
+        # As in open_account_paid(). The house account first: who makes it at its first use goes on to lock clients'.
+        house_account(method.house_kind, account.branch_id)
+        db.session.execute(select(Account.id).where(Account.id == account.id).with_for_update(key_share=True))
+        if found := _desk_payment(key):
+            return found
     assert account.client_id is not None
     payment = Payment(
         branch_id=account.branch_id,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import select
@@ -16,7 +17,7 @@ from crm.errors import DomainError
 from crm.ledger.models import Account, AccountKind, AccountType
 from crm.payments.models import Payment, PaymentMethod, PaymentStatus
 from crm.payments.operations import open_account_paid, top_up
-from tests.factories import house_balance, make_account, make_bill, make_client
+from tests.factories import house_balance, make_account, make_account_type, make_bill, make_client
 
 
 def test_one_form_sent_at_once_many_times_takes_the_money_once(network, in_parallel):
@@ -53,6 +54,33 @@ def test_one_form_sent_at_once_many_times_opens_one_account(network, in_parallel
     db.session.expire_all()
     assert db.session.scalars(select(Account).where(Account.kind == AccountKind.DEPOSIT)).one().balance == Decimal(500)
     assert house_balance(AccountKind.TERMINAL, network.lesnoy) == Decimal(500)
+
+
+def test_the_first_money_of_a_branch_may_come_from_two_desks_at_once(network, in_parallel):
+    """Both make the cash desk's account, then lock the same client's: in one order, or PostgreSQL deadlocks."""
+    for _ in range(5):
+        branch = make_branch(network)
+        account_id = make_account(make_client(branch), make_account_type(branch)).id
+
+        def send(index: int, account_id: int = account_id) -> Decimal:
+            with transaction():
+                account = db.session.get_one(Account, account_id)
+                key = f"form-{account_id}-{index}" if index % 2 else None
+                return top_up(account, amount=Decimal(1), method=PaymentMethod.CASH, key=key, by=SYSTEM).amount
+
+        assert in_parallel(send, 6) == [Decimal(1)] * 6
+
+
+def make_branch(network) -> Branch:
+    with transaction():
+        branch = Branch(
+            company_id=network.company.id,
+            city_id=network.moscow.id,
+            name=f"Новый {uuid4()}",
+            time_zone="Europe/Moscow",
+        )
+        db.session.add(branch)
+    return branch
 
 
 @pytest.mark.spec("B4")

@@ -1,0 +1,1 @@
+from tests.bank import bank, served  # noqa: F401

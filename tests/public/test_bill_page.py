@@ -1,0 +1,250 @@
+"""The page of a bill as its payer sees it, state by state."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from zoneinfo import ZoneInfo
+
+import pytest
+from sqlalchemy import func, select
+
+from crm import clock
+from crm.access.actors import SYSTEM
+from crm.access.requisites import set_requisites
+from crm.bills.operations import archive_bill
+from crm.db import db, transaction
+from crm.payments.models import Payment
+from crm.public.bills import discreet_name
+from tests.bank import begin
+from tests.bills.test_archive import settle_at_desk
+from tests.bills.test_payable import EXPIRED
+from tests.factories import make_account, make_bill, make_client
+
+BUTTON = "Перейти к оплате"
+
+
+def text_of(answer) -> str:
+    """The page without its tags, spaces as one reads them."""
+    return " ".join(re.sub(r"<[^>]+>", " ", answer.text).replace("\xa0", " ").replace("&nbsp;", " ").split())
+
+
+def has_button(answer) -> bool:
+    return re.search(rf"<button[^>]*>{BUTTON}</button>", answer.text) is not None
+
+
+def assert_refused(browser, bill) -> None:
+    """No button, and a POST all the same begins nothing."""
+    path = f"/pay/{bill.token}"
+    before = db.session.scalar(select(func.count()).select_from(Payment))
+    assert not has_button(browser.get(path))
+    answer = browser.post(path)
+    assert 400 <= answer.status_code < 500
+    assert not has_button(answer)
+    assert db.session.scalar(select(func.count()).select_from(Payment)) == before
+
+
+@pytest.mark.spec("B40", "B43")
+def test_requisites_sum_period_term_and_the_button(network, bank, web):
+    client = make_client(network.lesnoy, name="Кузнецова Анна Сергеевна")
+    bill = make_bill(
+        client,
+        account=make_account(client),
+        amount=Decimal("14300.50"),
+        period_from=date(2027, 2, 1),
+        period_to=date(2027, 2, 28),
+        payable_from=clock.today(network.lesnoy),
+        payable_until=date(2099, 12, 31),
+    )
+    answer = web().get(f"/pay/{bill.token}")
+    assert answer.status_code == 200
+    assert has_button(answer)
+    shown = text_of(answer)
+    company = network.company
+    for requisite in (
+        *(company.legal_name, company.inn, company.kpp, company.ogrn, company.bank_name, company.bic, company.address),
+        *(company.settlement_account, company.correspondent_account, "+7 495 000-00-01", company.email),
+    ):
+        assert requisite in shown
+    for fact in (
+        *(f"Счёт № {bill.title}", "14 300,50 ₽", "01.02.2027 – 28.02.2027", "по 31.12.2099"),
+        *("Ожидает оплаты", "«Депозиты»", "Анна Сергеевна К."),
+    ):
+        assert fact in shown
+    assert "Кузнецова" not in shown
+
+
+@pytest.mark.spec("B25")
+def test_a_term_without_an_end_is_not_set(network, bank, web):
+    bill = make_bill(make_client(network.lesnoy))
+    assert re.search(r"<dt>Срок оплаты</dt><dd>не задан</dd>", web().get(f"/pay/{bill.token}").text)
+
+
+@pytest.mark.spec("B41", "B42")
+def test_the_default_offer_until_the_company_gives_its_own(network, bank, web):
+    bill = make_bill(make_client(network.lesnoy))
+    browser = web()
+
+    def offer() -> str:
+        link = re.search(r'<a href="([^"]+)"[^>]*>публичная оферта</a>', browser.get(f"/pay/{bill.token}").text)
+        assert link is not None
+        return link[1]
+
+    assert offer() == "/offer"
+    assert "Публичная оферта" in browser.get("/offer").text
+    with transaction():
+        set_requisites(network.company, by=network.owner, offer_url="https://school.example/offer?a=1")
+    assert offer() == "https://school.example/offer?a=1"
+
+
+@pytest.mark.spec("B46")
+def test_changed_requisites_are_seen_at_once(network, bank, web):
+    bill, browser = make_bill(make_client(network.lesnoy)), web()
+    with transaction():
+        set_requisites(network.company, by=network.owner, legal_name="ООО «Новая школа»", inn="7707083893")
+    shown = text_of(browser.get(f"/pay/{bill.token}"))
+    assert "ООО «Новая школа»" in shown
+    assert "7707083893" in shown
+
+
+# --- states ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.spec("B26", "B27")
+@pytest.mark.parametrize(("branch", "zone"), [("lesnoy", "Europe/Moscow"), ("mira", "Europe/Samara")])
+def test_the_term_ends_at_midnight_where_the_branch_is(network, bank, web, branch, zone):
+    bill = make_bill(
+        make_client(getattr(network, branch)), payable_from=date(2027, 1, 1), payable_until=date(2027, 1, 31)
+    )
+    browser, midnight = web(), datetime(2027, 2, 1, tzinfo=ZoneInfo(zone))
+    with clock.frozen(midnight - timedelta(seconds=1)):
+        answer = browser.get(f"/pay/{bill.token}")
+        assert has_button(answer)
+        assert EXPIRED not in text_of(answer)
+    with clock.frozen(midnight):
+        assert EXPIRED in text_of(browser.get(f"/pay/{bill.token}"))
+        assert_refused(browser, bill)
+        assert EXPIRED in text_of(browser.post(f"/pay/{bill.token}"))
+
+
+@pytest.mark.spec("B55")
+@pytest.mark.parametrize("is_repeatable", [False, True])
+def test_an_archived_bill_is_dead(network, bank, web, is_repeatable):
+    bill = make_bill(make_client(network.lesnoy), is_repeatable=is_repeatable)
+    with transaction():
+        archive_bill(bill, by=SYSTEM)
+    browser = web()
+    assert "В архиве" in text_of(browser.get(f"/pay/{bill.token}"))
+    assert_refused(browser, bill)
+
+
+@pytest.mark.spec("B29")
+def test_a_paid_bill_says_so_and_takes_no_more(network, bank, web):
+    bill = settle_at_desk(make_bill(make_client(network.lesnoy)))
+    browser = web()
+    assert "Счёт оплачен. Спасибо!" in text_of(browser.get(f"/pay/{bill.token}"))
+    assert_refused(browser, bill)
+
+
+@pytest.mark.spec("B28", "B29")
+def test_a_repeatable_bill_is_paid_and_can_be_paid_again(network, bank, web):
+    bill = settle_at_desk(make_bill(make_client(network.lesnoy), is_repeatable=True))
+    browser = web()
+    answer = browser.get(f"/pay/{bill.token}")
+    assert "Оплачен" in text_of(answer)
+    assert has_button(answer)
+    assert browser.post(f"/pay/{bill.token}").status_code == 302
+
+
+def test_a_bill_of_the_future_says_from_when(network, bank, web):
+    bill = make_bill(make_client(network.lesnoy), payable_from=date(2099, 3, 1))
+    browser = web()
+    assert "01.03.2099" in text_of(browser.get(f"/pay/{bill.token}"))
+    assert_refused(browser, bill)
+
+
+@pytest.mark.spec("B4")
+def test_without_a_gateway_there_is_an_explanation_instead_of_the_button(network, web):
+    bill = make_bill(make_client(network.lesnoy))
+    browser = web()
+    assert "Онлайн-оплата пока не подключена" in text_of(browser.get(f"/pay/{bill.token}"))
+    assert_refused(browser, bill)
+
+
+def test_an_unknown_token_is_a_friendly_404(network, bank, web):
+    bill = make_bill(make_client(network.lesnoy))
+    for method in ("get", "post"):
+        answer = getattr(web(), method)(f"/pay/{bill.token[:-1]}")
+        assert answer.status_code == 404
+        assert "Счёт не найден" in text_of(answer)
+
+
+# --- the page itself ------------------------------------------------------------------------------------------------
+
+
+def test_the_token_does_not_leak_and_the_page_is_kept_by_nobody(network, bank, web):
+    bill = make_bill(make_client(network.lesnoy))
+    headers = web().get(f"/pay/{bill.token}").headers
+    assert headers["Referrer-Policy"] == "no-referrer"
+    assert headers["Cache-Control"] == "no-store"
+    assert "noindex" in headers["X-Robots-Tag"]
+    assert "Set-Cookie" not in headers
+    policy = dict(part.strip().split(" ", 1) for part in headers["Content-Security-Policy"].split(";"))
+    assert (policy["default-src"], policy["script-src"], policy["style-src"]) == ("'none'", "'self'", "'self'")
+
+
+def test_no_inline_style_or_script_and_one_heading(network, bank, web):
+    bill = make_bill(make_client(network.lesnoy))
+    for path in (f"/pay/{bill.token}", "/offer", "/pay/unknown", f"/demo-bank/{begin(bill, bank).external_id}"):
+        page = web().get(path).text
+        assert not re.search(r"<style|<script|\sstyle=|\son\w+=", page)
+        assert page.count("<h1") == 1
+
+
+def test_in_english_for_who_reads_english(network, bank, web):
+    bill = make_bill(make_client(network.lesnoy), amount=Decimal("14300.50"))
+    answer = web(language="en").get(f"/pay/{bill.token}")
+    assert "Proceed to payment" in answer.text
+    assert "₽14,300.50" in answer.text.replace("RUB", "₽")
+    assert not re.search(
+        "[а-яё]", re.sub(r"<dd.*?</dd>|«.*?»|<p class=\"(company|branch)\">.*?</p>|·.*", "", answer.text)
+    )
+
+
+def test_names_cannot_break_out_into_the_page(network, bank, web):
+    with transaction():
+        network.company.legal_name = "<script>alert(1)</script>"
+    bill = make_bill(make_client(network.lesnoy, name="<b>Иван</b> <i>П</i>"))
+    page = web().get(f"/pay/{bill.token}").text
+    assert "<script>" not in page
+    assert "<b>" not in page
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("Кузнецова Анна Сергеевна", "Анна Сергеевна К."),
+        ("Анна Сергеевна Кузнецова", "Анна Сергеевна К."),
+        ("Анна Кузнецова", "Анна К."),
+        ("Анна", "Анна"),
+        ("Ким Ильич Ким-Оглы Старший", "Ким Ильич К. С."),
+    ],
+)
+def test_a_name_enough_for_its_owner(name, shown):
+    assert discreet_name(name) == shown
+
+
+def test_staff_of_another_branch_see_the_public_page_like_anybody(network, bank, web):
+    """The link is open to whoever holds it; being signed in elsewhere must not hide it."""
+    bill = make_bill(make_client(network.mira))
+    browser = web(network.administrator, network.lesnoy)
+    assert has_button(browser.get(f"/pay/{bill.token}"))
+    assert browser.post(f"/pay/{bill.token}").status_code == 302
+
+
+def test_the_day_of_now_is_not_the_days_of_utc(network, bank, web):
+    """Half past midnight in Samara on the last day: UTC and Moscow are still on the day before."""
+    bill = make_bill(make_client(network.mira), payable_from=date(2027, 1, 31), payable_until=date(2027, 1, 31))
+    with clock.frozen(datetime(2027, 1, 30, 20, 30, tzinfo=UTC)):
+        assert has_button(web().get(f"/pay/{bill.token}"))
