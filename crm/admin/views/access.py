@@ -22,7 +22,7 @@ REQUIRED = validators.InputRequired(_l("Fill in this field."))
 
 
 class UserForm(Form):
-    name = StringField(_l("Name"), [REQUIRED, validators.Length(max=200)])
+    name = StringField(_l("Full name"), [REQUIRED, validators.Length(max=200)])
     email = StringField(_l("E-mail"), [REQUIRED, validators.Length(max=254)])
     role = EnumField(Role, _l("Role"))
     password = PasswordField(
@@ -38,6 +38,7 @@ class UserForm(Form):
 class UserView(KontoraView):
     entity = "user"
     icon = "people"
+    column_labels = {"name": _l("Full name"), "is_active": _l("May sign in")}
     column_list = ("name", "email", "role", "branches", "cities", "is_active", "last_login_at")
     column_searchable_list = ("name", "email")
     column_filters = ("role", "is_active")
@@ -75,7 +76,7 @@ class EmployeeView(KontoraView):
     entity = "employee"
     icon = "person-badge"
     column_list = ("name", "position", "branch", "is_active")
-    column_labels = {"position": _l("Position")}
+    column_labels = {"name": _l("Full name"), "position": _l("Position")}
     column_searchable_list = ("name",)
     column_filters = ("branch", "is_active")
     column_default_sort = "name"
