@@ -6,6 +6,7 @@ import contextlib
 import contextvars
 import enum
 import re
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal
@@ -204,6 +205,14 @@ def end_reading() -> None:
     if session.info.get("depth"):
         raise RuntimeError("end_reading() inside a transaction(): nobody outside is asked from there")
     session.commit()
+
+
+def give_way() -> None:
+    """Between the many small transactions of a long job: SQLite's write lock has no queue, so others who wait for it
+    get their turn only while nobody holds it.
+    """
+    if db.engine.dialect.name == "sqlite":
+        time.sleep(0.005)
 
 
 def after_commit(effect: Callable[[], None]) -> None:

@@ -19,7 +19,7 @@ from crm.bills.models import Bill, BillMethod
 from crm.bills.operations import issue_bill
 from crm.bills.queries import payable_bill_of
 from crm.clients.models import Client, ClientStatus
-from crm.db import db, transaction
+from crm.db import db, give_way, transaction
 from crm.errors import DomainError, report_exception
 from crm.ledger.operations import base_account
 from crm.mailings.models import RUN_MOVES, MailingRun, MailingRunLine, RunResult, RunStatus
@@ -66,6 +66,7 @@ def execute_run(run_id: int, *, by: Actor) -> bool:
     try:
         for number, payer_id in enumerate(_payers_left(claim), start=1):
             claim = _do_payer(claim, payer_id, by=by)
+            give_way()
             if number % RING_EVERY == 0:
                 _ring_for_letters()
         with transaction():

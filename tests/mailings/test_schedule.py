@@ -64,16 +64,14 @@ def test_day_31_is_the_last_day_of_a_shorter_month(today, planned):
 
 def test_a_moment_the_clocks_skip_or_repeat_is_planned_once():
     at_half_past_two = rule(send_time=time(2, 30), zone="Europe/Berlin")
-    spring = {
-        latest_planned(at_half_past_two, now=utc(2027, 3, 27, 23) + timedelta(minutes=m)) for m in range(0, 600, 5)
-    }
+
+    def planned_from(start):
+        return {latest_planned(at_half_past_two, now=start + timedelta(minutes=m)) for m in range(0, 600, 5)}
+
     # On 28 March 2:30 does not exist: the clock stands at 3:30 then.
-    assert spring == {utc(2027, 3, 27, 1, 30), utc(2027, 3, 28, 1, 30)}
-    autumn = {
-        latest_planned(at_half_past_two, now=utc(2027, 10, 30, 22) + timedelta(minutes=m)) for m in range(0, 600, 5)
-    }
+    assert planned_from(utc(2027, 3, 27, 23)) == {utc(2027, 3, 27, 1, 30), utc(2027, 3, 28, 1, 30)}
     # On 31 October 2:30 comes twice: the first one counts.
-    assert autumn == {utc(2027, 10, 30, 0, 30), utc(2027, 10, 31, 0, 30)}
+    assert planned_from(utc(2027, 10, 30, 22)) == {utc(2027, 10, 30, 0, 30), utc(2027, 10, 31, 0, 30)}
 
 
 # --- planning --------------------------------------------------------------------------------------------------------
@@ -84,8 +82,9 @@ def plan(now):
         return [(run.rule_id, run.planned_at) for run in plan_due_runs(now=now)]
 
 
-def made(branch, at=utc(2027, 3, 1, 0), **facts):
-    with clock.frozen(at):
+def made(branch, at=None, **facts):
+    """A rule made at midnight UTC before 1 March, or at another moment."""
+    with clock.frozen(at or utc(2027, 3, 1)):
         return make_rule(branch, **facts)
 
 

@@ -1,0 +1,179 @@
+"""The outbox: who may send a letter, when, how often, and what is noted."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from crm import clock
+from crm.db import db, transaction
+from crm.mailings.channels.base import Fate, Outcome
+from crm.mailings.delivery import (
+    LEASE,
+    MAX_ATTEMPTS,
+    claim_message,
+    deliver_batch,
+    give_up_lost_claims,
+    move_message,
+    settle_message,
+    wait_after,
+)
+from crm.mailings.models import MessageStatus
+from tests.factories import make_client, make_message
+
+SENT = Outcome(Fate.SENT)
+
+
+@pytest.fixture
+def client(network):
+    return make_client(network.lesnoy, email="anna@demo.test")
+
+
+@pytest.fixture
+def message(client):
+    return make_message(client)
+
+
+def later(**delta):
+    return clock.frozen(clock.now() + timedelta(**delta))
+
+
+def fresh(message):
+    db.session.refresh(message)
+    return message
+
+
+@pytest.mark.spec("B103")
+def test_due_letters_leave_and_are_noted(client, smtp):
+    messages = [make_message(client, subject=f"Письмо {i}") for i in range(3)]
+    early = make_message(client, next_try_at=clock.now() + timedelta(hours=1))
+    delivered = deliver_batch()
+    assert (delivered.fates[Fate.SENT], delivered.is_more) == (3, False)
+    assert [received.subject for received in smtp.messages] == ["Письмо 0", "Письмо 1", "Письмо 2"]
+    assert smtp.conversations == 1
+    for message in messages:
+        assert fresh(message).status is MessageStatus.SENT
+        assert (message.attempts, message.lease_until, message.error) == (1, None, "")
+        assert message.sent_at is not None
+    assert fresh(early).status is MessageStatus.PENDING
+    assert deliver_batch().fates[Fate.SENT] == 0
+
+
+def test_a_batch_says_when_more_is_left(client, smtp):
+    for _ in range(3):
+        make_message(client)
+    assert deliver_batch(limit=2).is_more
+    assert not deliver_batch(limit=2).is_more
+    assert len(smtp.messages) == 3
+
+
+def test_many_workers_send_each_letter_once(client, smtp, in_parallel):
+    for number in range(30):
+        make_message(client, subject=str(number))
+    sent = in_parallel(lambda _: deliver_batch().fates[Fate.SENT], times=6)
+    assert sum(sent) == 30
+    assert sorted(int(received.subject) for received in smtp.messages) == list(range(30))
+
+
+def test_one_of_many_wins_a_claim(message, in_parallel):
+    message_id = message.id
+    claims = in_parallel(lambda _: claim_message(message_id), times=8)
+    assert sum(claim is not None for claim in claims) == 1
+
+
+def test_a_temporary_refusal_waits_longer_each_time(message, smtp):
+    smtp.refuse_temporarily("anna@demo.test")
+    with later(hours=1) as _:
+        start = clock.now()
+        deliver_batch()
+    assert fresh(message).status is MessageStatus.PENDING
+    assert message.error.startswith("451")
+    assert message.next_try_at == start + timedelta(minutes=1)
+    with clock.frozen(message.next_try_at):
+        deliver_batch()
+    assert fresh(message).next_try_at == start + timedelta(minutes=1 + 2)
+    smtp.accept()
+    with clock.frozen(message.next_try_at - timedelta(seconds=1)):
+        deliver_batch()
+    assert smtp.messages == []
+    with clock.frozen(message.next_try_at):
+        deliver_batch()
+    assert (fresh(message).status, message.attempts, message.error) == (MessageStatus.SENT, 3, "")
+
+
+def test_waits_grow_to_an_hour_and_last_about_a_day():
+    waits = [wait_after(attempt) for attempt in range(1, MAX_ATTEMPTS)]
+    assert waits == sorted(waits)
+    assert waits[-1] == timedelta(hours=1)
+    assert timedelta(hours=20) < sum(waits, timedelta()) < timedelta(hours=28)
+
+
+def test_past_its_tries_a_letter_has_failed_with_the_reason(client, smtp):
+    message = make_message(client, attempts=MAX_ATTEMPTS - 1)
+    smtp.refuse_temporarily("anna@demo.test")
+    deliver_batch()
+    assert fresh(message).status is MessageStatus.FAILED
+    assert message.error.startswith("451")
+
+
+def test_a_final_refusal_fails_at_once_and_the_others_go_on(network, client, message, smtp):
+    smtp.refuse_for_good("anna@demo.test")
+    other = make_message(make_client(network.lesnoy, email="boris@demo.test"))
+    deliver_batch()
+    assert (fresh(message).status, message.attempts) == (MessageStatus.FAILED, 1)
+    assert message.error.startswith("550")
+    assert fresh(other).status is MessageStatus.SENT
+
+
+def test_when_the_server_is_away_the_rest_keeps_its_turn(client, smtp):
+    first, second = make_message(client), make_message(client)
+    smtp.close_doors()
+    delivered = deliver_batch()
+    assert (delivered.fates[Fate.UNREACHABLE], delivered.is_more) == (1, False)
+    assert (fresh(first).attempts, fresh(second).attempts) == (1, 0)
+    smtp.accept()
+    with later(minutes=2):
+        deliver_batch()
+    assert {fresh(first).status, fresh(second).status} == {MessageStatus.SENT}
+
+
+def test_a_lost_answer_is_unknown_and_never_sent_again(message, smtp):
+    claim = claim_message(message.id)
+    settle_message(claim, Outcome(Fate.UNKNOWN, "connection lost"))
+    assert (fresh(message).status, message.error) == (MessageStatus.UNKNOWN, "connection lost")
+    with later(days=30):
+        deliver_batch()
+    assert smtp.messages == []
+
+
+def test_a_dead_workers_letter_becomes_unknown_once_its_lease_is_over(message, smtp):
+    claim = claim_message(message.id)
+    with transaction():
+        assert give_up_lost_claims(now=clock.now()) == 0
+    with later(seconds=LEASE.total_seconds() + 1):
+        with transaction():
+            assert give_up_lost_claims(now=clock.now()) == 1
+        assert fresh(message).status is MessageStatus.UNKNOWN
+        assert message.error
+        settle_message(claim, SENT)  # the worker was only slow: a person has seen "unknown" by now
+        deliver_batch()
+    assert fresh(message).status is MessageStatus.UNKNOWN
+    assert smtp.messages == []
+
+
+def test_a_late_note_does_not_touch_a_newer_attempt(message):
+    slow = claim_message(message.id)
+    with transaction():
+        move_message(message.id, MessageStatus.SENDING, MessageStatus.UNKNOWN)
+        move_message(message.id, MessageStatus.UNKNOWN, MessageStatus.PENDING)
+    newer = claim_message(message.id)
+    settle_message(slow, Outcome(Fate.REFUSED, "550"))
+    assert fresh(message).status is MessageStatus.SENDING
+    settle_message(newer, SENT)
+    assert (fresh(message).status, message.error) == (MessageStatus.SENT, "")
+
+
+def test_a_status_moves_only_along_its_table(message):
+    with pytest.raises(ValueError, match="does not move"):
+        move_message(message.id, MessageStatus.SENT, MessageStatus.PENDING)
