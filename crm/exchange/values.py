@@ -31,6 +31,7 @@ _NUMBER = re.compile(
     r"\s*(?:₽|руб(?:\.|лей|ля|ль)?|р\.?|rub)?",
     re.I,
 )
+_PHONE = re.compile(r"[\d\s()+./\-‐‑–—]*")
 _DAY_FIRST = re.compile(r"(\d{1,2})([./-])(\d{1,2})\2(\d{4}|\d{2})")
 _YEAR_FIRST = re.compile(r"(\d{4})-(\d{2})-(\d{2})(?:[T ]00:00(?::00)?)?")
 
@@ -60,9 +61,12 @@ def parse_required_name(cell: Any) -> str:
 
 
 def parse_phone(cell: Any) -> str | None:
-    """E.164, from text or from a number Excel made of it."""
+    """E.164, from text or from a number Excel made of it; None for empty."""
+    text = parse_text(cell)
     try:
-        return parse_phone_text(parse_text(cell))
+        if not _PHONE.fullmatch(text):  # a lenient parser would pick a number out of any text
+            raise DomainError("phone_invalid", text)
+        return parse_phone_text(text)
     except DomainError:
         raise DomainError("phone_invalid", _("“%(value)s” is not a phone number.", value=_shown(cell))) from None
 

@@ -1,0 +1,197 @@
+"""An import is applied once, whole or not at all, and what it leaves equals the file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pytest
+from sqlalchemy import func, select
+
+from crm import clock
+from crm.access.scope import Scope, scoped_to
+from crm.clients.models import Client
+from crm.db import db
+from crm.errors import Conflict, Forbidden
+from crm.exchange import importing
+from crm.exchange.importing import Report
+from crm.exchange.models import ImportedRow, ImportRun
+from crm.ledger.models import Account, AccountKind, Transaction, TransactionKind
+from tests.exchange.messy import make_messy_clients
+from tests.exchange.sheets import make_csv, make_xlsx
+from tests.factories import Network, house_balance, make_client
+
+CLIENT_HEADER = ("ФИО родителя", "ФИО ребёнка", "Телефон", "Филиал", "Баланс", "Осталось занятий", "Комментарий")
+ACCOUNT_HEADER = ("Клиент", "Телефон", "Тип счёта", "Баланс", "Открыт")
+NOW = datetime(2026, 11, 20, 9, tzinfo=UTC)
+
+
+def messy(network: Network, **options: int) -> object:
+    return make_messy_clients([network.lesnoy.name, network.rechnoy.name, network.mira.name], **options)
+
+
+def total(kind: AccountKind) -> Decimal:
+    query = select(func.coalesce(func.sum(Account.balance), 0)).where(Account.kind == kind)
+    return Decimal(db.session.scalar(query) or 0)
+
+
+def test_what_is_left_equals_the_figures(network: Network, do_import: Callable[..., Report]) -> None:
+    file = make_messy_clients([network.lesnoy.name, network.rechnoy.name, network.mira.name])
+    report = do_import("client", file.content)
+    payers = db.session.scalars(select(Client).where(Client.payer_id.is_(None))).all()
+    assert report.created == len(payers) == file.expected["payers"]
+    assert db.session.scalar(select(func.count()).where(Client.payer_id.is_not(None))) == file.expected["students"]
+    assert str(total(AccountKind.BASE)) == file.expected["balance_good"]
+    assert total(AccountKind.LESSONS) == file.expected["lessons_good"]
+    assert {payer.phone: payer.comment for payer in payers} == file.comments  # "=1+1", "<b>", line breaks: verbatim
+    assert sum(house_balance(AccountKind.OPENING, branch) for branch in (network.lesnoy, network.rechnoy, network.mira)) == (
+        total(AccountKind.BASE)
+    )
+
+
+def test_a_second_run_changes_nothing(
+    network: Network, do_import: Callable[..., Report], row_counts: Callable[[], dict[str, int]]
+) -> None:
+    file = make_messy_clients([network.lesnoy.name, network.rechnoy.name, network.mira.name], rounds=1)
+    first = do_import("client", file.content)
+    before, balance = row_counts(), total(AccountKind.BASE)
+    again = do_import("client", file.content)
+    assert (again.created, again.applied_before) == (0, first.created)
+    assert again.figures == first.figures == file.expected
+    assert (row_counts(), total(AccountKind.BASE)) == (before, balance)
+
+
+def test_killed_in_the_middle_nothing_is_left_and_the_next_run_is_complete(
+    network: Network,
+    do_import: Callable[..., Report],
+    row_counts: Callable[[], dict[str, int]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file = make_messy_clients([network.lesnoy.name, network.rechnoy.name, network.mira.name], rounds=1)
+    before = row_counts()
+    monkeypatch.setattr(importing, "BATCH", 20)
+    create, calls = importing._create_batch, []
+
+    def die_in_the_third(*args: object, **options: object) -> None:
+        calls.append(1)
+        create(*args, **options)  # type: ignore[arg-type]
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(importing, "_create_batch", die_in_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        do_import("client", file.content)
+    assert row_counts() == before
+    monkeypatch.setattr(importing, "_create_batch", create)
+    assert do_import("client", file.content).created == file.expected["good"]
+    assert str(total(AccountKind.BASE)) == file.expected["balance_good"]
+
+
+def test_a_file_that_has_grown_adds_only_what_is_new(network: Network, do_import: Callable[..., Report]) -> None:
+    line = ("Анна Первая", "", "+79180000001", "Лесной", "100,00", 0, "")
+    do_import("client", make_xlsx([CLIENT_HEADER, line]))
+    respelled = ("Анна  Первая", "", "8 (918) 000-00-01", "Лесной", 100.0, "", "")
+    new = ("Борис Второй", "", "+79180000002", "Лесной", "-50", 0, "")
+    report = do_import("client", make_xlsx([CLIENT_HEADER, new, respelled]))
+    assert (report.created, report.applied_before, report.refusals) == (1, 1, [])
+    assert total(AccountKind.BASE) == Decimal("50.00")
+
+
+def test_balance_is_the_payers_and_lessons_are_the_childs(network: Network, do_import: Callable[..., Report]) -> None:
+    lines = [
+        ("Мать", "Дочь", "+79180000001", "Лесной", "-2445,48 руб.", 8, "=1+1"),
+        ("Один", "", "+79180000002", "Мира", 0, 3, ""),
+    ]
+    do_import("client", make_xlsx([CLIENT_HEADER, *lines]))
+    of = {
+        (account.kind, db.session.get_one(Client, account.client_id).name): account.balance
+        for account in db.session.scalars(select(Account).where(Account.client_id.is_not(None)))
+    }
+    assert of == {
+        (AccountKind.BASE, "Мать"): Decimal("-2445.48"),
+        (AccountKind.LESSONS, "Дочь"): Decimal(8),
+        (AccountKind.LESSONS, "Один"): Decimal(3),
+    }
+
+
+def test_a_deposit_is_opened_as_of_its_day_with_its_balance(network: Network, do_import: Callable[..., Report]) -> None:
+    client = make_client(network.mira, phone="+79180000001")
+    content = make_csv([ACCOUNT_HEADER, ("Кто-то", "8 918 000 00 01", "депозиты", "21 276,67", "11.03.2026")])
+    with clock.frozen(NOW):
+        do_import("account", content)
+        assert do_import("account", content).created == 0
+    account = db.session.scalars(select(Account).where(Account.kind == AccountKind.DEPOSIT)).one()
+    assert (account.client_id, account.branch_id, account.account_type) == (
+        client.id,
+        network.mira.id,
+        network.account_type,
+    )
+    assert account.balance == Decimal("21276.67")
+    noon = datetime(2026, 3, 11, 8, tzinfo=UTC)  # noon in Samara
+    assert account.opened_at == noon
+    opening = db.session.scalars(select(Transaction)).one()
+    assert (opening.kind, opening.happened_at) == (TransactionKind.OPENING, noon)
+
+
+def test_totals_of_the_accounts_equal_the_file(network: Network, do_import: Callable[..., Report]) -> None:
+    sums = [Decimal(n * 137) / 100 for n in range(1, 41)]
+    clients = [(f"Клиент {n}", "", f"+7918{n:07d}", "Лесной", 0, 0, "") for n in range(1, 41)]
+    do_import("client", make_xlsx([CLIENT_HEADER, *clients]))
+    rows = [(f"Клиент {n}", f"+7918{n:07d}", "Депозиты", float(value), "2025-07-05") for n, value in enumerate(sums, 1)]
+    report = do_import("account", make_xlsx([ACCOUNT_HEADER, *rows]))
+    assert (report.created, report.figures["accounts_total"]) == (40, str(sum(sums)))
+    assert total(AccountKind.DEPOSIT) == sum(sums)
+
+
+@pytest.mark.spec("A23")
+def test_the_author_is_who_imports_whatever_the_file_says(network: Network, do_import: Callable[..., Report]) -> None:
+    header = (*CLIENT_HEADER, "Автор", "author_id", "Сотрудник")
+    line = ("Анна", "", "+79180000001", "Лесной", 100, 1, "", "Хакер", network.manager.id, "Кто-то")
+    do_import("client", make_xlsx([header, line]), by=network.director)
+    opening = db.session.scalars(select(Transaction)).one()
+    assert (opening.author_id, opening.author_name) == (network.director.id, network.director.name)
+    account = make_csv([(*ACCOUNT_HEADER, "Автор"), ("А", "+79180000001", "Депозиты", "5", "01.02.2025", "Хакер")])
+    do_import("account", account, by=network.director)
+    deposit = db.session.scalars(select(Account).where(Account.kind == AccountKind.DEPOSIT)).one()
+    assert deposit.author_id == network.director.id
+    assert {run.author_id for run in db.session.scalars(select(ImportRun))} == {network.director.id}
+
+
+def test_branches_outside_the_scope_are_unknown(network: Network, do_import: Callable[..., Report]) -> None:
+    lines = [("Анна", "", "+79180000001", "Лесной", 1, 0, ""), ("Борис", "", "+79180000002", "Мира", 1, 0, "")]
+    with scoped_to(Scope(frozenset({network.lesnoy.id}))):
+        report = do_import("client", make_xlsx([CLIENT_HEADER, *lines]), by=network.director)
+    assert (report.created, [refusal.code for refusal in report.refusals]) == (1, ["unknown_branch"])
+
+
+def test_who_may_not_import_leaves_nothing(
+    network: Network, do_import: Callable[..., Report], row_counts: Callable[[], dict[str, int]]
+) -> None:
+    before = row_counts()
+    with pytest.raises(Forbidden):
+        do_import("client", make_xlsx([CLIENT_HEADER, ("А", "", "+79180000001", "Лесной", 1, 0, "")]), by=network.manager)
+    assert row_counts() == before
+
+
+def test_a_run_and_its_lines_are_on_record(network: Network, do_import: Callable[..., Report]) -> None:
+    do_import(
+        "client", make_xlsx([CLIENT_HEADER, (), ("А", "", "+79180000001", "Лесной", 1, 0, "")]), file_name="Клиенты.xlsx"
+    )
+    run = db.session.scalars(select(ImportRun)).one()
+    assert (run.entity, run.file_name, run.created) == ("client", "Клиенты.xlsx", 1)
+    row = db.session.scalars(select(ImportedRow)).one()
+    client = db.session.scalars(select(Client)).one()
+    assert (row.run_id, row.line, row.row_id) == (run.id, 3, client.id)
+
+
+def test_one_file_imported_twice_at_the_same_moment_comes_in_once(
+    network: Network, do_import: Callable[..., Report], in_parallel: Callable[..., list[object]]
+) -> None:
+    lines = [(f"Клиент {n}", "", f"+7918{n:07d}", "Лесной", 10, 1, "") for n in range(1, 31)]
+    content = make_xlsx([CLIENT_HEADER, *lines])
+    results = in_parallel(lambda _n: do_import("client", content), 4)
+    created = [result.created for result in results if isinstance(result, Report)]
+    assert sum(created) == 30
+    assert all(isinstance(result, Report | Conflict) for result in results), results
+    assert total(AccountKind.BASE) == 300
