@@ -6,6 +6,7 @@ from flask import Flask, Response, abort, current_app, g, redirect, request, ses
 from flask_login import LoginManager, current_user
 from werkzeug.wrappers import Response as BaseResponse
 
+from crm.access.actors import SYSTEM
 from crm.access.models import Branch, User
 from crm.access.queries import branches_of, scope_of
 from crm.access.scope import enter_scope, leave_scope
@@ -31,6 +32,8 @@ def _begin() -> None:
     set_read_only(request.method in {"GET", "HEAD", "OPTIONS"})
     g.scope_token = None
     g.branches = []
+    # Always, also for strangers: the thread has served somebody else before.
+    set_origin(Origin(SYSTEM, f"request:{g.request_id}"))
     if current_user.is_authenticated:
         user: User = current_user._get_current_object()
         g.branches = branches_of(user)

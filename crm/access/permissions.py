@@ -63,9 +63,9 @@ NETWORK_WIDE_ROLES = frozenset({"owner", "support"})
 
 @lru_cache(maxsize=4096)
 def may(role: str, permission: str) -> bool:
-    """Does `role` hold `permission`? Unknown roles and entities hold nothing."""
+    """Does `role` hold `permission`? Unknown roles hold nothing; nobody holds what is not `entity.action`."""
     entity, _, action = permission.partition(".")
-    return any(
+    return bool(entity and action) and any(
         fnmatchcase(entity, entity_pattern) and any(fnmatchcase(action, pattern) for pattern in actions)
         for entity_pattern, actions in ROLES.get(role, {}).items()
     )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flask_babel import gettext as _
-from sqlalchemy import ForeignKey, event, inspect
+from sqlalchemy import ForeignKey, Select, TableClause, event, inspect
 from sqlalchemy.orm import (
     Mapped,
     ORMExecuteState,
@@ -23,6 +23,7 @@ from sqlalchemy.orm import (
     relationship,
     with_loader_criteria,
 )
+from sqlalchemy.sql import visitors
 
 from crm.errors import Forbidden
 
@@ -91,9 +92,9 @@ def _add_criteria(state: ORMExecuteState) -> None:
         return
     scope = _current.get()
     if scope is None:
-        if any(issubclass(mapper.class_, BranchScoped) for mapper in state.all_mappers):
-            raise ScopeMissing(f"no scope to read {state.all_mappers[0].class_.__name__}")
-        branch_ids: list[int] = []
+        if tables := _scoped_tables(state):
+            raise ScopeMissing(f"no scope to read {', '.join(sorted(tables))}")
+        branch_ids: list[int] = []  # a subquery gets nothing
     elif scope.branch_ids is None:
         return
     else:
@@ -109,6 +110,15 @@ def _add_criteria(state: ORMExecuteState) -> None:
     )
 
 
+def _scoped_tables(state: ORMExecuteState) -> set[str]:
+    """Names of the scoped tables a statement reads or changes, in its columns, FROM and JOINs."""
+    found: set[Any] = {mapper.local_table for mapper in state.all_mappers}
+    if isinstance(state.statement, Select):
+        found.update(part for source in state.statement.get_final_froms() for part in visitors.iterate(source))
+    scoped = {inspect(model).local_table.name for model in BranchScoped.__subclasses__()}
+    return {part.name for part in found if isinstance(part, TableClause)} & scoped
+
+
 def _refuse_foreign_writes(session: Session, _context: Any, _instances: Any) -> None:
     scope = _current.get()
     if scope is not None and scope.branch_ids is None:
@@ -118,12 +128,19 @@ def _refuse_foreign_writes(session: Session, _context: Any, _instances: Any) -> 
             continue
         if scope is None:
             raise ScopeMissing(f"no scope to write {type(row).__name__}")
-        history = inspect(row).attrs.branch_id.history
-        touched: set[Any] = {*(history.added or ()), *(history.unchanged or ()), *(history.deleted or ())} - {None}
-        if row.branch_id is None and row.branch is not None:
-            touched.add(row.branch.id)
-        if any(not scope.covers(branch_id) for branch_id in touched):
+        if any(not scope.covers(branch_id) for branch_id in _branches_touched(row)):
             raise Forbidden("foreign_branch", _("This belongs to another branch."))
+
+
+def _branches_touched(row: BranchScoped) -> set[int]:
+    """Branches `row` was in, is in and is about to be in; an expired row is read again, or it would say nothing."""
+    attributes = inspect(row).attrs
+    ids = attributes.branch_id.load_history()
+    moved_to = attributes.branch.history.added or ()
+    found = {*(ids.added or ()), *(ids.unchanged or ()), *(ids.deleted or ())} | {
+        branch.id for branch in moved_to if branch is not None
+    }
+    return found - {None}
 
 
 def install_scope(session_class: type[Session]) -> None:

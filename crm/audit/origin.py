@@ -25,7 +25,7 @@ def current_origin() -> Origin:
 
 
 def set_origin(origin: Origin) -> None:
-    """For a request: the contextvar dies with it."""
+    """For a request, which always sets its own: a server's thread outlives it."""
     _current.set(origin)
 
 
