@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 from flask import Flask
 from flask_wtf import CSRFProtect
 
-from crm.public import bills, demo_bank, webhooks
+from crm.public import bills, demo_bank, demo_mail, webhooks
 
 
 def register(app: Flask, csrf: CSRFProtect) -> None:
@@ -18,5 +16,4 @@ def register(app: Flask, csrf: CSRFProtect) -> None:
     for page in (bills, demo_bank, webhooks):
         csrf.exempt(page.blueprint)
         app.register_blueprint(page.blueprint)
-    if importlib.util.find_spec("crm.public.demo_mail"):
-        importlib.import_module("crm.public.demo_mail").register(app)
+    demo_mail.register(app)
