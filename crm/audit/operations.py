@@ -9,13 +9,13 @@ from typing import Any, TypeVar
 
 from flask_babel import gettext as _
 from sqlalchemy import event, insert, inspect, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Mapper, Session
 
 from crm import clock
 from crm.access.actors import Actor
 from crm.audit.models import AuditAction, AuditEntry
 from crm.audit.origin import current_origin
-from crm.db import LabelEnum, db
+from crm.db import LabelEnum, Model, db
 from crm.errors import Conflict
 
 Row = TypeVar("Row", bound=Any)
@@ -139,6 +139,14 @@ def _audit_flush(session: Session, _context: Any) -> None:
         session.connection().execute(insert(AuditEntry.__table__), lines)  # type: ignore[arg-type]
 
 
+def _remember_old_values() -> None:
+    """A column set on an expired row is read first; else its old value would be lost, and a change seen in none."""
+    for mapper in Model.registry.mappers:
+        for column in mapper.column_attrs:
+            mapper.class_manager[column.key].impl.active_history = True
+
+
 def install_audit(session_class: type[Session]) -> None:
     """Attach the flush listener, once per session class."""
     event.listen(session_class, "after_flush", _audit_flush)
+    event.listen(Mapper, "after_configured", _remember_old_values)

@@ -14,9 +14,9 @@ from crm.access.operations import normalise_email
 from crm.access.scope import current_scope
 from crm.audit.operations import transition
 from crm.clients.models import CLIENT_MOVES, Client, ClientStatus
-from crm.phones import format_phone, parse_phone
 from crm.db import db
 from crm.errors import DomainError, Forbidden
+from crm.phones import format_phone, parse_phone
 
 
 def create_client(

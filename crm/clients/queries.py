@@ -4,23 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, and_, or_, select
+from sqlalchemy import ColumnElement, and_, or_, select, true
 
 from crm.clients.models import Client, ClientStatus, fold
-from crm.phones import search_digits
 from crm.db import db
+from crm.phones import search_digits
+
+
+def _words(text: str) -> list[str]:
+    return fold(text.replace("\x00", "")).split()  # PostgreSQL takes no NUL in a text
 
 
 def matches_text(text: str) -> ColumnElement[bool]:
     """Condition: every word is part of the name or e-mail, or the whole is part of a phone in any spelling."""
-    words = fold(text.replace("\x00", "")).split()
-    condition: ColumnElement[bool] = and_(*(Client.search.contains(word, autoescape=True) for word in words))
+    words = _words(text)
+    condition: ColumnElement[bool] = and_(true(), *(Client.search.contains(word, autoescape=True) for word in words))
     return or_(condition, *(Client.search.contains(digits, autoescape=True) for digits in search_digits(text)))
 
 
 def find_clients(text: str, *, limit: int = 20) -> list[Client]:
     """Active clients by part of a name, phone or e-mail, best known order: by name. Archived ones are not found."""
-    if not text.strip():
+    if not _words(text):
         return []
     query = (
         select(Client)

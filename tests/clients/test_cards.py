@@ -1,0 +1,85 @@
+"""Cards: what may stand in them, who pays for whom."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+
+import pytest
+
+from crm import clock
+from crm.access.actors import SYSTEM
+from crm.clients.operations import archive_client, create_client, edit_client
+from crm.db import transaction
+from crm.errors import DomainError
+from tests.factories import Network, make_child, make_client
+
+
+def test_a_card_keeps_clean_values(network: Network) -> None:
+    client = make_client(
+        network.lesnoy,
+        name="  Белова   Анна ",
+        phone="8 (918) 159-08-30",
+        extra_phone="",
+        email=" Anna@Demo.TEST ",
+        birth_date=date(1990, 5, 17),
+        comment=" VIP ",
+    )
+    assert (client.name, client.phone, client.extra_phone) == ("Белова Анна", "+79181590830", None)
+    assert (client.email, client.birth_date, client.comment) == ("anna@demo.test", date(1990, 5, 17), "VIP")
+    assert client.is_payer
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "code"),
+    [
+        ("name", "   ", "name_empty"),
+        ("phone", "12", "phone_invalid"),
+        ("extra_phone", "abc", "phone_invalid"),
+        ("email", "нет", "email_invalid"),
+        ("birth_date", date(1899, 12, 31), "birth_date_invalid"),
+        ("birth_date", date(2026, 9, 3), "birth_date_invalid"),
+    ],
+)
+def test_a_bad_value_is_refused_beside_its_field(network: Network, field: str, value: object, code: str) -> None:
+    facts = {"name": "Анна", field: value}
+    with clock.frozen(datetime(2026, 9, 1, 12, tzinfo=UTC)), pytest.raises(DomainError) as caught:
+        create_client(branch=network.lesnoy, by=SYSTEM, **facts)
+    assert (caught.value.code, caught.value.field) == (code, field)
+
+
+@pytest.mark.spec("E2", "E5")
+def test_parent_and_children_are_cards_of_their_own(network: Network) -> None:
+    parent = make_client(network.lesnoy, name="Мать")
+    first, second = make_child(parent, name="Сын"), make_child(parent, name="Дочь")
+    assert [child.name for child in parent.family] == ["Сын", "Дочь"]
+    assert first.payer is second.payer is parent
+    assert (parent.is_payer, first.is_payer) == (True, False)
+    assert len({parent.id, first.id, second.id}) == 3
+
+
+def test_one_payer_per_phone_but_a_family_may_share(network: Network) -> None:
+    parent = make_client(network.lesnoy, name="Мать", phone="89181590830")
+    make_child(parent, phone="+7 918 159-08-30")
+    with pytest.raises(DomainError) as caught:
+        make_client(network.lesnoy, phone="9181590830")
+    assert (caught.value.code, caught.value.field) == ("phone_taken", "phone")
+    assert "Мать" in str(caught.value)
+    with transaction():
+        archive_client(parent, by=SYSTEM)
+    assert make_client(network.lesnoy, phone="9181590830").phone == "+79181590830"
+
+
+def test_keeping_ones_own_phone_is_no_conflict(network: Network) -> None:
+    client = make_client(network.lesnoy, name="Анна", phone="89181590830")
+    with transaction():
+        edit_client(
+            client,
+            by=SYSTEM,
+            name="Анна",
+            phone="8 918 159 08 30",
+            extra_phone="",
+            email="",
+            birth_date=None,
+            comment="",
+        )
+    assert client.phone == "+79181590830"
