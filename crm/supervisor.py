@@ -34,7 +34,6 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 STEADY_SECONDS = 30.0
 # The path of a unix socket ends here on the strictest systems.
 LONGEST_SOCKET_PATH = 100
-DEMO_CLIENTS, DEMO_BILLS, DEMO_SEED = 300, 1000, 1
 LOG_BYTES_KEPT = 10 * 2**20
 
 
@@ -275,6 +274,7 @@ def prepare_database(settings: Settings) -> None:
     from crm import create_app
     from crm.access.models import User
     from crm.db import db
+    from crm.demo import load_demo
 
     app = create_app(settings)
     with app.app_context():
@@ -282,10 +282,8 @@ def prepare_database(settings: Settings) -> None:
         is_empty = not db.session.scalar(select(func.count()).select_from(User))
         db.session.remove()
         if settings.is_demo and is_empty:
-            from crm.demo import load_demo
-
             say("Making demo data; this happens once…")
-            load_demo(clients=DEMO_CLIENTS, bills=DEMO_BILLS, seed=DEMO_SEED)
+            load_demo()
         db.session.remove()
         db.engine.dispose()
 

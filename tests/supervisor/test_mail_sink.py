@@ -1,0 +1,58 @@
+"""The demo's post office, from the SMTP conversation to the page."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from crm import create_app, mail_sink, supervisor
+from crm.mailings.delivery import deliver_batch
+from crm.mailings.models import MessageStatus
+from tests.factories import make_client, make_message
+
+
+@pytest.fixture
+def post(app, tmp_path):
+    """The app of a demo whose letters go to a sink of its own."""
+    with supervisor.mail_sink(tmp_path / "mail") as url:
+        settings = dataclasses.replace(app.config["SETTINGS"], smtp_url=url, data_dir=tmp_path, is_demo=True)
+        yield create_app(settings)
+
+
+@pytest.mark.spec("B103")
+def test_letters_are_listed_newest_first_and_shown_with_their_links(app, network, post, monkeypatch):
+    monkeypatch.setitem(app.config, "SETTINGS", post.config["SETTINGS"])
+    client = make_client(network.lesnoy, name="Анна", email="anna@demo.test")
+    make_message(client, subject="Первое")
+    last = make_message(
+        client, subject="Счёт <b>1</b>", body="Оплатить: https://kontora.test/pay/abc <script>alert(1)</script>"
+    )
+    deliver_batch()
+    assert last.status is MessageStatus.SENT
+    visitor = post.test_client()
+    listing = visitor.get("/demo-mail/").text
+    assert listing.index("Счёт &lt;b&gt;1&lt;/b&gt;") < listing.index("Первое")
+    newest = mail_sink.letters(post.config["SETTINGS"].data_dir / "mail")[0]
+    shown = visitor.get(f"/demo-mail/{newest.id}").text
+    assert '<a href="https://kontora.test/pay/abc"' in shown
+    assert "<script>" not in shown
+    assert "anna@demo.test" in shown
+    assert "Лесная школа" in shown
+
+
+def test_an_empty_list_says_what_to_do(post):
+    page = post.test_client().get("/demo-mail/")
+    assert page.status_code == 200
+    assert "<ul" not in page.text
+
+
+@pytest.mark.parametrize("letter_id", ["nothing", "..", "..%2f..%2fkontora.db", f"{0:020d}-00000000"])
+def test_there_is_nothing_else_to_be_read(post, letter_id):
+    assert post.test_client().get(f"/demo-mail/{letter_id}").status_code == 404
+
+
+def test_outside_the_demo_letters_are_for_staff_who_may_read_messages(app, network, web):
+    assert web().get("/demo-mail/").status_code == 404
+    assert web(network.instructor).get("/demo-mail/").status_code == 404
+    assert web(network.director).get("/demo-mail/").status_code == 200

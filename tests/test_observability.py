@@ -1,0 +1,92 @@
+"""What the installation says of itself."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from flask import Flask
+from sqlalchemy import text
+
+from crm import observability
+from crm.db import db
+from crm.errors import report_exception
+from crm.mailings.models import MessageStatus
+from tests.factories import make_client, make_message
+
+
+@pytest.fixture
+def logged(capsys):
+    """logged() -> what has been logged since the last call, one dict per line."""
+    return lambda: [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+
+
+def test_a_request_is_logged_with_its_id_and_without_the_token(web, logged):
+    answer = web().get("/pay/a-secret-token")
+    (line,) = [line for line in logged() if line["event"] == "request"]
+    assert line["request_id"] == answer.headers["X-Request-ID"]
+    assert (line["method"], line["status"], line["level"]) == ("GET", answer.status_code, "info")
+    assert "a-secret-token" not in json.dumps(line)
+
+
+def test_an_unexpected_error_shows_an_id_and_logs_the_rest(app, logged, monkeypatch):
+    def fail():
+        db.session.execute(text("SELECT * FROM no_such_table WHERE name = :name"), {"name": "hunter2"})
+
+    monkeypatch.setitem(app.view_functions, "health.healthz", fail)
+    db.session.commit()
+    answer = app.test_client().get("/healthz", headers={"Accept-Language": "ru"})
+    assert answer.status_code == 500
+    (line,) = [line for line in logged() if line["event"] == "unexpected_error"]
+    assert line["error_id"] in answer.text
+    assert "no_such_table" in line["exception"]
+    assert "hunter2" not in json.dumps(line)
+    for private in ("no_such_table", "SELECT", "Traceback"):
+        assert private not in answer.text
+    as_json = app.test_client().get("/healthz", headers={"Accept": "application/json"})
+    assert set(as_json.json) == {"error", "id"}
+
+
+def test_an_exception_is_reported_under_an_id(app, logged):
+    error_id = report_exception(ValueError("on purpose"))
+    (line,) = logged()
+    assert (line["error_id"], line["level"]) == (error_id, "error")
+    assert "ValueError: on purpose" in line["exception"]
+
+
+def test_health_and_readiness(app):
+    client = app.test_client()
+    assert client.get("/healthz").json == {"status": "ok"}
+    answer = client.get("/readyz")
+    assert (answer.status_code, answer.json) == (200, {"status": "ready", "reasons": []})
+
+
+def test_not_ready_before_the_migrations(app):
+    db.session.execute(text("UPDATE alembic_version SET version_num = '0000'"))
+    db.session.commit()
+    answer = app.test_client().get("/readyz")
+    assert answer.status_code == 503
+    assert "migrations" in answer.json["reasons"][0]
+
+
+def test_not_ready_without_the_database(app, monkeypatch):
+    broken = Flask("broken")
+    broken.config["SQLALCHEMY_DATABASE_URI"] = "postgresql+psycopg://nobody:secret@127.0.0.1:1/nothing"
+    db.init_app(broken)
+    with broken.app_context():
+        reason = observability._database_reason()
+    assert reason == "the database does not answer"
+
+
+def test_figures_of_requests_messages_and_the_queue(app, network):
+    client = make_client(network.lesnoy)
+    for status in (MessageStatus.PENDING, MessageStatus.PENDING, MessageStatus.FAILED):
+        make_message(client, status=status)
+    app.test_client().get("/healthz")
+    figures = app.test_client().get("/metrics").text
+    assert 'kontora_messages{status="pending"} 2.0' in figures
+    assert 'kontora_messages{status="failed"} 1.0' in figures
+    assert 'kontora_messages{status="sent"} 0.0' in figures
+    assert "kontora_queue_length 0.0" in figures
+    assert 'kontora_requests_total{endpoint="health.healthz",status="200"}' in figures
+    assert 'kontora_request_seconds_count{endpoint="health.healthz"}' in figures
