@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from flask_babel import gettext as _
 from wtforms import Field, SelectField, SelectMultipleField, validators
+from wtforms.fields.choices import Choice, SelectChoice
 from wtforms.widgets import CheckboxInput, ListWidget, TextInput
 
 from crm.db import LabelEnum, db
@@ -59,11 +60,11 @@ class EnumField(SelectField):
         **kwargs: Any,
     ) -> None:
         self.cls = cls
-        choices = [(member.value, member.label) for member in members or cls]
+        choices = [SelectChoice(member.value, member.label) for member in members or cls]
         super().__init__(
             label,
             [validators.Optional()] if is_optional else [],
-            choices=[("", "—"), *choices] if is_optional else choices,
+            choices=[SelectChoice("", "—"), *choices] if is_optional else choices,
             coerce=self._member,
             **kwargs,
         )
@@ -75,11 +76,10 @@ class EnumField(SelectField):
 
     def iter_choices(self) -> Any:
         current = self.data.value if isinstance(self.data, self.cls) else self.data or ""
-        for value, label in self.choices:
-            yield value, label, value == current, {}
+        return [Choice(item.value, item.label, item.value == current, {}) for item in self.choices]
 
     def pre_validate(self, form: Any) -> None:
-        allowed = {value for value, _label in self.choices}
+        allowed = {item.value for item in self.choices}
         if (self.data.value if self.data else "") not in allowed:
             raise validators.ValidationError(_("Choose one of the options."))
 
@@ -101,11 +101,11 @@ class ReferenceField(SelectField):
         **kwargs: Any,
     ) -> None:
         self.rows = {str(row.id): row for row in _rows(target, query)}
-        choices = [(key, str(row)) for key, row in self.rows.items()]
+        choices = [SelectChoice(key, str(row)) for key, row in self.rows.items()]
         super().__init__(
             label,
             [validators.Optional()] if is_optional else [],
-            choices=[("", "—"), *choices] if is_optional or len(choices) != 1 else choices,
+            choices=[SelectChoice("", "—"), *choices] if is_optional or len(choices) != 1 else choices,
             coerce=self._row,
             **kwargs,
         )
@@ -116,8 +116,7 @@ class ReferenceField(SelectField):
 
     def iter_choices(self) -> Any:
         current = str(self.data.id) if self.data is not None else ""
-        for value, label in self.choices:
-            yield value, label, value == current, {}
+        return [Choice(item.value, item.label, item.value == current, {}) for item in self.choices]
 
     def pre_validate(self, form: Any) -> None:
         if self.data is None and not self.is_optional:
@@ -136,7 +135,9 @@ class ReferencesField(SelectMultipleField):
         self, target: type[Any], label: Any = None, *, query: Callable[[], Iterable[Any]] | None = None, **kwargs: Any
     ) -> None:
         self.rows = {str(row.id): row for row in _rows(target, query)}
-        super().__init__(label, choices=[(key, str(row)) for key, row in self.rows.items()], coerce=self._row, **kwargs)
+        super().__init__(
+            label, choices=[SelectChoice(key, str(row)) for key, row in self.rows.items()], coerce=self._row, **kwargs
+        )
 
     def _row(self, value: Any) -> Any:
         return self.rows.get(value) if isinstance(value, str) else value
@@ -149,8 +150,7 @@ class ReferencesField(SelectMultipleField):
 
     def iter_choices(self) -> Any:
         current = {str(row.id) for row in self.data or []}
-        for value, label in self.choices:
-            yield value, label, value in current, {}
+        return [Choice(item.value, item.label, item.value in current, {}) for item in self.choices]
 
     def pre_validate(self, form: Any) -> None:
         """Unknown keys never reach the data."""
