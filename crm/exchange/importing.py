@@ -240,5 +240,5 @@ def report_lines(report: Report) -> list[str]:
         some = ", ".join(map(str, numbers[:5])) + (", …" if len(numbers) > 5 else "")
         lines.append(_("%(text)s (lines: %(count)s, namely %(some)s)", text=text, count=len(numbers), some=some))
     if report.ignored:
-        lines.append(_("Columns left out: %(names)s", names=", ".join(f"“{name}”" for name in report.ignored)))
+        lines.append(_("Columns left out: %(names)s", names=", ".join(report.ignored)))
     return lines

@@ -73,7 +73,7 @@ def read_sheet(content: bytes, fields: Sequence[Field]) -> Sheet:
         if columns and (best is None or len(columns) > len(best[2])):
             best = index, rows, columns
     if best is None:
-        names = ", ".join(f"“{field.aliases[0]}”" for field in fields if field.is_required)
+        names = ", ".join(field.aliases[0] for field in fields if field.is_required)
         raise DomainError("header_missing", _("No line with column names was found. Expected: %(names)s.", names=names))
     return _sheet(*best, fields)
 
@@ -153,6 +153,10 @@ def _is_total(cells: Cells, values: dict[str, Any], fields: Sequence[Field]) -> 
 def _workbook(content: bytes) -> Iterator[Sequence[Cells]]:
     """The sheets of a workbook, each padded from A1 so that indexes are Excel's."""
     unreadable = DomainError("file_unreadable", _("The file cannot be read. Save it as .xlsx or .csv and try again."))
+    encrypted = DomainError("file_encrypted", _("The file is protected by a password. Save it without one."))
+    # An .xlsx with a password is no zip but an OLE container of one encrypted stream, which the reader does not tell.
+    if "EncryptedPackage".encode("utf-16-le") in content and content[:2] != b"PK":
+        raise encrypted
     errors: dict[str, dict[tuple[int, int], str]] = {}
     try:
         if content[:2] == b"PK":
@@ -168,7 +172,7 @@ def _workbook(content: bytes) -> Iterator[Sequence[Cells]]:
                     rows[row][column] = value
             yield rows
     except calamine.PasswordError:
-        raise DomainError("file_encrypted", _("The file is protected by a password. Save it without one.")) from None
+        raise encrypted from None
     except (calamine.CalamineError, zipfile.BadZipFile, ElementTree.ParseError, KeyError, EOFError, OSError) as error:
         raise unreadable from error
 

@@ -63,7 +63,10 @@ FAULTS: list[tuple[int, Any, str]] = [
     *((3, value, "bad_phone") for value in ("", "+7 900", "12345", "нет", "см. комментарий", 5.5, "8918159083X")),
     *((4, value, "bad_phone") for value in ("123", "тот же")),
     *((5, value, "bad_email") for value in ("vasya@", "mail.example.org", "a b@example.org", "нет", "@example.org")),
-    *((6, value, "bad_date") for value in ("вчера", "2015", 2015, "31.02.2015", "00.00.0000", "13.13.2013", "2015-02-30")),
+    *(
+        (6, value, "bad_date")
+        for value in ("вчера", "2015", 2015, "31.02.2015", "00.00.0000", "13.13.2013", "2015-02-30")
+    ),
     *((6, value, "bad_date") for value in (date(2099, 1, 1), "01.01.1850")),
     *((8, value, "bad_balance") for value in ("долг", "—1", "#Н/Д", "12,3,4", "1 2 3", "10,999", 0.125, True, "1e5")),
     *((7, value, "unknown_branch") for value in ("?", "", "Лесной 2", "Лесно")),

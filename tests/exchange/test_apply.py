@@ -45,9 +45,9 @@ def test_what_is_left_equals_the_figures(network: Network, do_import: Callable[.
     assert str(total(AccountKind.BASE)) == file.expected["balance_good"]
     assert total(AccountKind.LESSONS) == file.expected["lessons_good"]
     assert {payer.phone: payer.comment for payer in payers} == file.comments  # "=1+1", "<b>", line breaks: verbatim
-    assert sum(house_balance(AccountKind.OPENING, branch) for branch in (network.lesnoy, network.rechnoy, network.mira)) == (
-        total(AccountKind.BASE)
-    )
+    assert sum(
+        house_balance(AccountKind.OPENING, branch) for branch in (network.lesnoy, network.rechnoy, network.mira)
+    ) == (total(AccountKind.BASE))
 
 
 def test_a_second_run_changes_nothing(
@@ -170,13 +170,17 @@ def test_who_may_not_import_leaves_nothing(
 ) -> None:
     before = row_counts()
     with pytest.raises(Forbidden):
-        do_import("client", make_xlsx([CLIENT_HEADER, ("А", "", "+79180000001", "Лесной", 1, 0, "")]), by=network.manager)
+        do_import(
+            "client", make_xlsx([CLIENT_HEADER, ("А", "", "+79180000001", "Лесной", 1, 0, "")]), by=network.manager
+        )
     assert row_counts() == before
 
 
 def test_a_run_and_its_lines_are_on_record(network: Network, do_import: Callable[..., Report]) -> None:
     do_import(
-        "client", make_xlsx([CLIENT_HEADER, (), ("А", "", "+79180000001", "Лесной", 1, 0, "")]), file_name="Клиенты.xlsx"
+        "client",
+        make_xlsx([CLIENT_HEADER, (), ("А", "", "+79180000001", "Лесной", 1, 0, "")]),
+        file_name="Клиенты.xlsx",
     )
     run = db.session.scalars(select(ImportRun)).one()
     assert (run.entity, run.file_name, run.created) == ("client", "Клиенты.xlsx", 1)

@@ -19,7 +19,9 @@ def branch_names(network: Network) -> list[str]:
     return [network.lesnoy.name, network.rechnoy.name, network.mira.name]
 
 
-def test_figures_equal_those_counted_while_the_file_was_made(network: Network, try_import: Callable[..., Report]) -> None:
+def test_figures_equal_those_counted_while_the_file_was_made(
+    network: Network, try_import: Callable[..., Report]
+) -> None:
     messy = make_messy_clients(branch_names(network))
     report = try_import("client", messy.content)
     assert report.figures == messy.expected
@@ -55,9 +57,16 @@ def test_a_line_with_two_faults_is_told_of_both_and_counted_once(
 
 
 def test_of_lines_with_one_phone_the_later_are_refused(network: Network, try_import: Callable[..., Report]) -> None:
-    lines = [("Анна", "8 918 159-08-30", "Лесной", 1), ("Борис", "+79181590830", "Мира", 2), ("Вера", 79181590830, "Мира", 3)]
+    lines = [
+        ("Анна", "8 918 159-08-30", "Лесной", 1),
+        ("Борис", "+79181590830", "Мира", 2),
+        ("Вера", 79181590830, "Мира", 3),
+    ]
     report = try_import("client", make_xlsx([HEADER, *lines]))
-    assert [(refusal.line, refusal.code) for refusal in report.refusals] == [(3, "duplicate_phone"), (4, "duplicate_phone")]
+    assert [(refusal.line, refusal.code) for refusal in report.refusals] == [
+        (3, "duplicate_phone"),
+        (4, "duplicate_phone"),
+    ]
     assert "2" in report.refusals[0].reason  # where the first one stands
     assert report.figures["balance_good"] == "1.00"
 
@@ -77,7 +86,9 @@ def test_the_phone_of_a_payer_who_is_here_is_refused(network: Network, try_impor
 
 
 def test_columns_may_stand_in_any_order_and_language(network: Network, try_import: Callable[..., Report]) -> None:
-    content = make_csv([("Balance", "PHONE", "Branch", "Name", "Shoe size"), ("1,234.50", "+79181590830", "Мира", "Ann", "38")])
+    content = make_csv(
+        [("Balance", "PHONE", "Branch", "Name", "Shoe size"), ("1,234.50", "+79181590830", "Мира", "Ann", "38")]
+    )
     report = try_import("client", content)
     assert report.figures["balance_good"] == "1234.50"
     assert report.ignored == ["Shoe size"]

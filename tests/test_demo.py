@@ -1,0 +1,178 @@
+"""The made-up network: whole, the same for the same seed, sound in its books at any size."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from decimal import Decimal
+
+import pytest
+from flask import Flask
+from sqlalchemy import func, select
+
+from crm import clock
+from crm.access.models import Branch, Company, Role, User
+from crm.access.operations import sign_in
+from crm.access.queries import branches_of
+from crm.audit.models import AuditEntry
+from crm.bills.models import Bill, BillStatus
+from crm.bills.operations import issue_bill
+from crm.clients.models import Client
+from crm.clients.operations import create_client
+from crm.db import db, transaction
+from crm.demo import load_demo
+from crm.errors import DomainError
+from crm.ledger.models import Account, AccountKind, AccountType, Transaction
+from crm.ledger.queries import check_ledger
+from crm.mailings.models import MailingRule, Periodicity
+from crm.payments.models import Payment
+from crm.subscriptions.models import Subscription
+
+LOGINS = {
+    "owner@demo.test": Role.OWNER,
+    "regional@demo.test": Role.REGIONAL_DIRECTOR,
+    "director@demo.test": Role.DIRECTOR,
+    "administrator@demo.test": Role.ADMINISTRATOR,
+    "manager@demo.test": Role.MANAGER,
+    "instructor@demo.test": Role.INSTRUCTOR,
+    "support@demo.test": Role.SUPPORT,
+}
+
+
+def count(model: type, *where: object) -> int:
+    return db.session.scalar(select(func.count()).select_from(model).where(*where)) or 0  # type: ignore[arg-type]
+
+
+def test_the_small_network_has_everything(app: Flask) -> None:
+    load_demo()
+    for email, role in LOGINS.items():
+        assert sign_in(email, "demo", address="127.0.0.1").role is role
+    branches = {branch.name: branch for branch in db.session.scalars(select(Branch))}
+    lesnoy, rechnoy, mira = (branches[name] for name in ("Центр «Лесной»", "Центр «Речной»", "Студия на Мира"))
+    assert lesnoy.city_id == rechnoy.city_id != mira.city_id
+    assert lesnoy.time_zone != mira.time_zone
+    director = db.session.scalars(select(User).where(User.email == "director@demo.test")).one()
+    assert branches_of(director) == [lesnoy]
+    types = {kind.name: kind.branches for kind in db.session.scalars(select(AccountType))}
+    assert set(types["Депозиты"]) == {lesnoy, rechnoy, mira}
+    assert rechnoy not in types["Подарочный счёт"]
+    assert count(Client) == 60
+    assert 15 < count(Client, Client.payer_id.is_not(None)) < 45
+    rule = db.session.scalars(select(MailingRule)).one()
+    assert (rule.name, rule.is_active, rule.periodicity) == ("Счета на оплату клиентам", True, Periodicity.DAILY)
+    assert "{bill.url}" in rule.template.body
+
+
+def test_bills_stand_in_every_state(app: Flask) -> None:
+    load_demo()
+    bills = db.session.scalars(select(Bill)).all()
+    assert len(bills) == 60
+    assert {bill.status for bill in bills} == set(BillStatus)
+    assert any(bill.is_overdue for bill in bills)
+    assert any(bill.status is BillStatus.PENDING and not bill.is_overdue for bill in bills)
+    assert any(bill.is_repeatable and bill.payments_count > 1 for bill in bills)
+    assert any(bill.payable_until is None for bill in bills)
+
+
+def test_money_has_been_paid_in_and_owed(app: Flask) -> None:
+    load_demo()
+    deposits = db.session.scalars(select(Account).where(Account.kind == AccountKind.DEPOSIT)).all()
+    assert deposits
+    assert all(account.balance > 0 for account in deposits)
+    base = db.session.scalars(select(Account.balance).where(Account.kind == AccountKind.BASE)).all()
+    assert any(balance < 0 for balance in base)
+    assert any(balance > 0 for balance in base)
+    lesnoy = db.session.scalars(select(Branch).where(Branch.name == "Центр «Лесной»")).one()
+    today = clock.today(lesnoy)
+    assert count(Subscription, Subscription.starts_on <= today, Subscription.ends_on >= today) > 10
+    assert check_ledger() == []
+
+
+def test_the_past_is_spread_over_months_and_nothing_is_yet_to_come(app: Flask) -> None:
+    load_demo()
+    now = clock.now()
+    for column in (Client.created_at, Bill.issued_at, Payment.received_at, Transaction.happened_at, AuditEntry.at):
+        first, last = db.session.execute(select(func.min(column), func.max(column))).one()
+        assert last <= now
+        assert first < now - timedelta(days=60) or column is Payment.received_at
+
+
+def test_who_did_it_is_on_record(app: Flask) -> None:
+    load_demo()
+    names = set(db.session.scalars(select(Transaction.author_name).distinct()))
+    assert names <= {"Анна Ручейкова", "Ольга Берестова"}
+    authors = db.session.scalars(select(AuditEntry.actor_name).where(AuditEntry.entity == "client").distinct())
+    assert set(authors) <= names
+
+
+def test_the_same_seed_makes_the_same_network(app: Flask) -> None:
+    def told() -> tuple[list[object], ...]:
+        return (
+            list(db.session.execute(select(Client.name, Client.phone).order_by(Client.id)).tuples()),
+            list(db.session.execute(select(Bill.client_id, Bill.amount, Bill.status).order_by(Bill.id)).tuples()),
+            list(db.session.execute(select(Account.kind, Account.balance).order_by(Account.id)).tuples()),
+        )
+
+    with pytest.raises(_Undo), transaction():
+        load_demo(seed=5)
+        first = told()
+        raise _Undo
+    with pytest.raises(_Undo), transaction():
+        load_demo(seed=6)
+        assert told() != first
+        raise _Undo
+    load_demo(seed=5)
+    assert told() == first
+
+
+class _Undo(Exception):
+    """Ends a transaction without a trace."""
+
+
+def test_requisites_agree_with_their_check_digits(app: Flask) -> None:
+    load_demo(clients=0, bills=0)
+    company = db.session.scalars(select(Company)).one()
+
+    def weighted(digits: str, weights: tuple[int, ...]) -> int:
+        return sum(int(digit) * weight for digit, weight in zip(digits, weights, strict=False))
+
+    assert weighted(company.inn, (2, 4, 10, 3, 5, 9, 4, 6, 8)) % 11 % 10 == int(company.inn[9])
+    assert int(company.ogrn[:12]) % 11 % 10 == int(company.ogrn[12])
+    key = (7, 1, 3) * 8
+    assert weighted(company.bic[6:] + company.settlement_account, key) % 10 == 0
+    assert weighted("0" + company.bic[4:6] + company.correspondent_account, key) % 10 == 0
+
+
+def test_a_database_in_use_is_refused_in_one_line(app: Flask) -> None:
+    load_demo(clients=2, bills=0)
+    with pytest.raises(DomainError) as caught:
+        load_demo()
+    assert caught.value.code == "not_empty"
+    result = app.test_cli_runner().invoke(args=["demo"])
+    assert result.exit_code == 1
+    assert len(result.output.strip().splitlines()) == 1
+    assert count(Client) == 2
+
+
+@pytest.mark.parametrize(("clients", "bills"), [(501, 700), (700, 0), (3, 900)])
+def test_volume_leaves_sound_books(app: Flask, clients: int, bills: int) -> None:
+    load_demo(clients=clients, bills=bills)
+    assert (count(Client), count(Bill)) == (clients, bills)
+    assert check_ledger() == []
+    assert count(Client, Client.payer_id.is_(None)) == len(
+        set(db.session.scalars(select(Client.phone).where(Client.payer_id.is_(None))))
+    )
+    paid = count(Bill, Bill.status == BillStatus.PAID)
+    assert count(Payment, Payment.bill_id.is_not(None)) >= paid
+    assert count(AuditEntry, AuditEntry.entity == "client") >= clients
+
+
+def test_life_goes_on_after_volume(app: Flask) -> None:
+    load_demo(clients=600, bills=600)
+    branch = db.session.scalars(select(Branch).order_by(Branch.id)).first()
+    owner = db.session.scalars(select(User).where(User.role == Role.OWNER)).one()
+    assert branch is not None
+    with transaction():
+        client = create_client(branch=branch, name="Новый", phone="+79991234567", by=owner)
+        today = clock.today(branch)
+        bill = issue_bill(client, amount=Decimal(100), period_from=today, period_to=today, by=owner)
+    assert bill.number > max(db.session.scalars(select(Bill.number).where(Bill.year == bill.year, Bill.id != bill.id)))
