@@ -277,7 +277,7 @@ def ring_for_waiting(*, now: datetime) -> None:
     waiting = select(MailingRun.id).where(
         or_(
             MailingRun.status == RunStatus.PLANNED,
-            (MailingRun.status == RunStatus.RUNNING) & (MailingRun.lease_until < now),
+            (MailingRun.status == RunStatus.RUNNING) & (MailingRun.lease_until <= now),
         )
     )
     for run_id in db.session.scalars(waiting.order_by(MailingRun.id)):

@@ -23,7 +23,7 @@ from crm.db import db, give_way, transaction
 from crm.errors import DomainError, report_exception
 from crm.ledger.operations import base_account
 from crm.mailings.models import RUN_MOVES, MailingRun, MailingRunLine, RunResult, RunStatus
-from crm.mailings.operations import DELIVER, queue_letter
+from crm.mailings.operations import DELIVER, EXECUTE_RUN, queue_letter
 from crm.mailings.schedule import month_of
 from crm.mailings.tags import render
 from crm.subscriptions.models import Subscription, SubscriptionStatus
@@ -31,8 +31,8 @@ from crm.subscriptions.queries import subscriptions_paid_by
 
 # Renewed with every payer, so it only has to outlast the slowest one.
 LEASE = timedelta(minutes=2)
-# Letters begin to leave while a long run goes on.
-RING_EVERY = 50
+# Payers per turn: between the turns of a long run its worker sends the letters there are, and hears it is to stop.
+TURN = 200
 
 log = structlog.get_logger()
 
@@ -55,34 +55,37 @@ class _Skip(Exception):
     """Nothing is to be sent to this payer; the text says why."""
 
 
-def execute_run(run_id: int, *, by: Actor) -> bool:
-    """Do what is left of a run; False when another worker has it or it is done. Commits by itself, payer by payer.
+def execute_run(run_id: int, *, by: Actor, limit: int = TURN) -> bool:
+    """Do up to `limit` payers of a run and ring for the rest; True when the run is done by this.
 
-    Whatever a worker that died had committed stays as it is and is not done again.
+    False too when another worker has it, or it was done before. Commits by itself, payer by payer: whatever a worker
+    that died had committed stays as it is and is not done again.
     """
     claim = _claim(run_id)
     if claim is None:
         return False
     try:
-        for number, payer_id in enumerate(_payers_left(claim), start=1):
+        payers = _payers_left(claim)
+        for payer_id in payers[:limit]:
             claim = _do_payer(claim, payer_id, by=by)
             give_way()
-            if number % RING_EVERY == 0:
-                _ring_for_letters()
-        with transaction():
-            _renew(claim)
-            run = db.session.get_one(MailingRun, run_id)
-            transition(run, RUN_MOVES, RunStatus.DONE, by=by, finished_at=clock.now(), lease_until=None)
-            ring(DELIVER)
+        return _end_turn(claim, is_done=len(payers) <= limit, by=by)
     except _LeaseLost:
         log.warning("mailing_run_lease_lost", run_id=run_id)
         return False
-    return True
 
 
-def _ring_for_letters() -> None:
+def _end_turn(claim: _Claim, *, is_done: bool, by: Actor) -> bool:
     with transaction():
+        _renew(claim)
+        run = db.session.get_one(MailingRun, claim.run_id, populate_existing=True)
         ring(DELIVER)
+        if is_done:
+            transition(run, RUN_MOVES, RunStatus.DONE, by=by, finished_at=clock.now(), lease_until=None)
+        else:
+            run.lease_until = clock.now()  # free for the next turn, whoever takes it
+            ring(EXECUTE_RUN, run.id)
+    return is_done
 
 
 def _claim(run_id: int) -> _Claim | None:
@@ -91,7 +94,7 @@ def _claim(run_id: int) -> _Claim | None:
     with transaction():
         free = or_(
             MailingRun.status == RunStatus.PLANNED,
-            (MailingRun.status == RunStatus.RUNNING) & (MailingRun.lease_until < now),
+            (MailingRun.status == RunStatus.RUNNING) & (MailingRun.lease_until <= now),
         )
         won = db.session.execute(
             update(MailingRun)

@@ -176,6 +176,17 @@ def test_a_run_that_is_done_or_in_other_hands_is_left_alone(network):
     assert count(Bill) == 1
 
 
+def test_a_long_run_goes_on_in_turns(network):
+    for _ in range(5):
+        make_subscription(make_client(network.lesnoy))
+    with transaction():
+        planned = run_now(make_rule(network.lesnoy), by=SYSTEM)
+    assert [execute_run(planned.id, by=SYSTEM, limit=2) for _ in range(4)] == [False, False, True, False]
+    db.session.expire_all()
+    assert (planned.status, planned.total, planned.lease_until) == (RunStatus.DONE, 5, None)
+    assert (count(Bill), count(Message), count(MailingRunLine)) == (5, 5, 5)
+
+
 def test_a_worker_that_lost_its_lease_stops_and_leaves_no_trace(network):
     payer = make_client(network.lesnoy)
     make_subscription(payer)
