@@ -1,0 +1,60 @@
+"""Screenshots of the main screens for the documentation: `make screens` writes docs/screens/."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+
+from tests import chromium, servers
+
+TARGET = Path(__file__).resolve().parent.parent / "docs" / "screens"
+SIZES = {"wide": (1440, 900), "phone": (390, 844)}
+
+
+def _shots(page: Page, url: str, suffix: str) -> None:
+    def shot(name: str) -> None:
+        page.screenshot(path=TARGET / f"{name}-{suffix}.png")
+
+    page.goto(f"{url}/login")
+    page.get_by_label("Эл. почта").fill("director@demo.test")
+    page.get_by_label("Пароль").fill("demo")
+    page.get_by_role("button", name="Войти").click()
+    page.get_by_label("Сеть или филиал").click()
+    page.get_by_role("button", name="Центр «Лесной»").click()
+    shot("home")
+    page.goto(f"{url}/admin/bill/?f.status.is=pending&f.status.is=paid")
+    shot("bills")
+    page.locator("[data-row] td a").first.click()
+    shot("card")
+    page.get_by_role("link", name="Счета клиента").click()
+    shot("accounts")
+    page.goto(f"{url}/admin/bill/?f.status.is=pending")
+    page.locator("[data-open]").first.click()
+    shot("bill")
+    page.goto(page.get_by_label("Ссылка для клиента").input_value())
+    shot("pay")
+
+
+def main() -> None:
+    TARGET.mkdir(parents=True, exist_ok=True)
+    path = chromium.find()
+    if path is None:
+        raise SystemExit(chromium.MISSING)
+    args = ["--disable-gpu", *(["--no-sandbox"] if os.geteuid() == 0 else [])]
+    with servers.kontora(demo=True) as running, sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=path, args=args)
+        for suffix, (width, height) in SIZES.items():
+            for theme in ("light", "dark"):
+                context = started.new_context(
+                    locale="ru-RU", viewport={"width": width, "height": height}, color_scheme=theme
+                )
+                _shots(context.new_page(), running.url, suffix if theme == "light" else f"{suffix}-dark")
+                context.close()
+        started.close()
+    print(f"{len(list(TARGET.glob('*.png')))} pictures in docs/screens/")
+
+
+if __name__ == "__main__":
+    main()
