@@ -21,6 +21,7 @@ from crm.clients.models import Client
 from crm.db import amount as to_amount
 from crm.db import db
 from crm.errors import Conflict, DomainError
+from crm.i18n import day
 from crm.ledger.models import Account, Unit
 from crm.ledger.operations import base_account
 
@@ -180,9 +181,7 @@ def check_payable(bill: Bill) -> None:
     if bill.payable_until is not None and today > bill.payable_until:
         raise DomainError("expired", _("The payment term of the bill has expired, contact the administrator"))
     if today < bill.payable_from:
-        raise DomainError(
-            "not_yet", _("This bill can be paid from %(day)s.", day=bill.payable_from.strftime("%d.%m.%Y"))
-        )
+        raise DomainError("not_yet", _("This bill can be paid from %(day)s.", day=day(bill.payable_from)))
 
 
 def settle_bill(bill: Bill, *, by: Actor) -> None:

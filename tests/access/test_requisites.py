@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from crm.access.requisites import set_requisites
@@ -132,3 +134,18 @@ def test_only_those_who_may_edit_the_company(network):
 def test_a_misspelt_field_is_a_mistake_of_the_program(network):
     with pytest.raises(TypeError):
         set_requisites(network.company, by=network.owner, okpo="1")
+
+
+@pytest.mark.spec("B46", "B47", "B48")
+def test_the_form_in_the_panel_saves_them_and_shows_mistakes_beside_their_fields(network, web):
+    browser, path = web(network.owner), f"/admin/company/edit/?id={network.company.id}"
+    page = browser.get(path).text
+    assert re.search(r"<button[^>]*>\s*Сохранить\s*</button>", page)
+    assert re.search(r'<label[^>]*for="offer_url"[^>]*>\s*публичная оферта', page, re.IGNORECASE)
+    refused = browser.post(path, data=GOOD | {"offer_url": "javascript:alert(1)"})
+    assert re.search(r'id="offer_url"[^>]*is-invalid|is-invalid[^>]*id="offer_url"', refused.text)
+    db.session.expire_all()
+    assert network.company.offer_url is None
+    assert browser.post(path, data=GOOD).status_code == 302
+    db.session.expire_all()
+    assert (network.company.offer_url, network.company.inn) == (GOOD["offer_url"], GOOD["inn"])
