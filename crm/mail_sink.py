@@ -8,6 +8,8 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email import message_from_bytes, policy
+from email.header import decode_header, make_header
+from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +70,14 @@ def _read(folder: Path, name: str) -> ReceivedLetter:
     return ReceivedLetter(
         id=name,
         received_at=datetime.fromtimestamp(int(name[:20]) / 1e9, UTC),
-        sender=str(message["From"] or ""),
-        recipient=str(message["To"] or ""),
-        subject=str(message["Subject"] or ""),
+        sender=_header(message, "from"),
+        recipient=_header(message, "to"),
+        subject=_header(message, "subject"),
         text=str(body.get_content()) if body is not None else "",
     )
+
+
+def _header(message: EmailMessage, name: str) -> str:
+    """A header as people read it. The parser of addresses leaves a space where a long name was folded; we do not."""
+    raw = next((str(value) for key, value in message.raw_items() if key.lower() == name), "")
+    return str(make_header(decode_header(raw)))

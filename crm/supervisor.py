@@ -345,7 +345,7 @@ def run(settings: Settings) -> None:
         python = sys.executable
         web = [python, "-m", "gunicorn", "app:app", "--bind", f"127.0.0.1:{settings.port}"]
         web += ["--worker-class", "gthread", "--workers", "2", "--threads", "4", "--graceful-timeout", "3"]
-        web += ["--no-control-socket", "--log-level", "warning"]
+        web += ["--preload", "--no-control-socket", "--log-level", "warning"]
         flask = [python, "-m", "flask", "--app", "app"]
         tree.start(Part("web", web, env | {"PROMETHEUS_MULTIPROC_DIR": str(metrics)}, logs / "web.log"))
         tree.start(Part("worker", [*flask, "worker"], env, logs / "worker.log"))
