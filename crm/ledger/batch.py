@@ -15,7 +15,6 @@ from crm.db import Money, db
 from crm.ledger.models import Account, AccountKind, Entry, Transaction, TransactionKind, Unit
 from crm.ledger.operations import Cause, Line, _balances_after, _check_balanced, _lock
 
-
 NO_CAUSE = Cause()
 
 
