@@ -77,8 +77,10 @@ def test_guessing_one_address_is_stopped_for_ten_minutes(network: Network) -> No
 
 def test_guessing_from_one_place_is_stopped_too(network: Network) -> None:
     with clock.frozen(NOON):
-        for number in range(MAX_FAILURES * 6):
-            assert fail(f"somebody{number}@demo.test") == "login_failed"
+        with transaction():
+            earlier = [LoginAttempt(key="address:192.0.2.1", failed_at=NOON) for _ in range(MAX_FAILURES * 6 - 1)]
+            db.session.add_all(earlier)
+        assert fail("somebody@demo.test") == "login_failed"
         assert fail(network.owner.email, password=PASSWORD) == "throttled"
         assert sign_in(network.owner.email, PASSWORD, address="192.0.2.2") is network.owner
 

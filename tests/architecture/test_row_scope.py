@@ -24,6 +24,7 @@ NETWORK_TABLES = {
     "login_attempt": "before anybody is signed in",
     "mailing_run_line": "read through its run, which is scoped",
     "plan": "price list of the network",
+    "submitted_form": "keys of forms carried out, of whatever branch",
     "template": "texts of the network",
     "user": "staff of the network",
     "user_branch": "where a user works",
