@@ -1,0 +1,117 @@
+"""The floors: what Kontora's export and bill page cannot beat, because they do the same with nothing around it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import psycopg
+import xlsxwriter
+from flask import Flask, abort, render_template_string
+from sqlalchemy.engine import URL, make_url
+
+from bench.contestants import Skill, browser, getting
+
+# --- export ---------------------------------------------------------------------------------------------------------
+
+CELLS = """
+SELECT bill.year, bill.number, client.name, bill.amount, bill.status, bill.period_from, bill.period_to,
+       bill.payable_until, bill.issued_at, bill.paid_at, branch.name, branch.time_zone
+FROM bill JOIN client ON client.id = bill.client_id JOIN branch ON branch.id = bill.branch_id ORDER BY bill.id DESC
+"""
+HEADERS = (*("Number", "Client", "Amount", "Status", "From", "To", "Payable until", "Issued", "Paid", "Branch"),)
+
+
+def xlsx(database_url: str, labels: dict[str, str]) -> Mapping[str, Skill]:
+    """export(file): the cells of Kontora's bills export by bare xlsxwriter from a bare cursor, constant memory."""
+    url = make_url(database_url)
+    is_text = url.drivername == "sqlite"  # the driver leaves dates as text
+    as_date: Callable[[Any], date] = date.fromisoformat if is_text else lambda day: day
+    as_moment: Callable[[Any], datetime] = (
+        (lambda text: datetime.fromisoformat(text).replace(tzinfo=UTC)) if is_text else lambda instant: instant
+    )
+
+    def export(file: Path) -> bytes:
+        book = xlsxwriter.Workbook(str(file), {"constant_memory": True})
+        sheet = book.add_worksheet("Bills")
+        money = book.add_format({"num_format": "#,##0.00"})
+        day = book.add_format({"num_format": "dd.mm.yyyy"})
+        moment = book.add_format({"num_format": "dd.mm.yyyy hh:mm"})
+        sheet.write_row(0, 0, HEADERS)
+        with closing(_connect(url)) as connection, _cursor(connection) as cursor:
+            cursor.execute(CELLS)
+            for at, row in enumerate(cursor, 1):
+                year, number, client, amount, status, start, end, until, issued, paid, branch, zone_name = row
+                zone = ZoneInfo(zone_name)
+                sheet.write_string(at, 0, f"{year}-{number:06d}")
+                sheet.write_string(at, 1, client)
+                sheet.write_number(at, 2, amount / 100, money)
+                sheet.write_string(at, 3, labels[status])
+                sheet.write_datetime(at, 4, as_date(start), day)
+                sheet.write_datetime(at, 5, as_date(end), day)
+                if until is not None:
+                    sheet.write_datetime(at, 6, as_date(until), day)
+                for column, instant in ((7, issued), (8, paid)):
+                    if instant is not None:
+                        there = as_moment(instant).astimezone(zone).replace(tzinfo=None, microsecond=0)
+                        sheet.write_datetime(at, column, there, moment)
+                sheet.write_string(at, 9, branch)
+        book.close()
+        return b""
+
+    return {"export": export}
+
+
+# --- bill page ------------------------------------------------------------------------------------------------------
+
+PAGE = """<!doctype html>
+<html lang="ru"><head><meta charset="utf-8"><title>{{ number }}</title>
+<meta name="viewport" content="width=device-width, initial-scale=1"></head>
+<body><main><h1>{{ number }}</h1><p>{{ amount }}</p><p>{{ start }} – {{ end }}</p>
+<form method="post"><button>Оплатить</button></form></main></body></html>"""
+
+
+def page(database_url: str) -> Mapping[str, Skill]:
+    """get("/pay/<token>"): one SELECT by token on a connection that stays open, one small template."""
+    app = Flask(__name__)
+    url = make_url(database_url)
+    connection = _connect(url)
+    mark = "?" if url.drivername == "sqlite" else "%s"
+    query = f"SELECT year, number, amount, period_from, period_to FROM bill WHERE token = {mark}"
+
+    @app.get("/pay/<token>")
+    def pay(token: str) -> str:
+        row = connection.execute(query, (token,)).fetchone()
+        if row is None:
+            abort(404)
+        year, number, amount, start, end = row
+        return render_template_string(
+            PAGE, number=f"{year}-{number:06d}", amount=f"{amount / 100:.2f}", start=start, end=end
+        )
+
+    return {"get": getting(browser(app))}
+
+
+# --- drivers --------------------------------------------------------------------------------------------------------
+
+
+def _connect(url: URL) -> Any:
+    if url.drivername == "sqlite":
+        return sqlite3.connect(url.database or "")
+    return psycopg.connect(url.set(drivername="postgresql").render_as_string(hide_password=False), autocommit=True)
+
+
+@contextmanager
+def _cursor(connection: Any) -> Iterator[Any]:
+    """A cursor that holds a thousand rows at a time, not the whole answer."""
+    if isinstance(connection, sqlite3.Connection):
+        yield connection.cursor()
+    else:
+        with connection.transaction(), connection.cursor("cells") as cursor:
+            cursor.itersize = 1000
+            yield cursor
