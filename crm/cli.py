@@ -54,14 +54,17 @@ def check_ledger_command() -> None:
 
 
 @click.command("import")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path))
 @click.option("--entity", type=click.Choice(sorted(IMPORTERS)), required=True, help="What a line of the file is.")
 @click.option("--apply", "is_applied", is_flag=True, help="Write the good lines; without it nothing is changed.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures alone, as JSON.")
 @with_appcontext
 def import_command(file: Path, entity: str, is_applied: bool, as_json: bool) -> None:
     """Read an Excel or CSV file, say what it holds, and bring it in with --apply."""
-    content = file.read_bytes()
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise click.ClickException(f"{file}: {error.strerror}") from None
     try:
         with scoped_to(EVERYWHERE), transaction():
             importer = IMPORTERS[entity]()

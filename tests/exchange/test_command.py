@@ -71,6 +71,15 @@ def test_an_unusable_file_is_one_line(app: Flask, run: Callable[..., Result], tm
     assert len(result.output.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize("name", ["missing.xlsx", "."])
+def test_a_file_that_cannot_be_opened_is_one_line(
+    app: Flask, run: Callable[..., Result], tmp_path: Path, name: str
+) -> None:
+    result = run(tmp_path / name, "--entity", "client")
+    assert result.exit_code == 1
+    assert len(result.output.strip().splitlines()) == 1
+
+
 def test_the_shared_files_come_to_their_figures(network: Network, run: Callable[..., Result]) -> None:
     folder = shared_data()
     if folder is None:  # only where they lie beside the checkout; made-up files stand in for them above
