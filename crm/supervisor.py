@@ -55,12 +55,16 @@ def _die_with_parent() -> None:
 
 @dataclass
 class Part:
-    """A process that must run. log: where its output goes; falls: how often it has died since it last was steady."""
+    """A process that must run. log: where its output goes; falls: how often it has died since it last was steady.
+
+    is_needed_by_others: it ends after them, so that they can end in order.
+    """
 
     name: str
     command: list[str]
     env: dict[str, str]
     log: Path
+    is_needed_by_others: bool = False
     falls: int = 0
     process: subprocess.Popen[bytes] | None = None
     _started: float = 0.0
@@ -100,16 +104,17 @@ class Part:
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         say(f"{self.name} has stopped ({how}); starting it again in {pause:g} s. Its log: {shown(self.log)}")
 
-    def stop(self) -> None:
-        """Ask it to end, insist after a while; nothing of it is left."""
-        if self.process is None:
-            return
-        if self.process.poll() is None:
+    def ask_to_stop(self) -> None:
+        if self.process is not None and self.process.poll() is None:
             self.process.terminate()
+
+    def finish(self) -> None:
+        """Wait for its end a while, then insist; nothing of it is left."""
+        if self.process is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(STOP_SECONDS)
-        self._end_group(signal.SIGKILL)
-        self.process.wait()
+            self._end_group(signal.SIGKILL)
+            self.process.wait()
 
     def _end_group(self, number: int) -> None:
         assert self.process is not None
@@ -148,8 +153,14 @@ class Tree:
             time.sleep(0.05)
 
     def stop(self) -> None:
+        """End every part, the first one last; those nobody needs end side by side."""
         for part in reversed(self.parts):
-            part.stop()
+            if not part.is_needed_by_others:
+                part.ask_to_stop()
+        for part in reversed(self.parts):
+            if part.is_needed_by_others:
+                part.ask_to_stop()
+            part.finish()
 
 
 # --- checks ----------------------------------------------------------------------------------------------------------
@@ -242,7 +253,7 @@ def queue_part(settings: Settings, socket_path: Path, logs: Path) -> Part:
     command = [queue_program()]
     for name, value in options.items():
         command += [f"--{name}", value]
-    return Part("queue", command, dict(os.environ), logs / "queue.log")
+    return Part("queue", command, dict(os.environ), logs / "queue.log", is_needed_by_others=True)
 
 
 @contextlib.contextmanager
