@@ -18,7 +18,7 @@ READ = ("view", "export")
 DESK = {
     "client": (*READ, "create", "edit", "archive"),
     "accounttype": READ,
-    "account": (*READ, "open", "top_up"),
+    "account": (*READ, "open", "top_up", "spend"),
     "bill": (*READ, "issue", "archive"),
     "subscription": (*READ, "sell"),
     "plan": ("view",),

@@ -52,6 +52,7 @@ class TransactionKind(LabelEnum):
     TOP_UP = "top_up", _l("Top-up")
     WRITE_OFF = "write_off", _l("Write-off")
     SALE = "sale", _l("Sale of a subscription")
+    TRANSFER = "transfer", _l("Transfer between accounts")
     REVERSAL = "reversal", _l("Reversal")
 
 

@@ -22,10 +22,11 @@ class PaymentMethod(LabelEnum):
     CARD = "card", _l("By card")
     ONLINE = "online", _l("Online")
     BANK = "bank", _l("Bank transfer")
+    ACCOUNT = "account", _l("From the client's account")
 
     @property
     def house_kind(self) -> AccountKind:
-        """The house account the money arrives at."""
+        """The house account the money arrives at; a KeyError for ACCOUNT, whose money is here already."""
         return {
             PaymentMethod.CASH: AccountKind.CASH,
             PaymentMethod.CARD: AccountKind.TERMINAL,

@@ -17,7 +17,7 @@ from crm.clients.models import Client
 from crm.db import amount as to_amount
 from crm.db import db, end_reading, transaction
 from crm.errors import DomainError, NotFound
-from crm.ledger.models import Account, AccountType, TransactionKind
+from crm.ledger.models import Account, AccountType, TransactionKind, Unit
 from crm.ledger.operations import Cause, Line, house_account, open_account, post
 from crm.payments.gateways.base import Gateway, RemotePayment, RemoteStatus
 from crm.payments.models import DESK_METHODS, PAYMENT_MOVES, Payment, PaymentMethod, PaymentStatus
@@ -103,6 +103,50 @@ def top_up(
     db.session.flush()
     _credit(payment, by=by, employee=employee)
     return payment
+
+
+def pay_bill_from_account(bill: Bill, account: Account | None, *, by: Actor) -> Payment:
+    """Pay a bill with what the client has on another of his accounts, a deposit say. The caller commits.
+
+    The sum moves from `account` to the account the bill is for. Raises DomainError beside `account`; "not_enough" when
+    a deposit would fall below zero, and the texts of check_payable().
+    """
+    if account is None:
+        raise DomainError("account_required", _("Choose the account to pay from."), "account")
+    require(by, "account.spend", account)
+    if account.client_id != bill.client_id or account.unit is not Unit.MONEY:
+        raise DomainError("account_foreign", _("This account belongs to another client."), "account")
+    if account.id == bill.account_id:
+        raise DomainError("account_same", _("The bill tops up this very account; choose another."), "account")
+    # As in start_payment(): two clerks paying the same bill queue up, and the second is told that it is paid.
+    db.session.execute(select(Bill.id).where(Bill.id == bill.id).with_for_update(key_share=True))
+    db.session.refresh(bill)
+    check_payable(bill)
+    payment = Payment(
+        branch_id=bill.branch_id,
+        client_id=bill.client_id,
+        account_id=bill.account_id,
+        bill_id=bill.id,
+        method=PaymentMethod.ACCOUNT,
+        amount=bill.amount,
+        created_at=clock.now(),
+        author_id=by.id,
+        author_name=str(by.name),
+    )
+    db.session.add(payment)
+    db.session.flush()
+    _credit(payment, by=by, source=account)
+    return payment
+
+
+def pay_bill_at_desk(bill: Bill, *, method: PaymentMethod | None, account: Account | None = None, by: Actor) -> Payment:
+    """Take the payment of a bill in person: in cash, by card, or from the client's account. The caller commits."""
+    if method is PaymentMethod.ACCOUNT:
+        return pay_bill_from_account(bill, account, by=by)
+    db.session.execute(select(Bill.id).where(Bill.id == bill.id).with_for_update(key_share=True))
+    db.session.refresh(bill)
+    check_payable(bill)
+    return top_up(bill.account, amount=bill.amount, method=method, bill=bill, by=by)
 
 
 def _desk_payment(key: str) -> Payment | None:
@@ -202,16 +246,21 @@ def _apply_remote(payment: Payment, remote: RemotePayment, *, by: Actor) -> None
         transition(payment, PAYMENT_MOVES, PaymentStatus.CANCELED, by=by)
 
 
-def _credit(payment: Payment, *, by: Actor = SYSTEM, employee: Employee | None = None) -> None:
-    """Move the payment to succeeded, credit its account, settle its bill: all in the caller's transaction, once."""
+def _credit(
+    payment: Payment, *, by: Actor = SYSTEM, employee: Employee | None = None, source: Account | None = None
+) -> None:
+    """Move the payment to succeeded, credit its account, settle its bill: all in the caller's transaction, once.
+
+    source: the client's account the money comes from; the house account of the payment's method by default.
+    """
     if payment.status is PaymentStatus.SUCCEEDED:
         return
     transition(payment, PAYMENT_MOVES, PaymentStatus.SUCCEEDED, by=by, received_at=clock.now())
     post(
-        TransactionKind.TOP_UP,
+        TransactionKind.TRANSFER if source else TransactionKind.TOP_UP,
         [
             Line(payment.account, payment.amount),
-            Line(house_account(payment.method.house_kind, payment.branch_id), -payment.amount),
+            Line(source or house_account(payment.method.house_kind, payment.branch_id), -payment.amount),
         ],
         branch_id=payment.branch_id,
         by=by,

@@ -37,7 +37,9 @@ def add_client(page: Page, url: str, name: str, phone: str, email: str = "") -> 
 @pytest.fixture
 def phone_page(browser: Any) -> Iterator[Page]:
     """A private window on a phone."""
-    context = browser.new_context(locale="ru-RU", viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    context = browser.new_context(
+        locale="ru-RU", viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True
+    )
     context.set_default_timeout(10_000)
     yield context.new_page()
     context.close()
