@@ -27,7 +27,7 @@ lint: $(VENV)/.dev ## style, types, import rules, translations
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet . || { echo "format: run $(BIN)/ruff format ."; exit 1; }
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-timings 2>/dev/null || $(BIN)/lint-imports
+	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/python -m tests.translations
 
 acceptance: $(VENV)/.dev ## every row of the acceptance table with its tests' result of the last `make test`

@@ -80,8 +80,16 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if hasattr(session.config, "workerinput") or session.config.option.collectonly or not _outcomes:
         return
     RESULTS.parent.mkdir(exist_ok=True)
-    found = {test: {"rows": _marks[test], "outcome": outcome} for test, outcome in sorted(_outcomes.items())}
-    RESULTS.write_text(json.dumps(found, ensure_ascii=False, indent=1))
+    found = {test: {"rows": _marks[test], "outcome": outcome} for test, outcome in _outcomes.items()}
+    if not _is_whole(session.config) and RESULTS.exists():
+        found = json.loads(RESULTS.read_text()) | found
+    RESULTS.write_text(json.dumps(dict(sorted(found.items())), ensure_ascii=False, indent=1))
+
+
+def _is_whole(config: pytest.Config) -> bool:
+    """A run of everything replaces the results; a narrowed one only adds its own."""
+    is_narrowed = config.option.keyword or config.option.markexpr or config.option.maxfail
+    return config.args_source is pytest.Config.ArgsSource.TESTPATHS and not is_narrowed
 
 
 # --- the report -----------------------------------------------------------------------------------------------------
