@@ -5,6 +5,7 @@ Rows go to disk as they come, so memory stays flat however many there are.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import tempfile
 import unicodedata
@@ -61,15 +62,16 @@ def write_workbook(
     rows: Iterable[Sequence[Any]],
     *,
     title: str,
-    time_zone: str = "UTC",
+    time_zone: str | None = "UTC",
     rows_per_sheet: int = ROWS_PER_SHEET,
 ) -> int:
     """Write `rows` (values in the order of `columns`, None = empty cell) as .xlsx into `stream`; return their number.
 
     money, number, integer: Decimal or int; date: date; datetime: aware datetime, shown on the wall clock of
-    `time_zone`; anything else is written as text. Rows beyond a full sheet continue on another of the same columns.
+    `time_zone` (None: on its own, so that rows of several zones keep theirs); anything else is written as text. Rows
+    beyond a full sheet continue on another of the same columns.
     """
-    with tempfile.TemporaryDirectory(prefix="kontora-export-") as folder:
+    with tempfile.TemporaryDirectory(prefix="kontora-export-") as folder, contextlib.ExitStack() as open_files:
         options = {
             "constant_memory": True,
             "strings_to_formulas": False,
@@ -80,12 +82,14 @@ def write_workbook(
         book = xlsxwriter.Workbook(stream, options)
         styles = {kind: book.add_format({"num_format": style}) for kind, style in _FORMATS.items()}
         header = book.add_format({"bold": True, "bg_color": "#EDEFF2", "bottom": 1, "text_wrap": True, "valign": "top"})
-        cells = [_cell_writer(column, styles.get(column.type), ZoneInfo(time_zone)) for column in columns]
+        zone = ZoneInfo(time_zone) if time_zone else None
+        cells = [_cell_writer(column, styles.get(column.type), zone) for column in columns]
         source, total, sheets = iter(rows), 0, 0
         first: tuple[Sequence[Any], ...] = ()
         while True:
             sheets += 1
             sheet = book.add_worksheet(sheet_name(title, sheets), worksheet_class=_PlainWorksheet)
+            open_files.callback(sheet.row_data_fh.close)  # book.close() is not reached if `rows` fails
             for index, column in enumerate(columns):
                 sheet.set_column(index, index, column.width or _WIDTHS[column.type])
                 sheet.write_string(0, index, _text(column.header), header)
@@ -106,7 +110,7 @@ def write_workbook(
 
 
 def export_file(
-    columns: Sequence[Column], rows: Iterable[Sequence[Any]], *, title: str, time_zone: str = "UTC"
+    columns: Sequence[Column], rows: Iterable[Sequence[Any]], *, title: str, time_zone: str | None = "UTC"
 ) -> Iterator[bytes]:
     """The workbook in chunks, for a Flask response: built on disk before this returns, so that a failing query is an
     error page and not a torn file. The file is gone once the chunks are read or dropped.
@@ -150,7 +154,7 @@ def _text(value: Any) -> str:
     return _UNWRITABLE.sub("", str(value))[:MAX_TEXT]
 
 
-def _cell_writer(column: Column, style: Any, zone: ZoneInfo) -> Any:
+def _cell_writer(column: Column, style: Any, zone: ZoneInfo | None) -> Any:
     """How values of this column are written: a function of (sheet, row, column index, value)."""
 
     def as_text(sheet: Worksheet, row: int, index: int, value: Any) -> None:
@@ -165,7 +169,7 @@ def _cell_writer(column: Column, style: Any, zone: ZoneInfo) -> Any:
 
     def as_date(sheet: Worksheet, row: int, index: int, value: Any) -> None:
         if isinstance(value, datetime):
-            value = value.astimezone(zone).replace(tzinfo=None, microsecond=0)
+            value = (value.astimezone(zone) if zone else value).replace(tzinfo=None, microsecond=0)
             value = value.date() if column.type == "date" else value
         if isinstance(value, date) and value.year >= 1900:
             sheet.write_datetime(row, index, value, style)
