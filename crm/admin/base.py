@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from typing import Any, ClassVar
 from urllib.parse import urlencode
 
 import sqlalchemy as sa
-from flask import Response, abort, flash, g, redirect, request, stream_with_context, url_for
+from flask import Response, abort, flash, g, redirect, request, url_for
 from flask_admin import expose
 from flask_admin.contrib.sqla import ModelView
 from flask_babel import gettext as _
@@ -21,12 +22,11 @@ from flask_babel import lazy_gettext as _l
 from flask_login import current_user
 from markupsafe import Markup
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import InstrumentedAttribute, RelationshipProperty, joinedload, selectinload
+from sqlalchemy.orm import MANYTOONE, InstrumentedAttribute, RelationshipProperty, joinedload, selectinload
 from sqlalchemy.orm.exc import StaleDataError
-from wtforms import Form
 
 from crm import clock
-from crm.admin.fields import ReferencesField
+from crm.admin.fields import Form, ReferencesField
 from crm.admin.kinds import Kind, ListKind, Place, ReferenceKind, kind_of
 from crm.admin.labels import LABELS
 from crm.admin.once import AlreadySubmitted, SubmittedForm
@@ -34,7 +34,7 @@ from crm.admin.selection import COUNT_LIMIT, PAGE_SIZES, Selection
 from crm.audit.models import AuditEntry
 from crm.audit.operations import record_export
 from crm.bills.operations import ProtocolLine
-from crm.db import db, transaction
+from crm.db import db, reading, transaction
 from crm.errors import DomainError, Forbidden
 from crm.exchange import excel
 from crm.security import chosen_branch
@@ -85,10 +85,6 @@ def permission(action: str) -> Callable[[Callable[..., Any]], Callable[..., Any]
     return mark
 
 
-class EmptyForm(Form):
-    """Form of a view that neither creates nor edits."""
-
-
 class KontoraView(ModelView):
     """What is common to all entities; see the module."""
 
@@ -125,7 +121,6 @@ class KontoraView(ModelView):
     _STANDARD: ClassVar[dict[str, str]] = {
         "index_view": "view",
         "details_view": "view",
-        "history_view": "view",
         "export": "export",
         "create_view": "create",
         "edit_view": "edit",
@@ -194,7 +189,10 @@ class KontoraView(ModelView):
                 sql = attribute
             elif not attribute.property.uselist:
                 sql = next(iter(attribute.property.local_columns))
-        label = self.column_labels.get(name) or LABELS.get(name) or LABELS.get(name.rsplit(".", 1)[-1]) or name
+        last = name.rsplit(".", 1)[-1]
+        label = (
+            self.column_labels.get(name) or LABELS.get(name) or LABELS.get(last) or last.replace("_", " ").capitalize()
+        )
         return GridColumn(name, label, kind, sql)
 
     @property
@@ -205,8 +203,27 @@ class KontoraView(ModelView):
     @cached_property
     def _all_columns(self) -> list[GridColumn]:
         """The declared columns; those of the schema, when the view names none."""
-        names = self.column_list or [c.key for c in sa.inspect(self.model).column_attrs if c.key != "version"]
-        return [self.column(name) for name in names]
+        return [self.column(name) for name in self.column_list or self.schema_columns()]
+
+    def schema_columns(self) -> list[str]:
+        """What the schema says there is to see: rows of other tables in place of their keys, no secrets."""
+        mapper = sa.inspect(self.model)
+        relations = {
+            column: relation.key
+            for relation in mapper.relationships
+            if relation.direction is MANYTOONE
+            for column in relation.local_columns
+        }
+        hidden = {"version", *getattr(self.model, "__secret__", ())}
+        return [relations.get(a.columns[0], a.key) for a in mapper.column_attrs if a.key not in hidden]
+
+    def editable_columns(self) -> list[str]:
+        """Columns of a form: those declared, else those of the schema that people can fill in."""
+        if self.form_columns:
+            return list(self.form_columns)
+        columns = [self.column(name) for name in self.schema_columns() if name != "id"]
+        keys = {column.name for column in columns if column.name.endswith("_id")}  # of tables without a relation
+        return [column.name for column in columns if column.kind.is_editable and column.name not in keys]
 
     @cached_property
     def details_columns(self) -> list[GridColumn]:
@@ -222,7 +239,7 @@ class KontoraView(ModelView):
         found = {
             column.name: column.sql
             for column in self._all_columns
-            if column.sql is not None and not isinstance(column.kind, ReferenceKind)
+            if column.sql is not None and column.kind.is_sortable
         }
         return {"id": self.model.id, **found}
 
@@ -252,6 +269,12 @@ class KontoraView(ModelView):
     @property
     def has_search(self) -> bool:
         return bool(self.column_searchable_list)
+
+    def within_sight(self, query: Any) -> Any:
+        """Narrow a query of rows to those this person may see, where the row scope does not know the table: grid,
+        export, actions, details and forms all obey.
+        """
+        return query
 
     def base_condition(self, selection: Selection) -> Any:
         """Condition every row of the grid fulfils, e.g. not archived unless asked for; None for none."""
@@ -352,25 +375,27 @@ class KontoraView(ModelView):
         title = str(self.name)
         columns = [excel.Column(str(column.label), column.kind.excel, column.kind.width) for column in self.columns]
         with transaction():
-            record_export(self.entity, rows=selection.count(), description=selection.url(), by=current_user)
-        stamp = clock.now().strftime("%Y-%m-%d")
+            rows = selection.count(is_exact=True)
+            record_export(self.model.__tablename__, rows=rows, description=selection.url(), by=current_user)
+        with reading():  # a long export holds up nobody who writes
+            chunks = excel.export_file(columns, self._export_rows(selection), title=title, time_zone=None)
+        stamp = clock.local(clock.now(), self.here()).strftime("%Y-%m-%d")
         return Response(
-            stream_with_context(excel.export_file(columns, self._export_rows(selection), title=title)),
+            chunks,
             mimetype=XLSX,
             headers={"Content-Disposition": excel.content_disposition(f"{title} {stamp}.xlsx")},
         )
 
     def _export_rows(self, selection: Selection) -> Iterator[list[Any]]:
-        query = selection.query().execution_options(yield_per=1000)
-        for row in db.session.scalars(query):
-            place = self.place_of(row)
-            yield [self._export_value(row, column, place) for column in self.columns]
+        columns = self.columns
+        for row in db.session.scalars(selection.query().execution_options(yield_per=1000)):
+            yield [self.export_cell(row, column) for column in columns]
 
-    @staticmethod
-    def _export_value(row: Any, column: GridColumn, place: Place) -> Any:
+    def export_cell(self, row: Any, column: GridColumn) -> Any:
+        """The cell as exchange/excel.py takes it: what the grid shows, as a number or a date where it is one."""
         value = column.kind.export(column.value(row))
-        if column.kind.excel == "datetime" and value is not None:
-            return clock.local(value, place)
+        if isinstance(value, datetime):
+            return clock.local(value, self.place_of(row))
         return value
 
     # --- details and history ----------------------------------------------------------------------------------------
@@ -380,7 +405,7 @@ class KontoraView(ModelView):
         text = str(id or "")
         row = None
         if text.isascii() and text.isdigit() and len(text) < 19:
-            row = db.session.get(self.model, int(text))
+            row = db.session.scalar(self.within_sight(sa.select(self.model).where(self.model.id == int(text))))
         if row is None:
             abort(404)
         return row
@@ -412,7 +437,7 @@ class KontoraView(ModelView):
         for name, (old, new) in entry.changes.items():
             if name.endswith("_id") or name in {"token", "created_at", "issued_at", "sold_at", "opened_at"}:
                 continue
-            if (old, new) in {(None, ""), (None, False), (None, 0), ("", None), (None, None)}:
+            if not old and not new:  # nothing became nothing
                 continue
             column = self.column(name)
             lines.append((column.label, self._recall(column, old), self._recall(column, new)))
@@ -430,7 +455,7 @@ class KontoraView(ModelView):
         if self.form is not None:
             return self.form
         fields: dict[str, Any] = {}
-        for name in self.form_columns:
+        for name in self.editable_columns():
             column = self.column(name)
             if isinstance(column.kind, ListKind):
                 target = getattr(self.model, name).property.mapper.class_
@@ -439,7 +464,7 @@ class KontoraView(ModelView):
                 fields[name] = column.kind.field(column.sql, column.label)
             else:
                 fields[name] = column.kind.field(column.sql.property.columns[0], column.label)
-        return type(f"{self.model.__name__}Form", (EmptyForm,), fields)
+        return type(f"{self.model.__name__}Form", (Form,), fields)
 
     def _populate(self, form: Any, row: Any) -> None:
         for name, fld in form._fields.items():
@@ -474,9 +499,15 @@ class KontoraView(ModelView):
         form = self.form_class()(request.form if request.method == "POST" else None, obj=row)
         version = getattr(row, "version", None)
         if request.method == "POST" and version is not None and request.form.get("version") != str(version):
-            return self.render(
-                self.edit_template, form=form, row=row, title=str(row), stale=self.history(row, limit=3)
-            ), 409
+            page = self.render(
+                self.edit_template,
+                form=form,
+                row=row,
+                title=str(row),
+                back=self.row_url(row),
+                stale=self.history(row, limit=3),
+            )
+            return page, 409
         return self.answer(form, lambda: self.save(form, row), title=str(row), row=row, back=self.row_url(row))
 
     def answer(
@@ -516,7 +547,7 @@ class KontoraView(ModelView):
                     raise
                 form.form_errors.append(_("Such a record exists already."))
         page = self.render(template, form=form, row=row, title=title, back=back, stale=[], **context)
-        return page, (422 if form.errors else 200)
+        return page, (422 if request.method == "POST" else 200)
 
     @staticmethod
     def show_error(form: Any, error: DomainError) -> None:
@@ -544,7 +575,8 @@ class KontoraView(ModelView):
         if not ids:
             flash(_("Tick the rows first."), "warning")
             return redirect(self.get_url(".index_view") + selection.url())
-        if request.form.get("confirmed") != "1":
+        # What was confirmed is a number of rows; when it is another by now, the person is asked again.
+        if request.form.get("confirmed") != "1" or request.form.get("count", str(len(ids))) != str(len(ids)):
             return self.render(
                 "admin/confirm.html", action=action, selection=selection, count=len(ids), fields=request.form
             )

@@ -1,23 +1,83 @@
-"""Form fields for our column types."""
+"""The base of every form of the panel, and fields for our column types."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
-from decimal import Decimal, InvalidOperation
+from datetime import date
+from decimal import Decimal
 from typing import Any
 
 import sqlalchemy as sa
+import wtforms
+from babel.numbers import format_decimal
+from flask import g
+from flask_babel import get_locale
 from flask_babel import gettext as _
-from wtforms import Field, SelectField, SelectMultipleField, validators
+from flask_babel import lazy_gettext as _l
+from flask_wtf.i18n import translations
+from wtforms import Field, PasswordField, SelectField, SelectMultipleField, StringField, validators
 from wtforms.fields.choices import Choice, SelectChoice
 from wtforms.widgets import CheckboxInput, ListWidget, TextInput
 
+from crm.access.models import Branch
+from crm.access.scope import current_scope
 from crm.db import LabelEnum, db
-from crm.i18n import money
+from crm.errors import DomainError
+from crm.phones import format_phone, parse_phone
+
+MAX_AMOUNT = Decimal("100000000")
+
+
+class Form(wtforms.Form):
+    """WTForms' own texts in the person's language; texts are trimmed and never None (PostgreSQL takes no NUL)."""
+
+    class Meta:
+        def get_translations(self, form: Any) -> Any:
+            return translations
+
+        def bind_field(self, form: Any, unbound_field: Any, options: Any) -> Any:
+            field_class = unbound_field.field_class
+            if issubclass(field_class, StringField) and not issubclass(field_class, PasswordField):
+                options = {**options, "filters": [_clean]}
+            return unbound_field.bind(form=form, **options)
+
+
+def _clean(text: str | None) -> str:
+    return (text or "").replace("\x00", "").strip()
+
+
+class Required(validators.InputRequired):
+    """Something must be typed; spaces are nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(_l("Fill in this field."))
+
+    def __call__(self, form: Any, field: Any) -> None:
+        if field.raw_data and isinstance(field.raw_data[0], str) and not _clean(field.raw_data[0]):
+            field.raw_data = []
+        super().__call__(form, field)
+
+
+REQUIRED = Required()
+
+
+def read_money(text: str) -> Decimal:
+    """A sum as people type it: `1 234,50`, `1,234.50`, `99.9`, with or without ₽. Raises ValueError with the reason."""
+    plain = re.sub(r"[\s₽]", "", text)
+    if "," in plain and "." in plain:  # the first one sets thousands apart
+        plain = plain.replace(min(",.", key=plain.index), "")
+    plain = plain.replace(",", ".").replace("−", "-")
+    if not re.fullmatch(r"-?(\d{1,15}(\.\d*)?|\.\d+)", plain, re.ASCII):
+        raise ValueError(_("Enter a sum in numbers, for example 1500 or 99,90."))
+    value = round(Decimal(plain), 2)
+    if value != Decimal(plain):
+        raise ValueError(_("A sum has two digits after the comma at most."))
+    return value
 
 
 class MoneyField(Field):
-    """A sum as people type it: `1 234,50`, `1234.5`, with or without ₽. Data: Decimal of two decimals, or None."""
+    """A sum as read_money() takes it. Data: Decimal of two decimals, or None."""
 
     widget = TextInput()
 
@@ -28,23 +88,42 @@ class MoneyField(Field):
     def _value(self) -> str:
         if self.raw_data:
             return str(self.raw_data[0])
-        return money(self.data) if self.data is not None else ""
+        return "" if self.data is None else format_decimal(self.data, "0.00", locale=get_locale())
 
     def process_formdata(self, valuelist: list[str]) -> None:
         text = (valuelist[0] if valuelist else "").strip()
+        self.data = None
         if not text:
-            self.data = None
             return
-        plain = text.replace("\xa0", "").replace("\u202f", "").replace(" ", "").replace("₽", "").replace(",", ".")
-        try:
-            value = Decimal(plain)
-        except InvalidOperation:
-            raise ValueError(_("Enter a sum in numbers, for example 1500 or 99,90.")) from None
-        if not value.is_finite() or value != value.quantize(Decimal("0.01")):
-            raise ValueError(_("A sum has two digits after the comma at most."))
-        if abs(value) > Decimal("100000000"):
+        value = read_money(text)
+        if abs(value) > MAX_AMOUNT:
             raise ValueError(_("Enter a sum above zero and not above 100 000 000."))
         self.data = value
+
+
+class PhoneField(StringField):
+    """A number in any usual spelling. Data: E.164, or "" for none."""
+
+    def _value(self) -> str:
+        return str(self.raw_data[0]) if self.raw_data else format_phone(self.data)
+
+    def process_formdata(self, valuelist: list[str]) -> None:
+        try:
+            self.data = parse_phone(_clean(valuelist[0] if valuelist else "")) or ""
+        except DomainError as error:
+            raise ValueError(str(error)) from None
+
+
+class DateField(wtforms.DateField):
+    """A day that can be meant: others overflow when a term is added to them."""
+
+    data: Any
+
+    def process_formdata(self, valuelist: list[str]) -> None:
+        super().process_formdata(valuelist)
+        if self.data is not None and not date(1900, 1, 1) <= self.data < date(2200, 1, 1):
+            self.data = None
+            raise ValueError(_("Enter a year between 1900 and 2199."))
 
 
 class EnumField(SelectField):
@@ -81,15 +160,24 @@ class EnumField(SelectField):
     def pre_validate(self, form: Any) -> None:
         allowed = {item.value for item in self.choices}
         if (self.data.value if self.data else "") not in allowed:
-            raise validators.ValidationError(_("Choose one of the options."))
+            raise validators.StopValidation(_("Choose one of the options."))
 
 
-def _rows(target: type[Any], query: Callable[[], Iterable[Any]] | None) -> list[Any]:
-    return list(query() if query else db.session.scalars(sa.select(target).order_by(target.name)))
+def rows_on_offer(target: type[Any]) -> list[Any]:
+    """The rows of a small table a person may choose from: of branches his own, of a branch's things those in scope."""
+    if target is Branch:
+        return list(g.branches)
+    query, branch_ids = sa.select(target).order_by(target.name), current_scope().branch_ids
+    if hasattr(target, "branch_id") and branch_ids is not None:
+        query = query.where(target.branch_id.in_(branch_ids))
+    return list(db.session.scalars(query))
 
 
 class ReferenceField(SelectField):
-    """A row of a small table; `query` narrows what is offered and accepted. Data: the row or None."""
+    """A row of a small table; `query` narrows what is offered and accepted. Data: the row or None.
+
+    blank: what the choice of none is called, when it is optional; title: what a row is called, str() by default.
+    """
 
     def __init__(
         self,
@@ -98,14 +186,16 @@ class ReferenceField(SelectField):
         *,
         query: Callable[[], Iterable[Any]] | None = None,
         is_optional: bool = False,
+        blank: Any = "—",
+        title: Callable[[Any], str] = str,
         **kwargs: Any,
     ) -> None:
-        self.rows = {str(row.id): row for row in _rows(target, query)}
-        choices = [SelectChoice(key, str(row)) for key, row in self.rows.items()]
+        self.rows = {str(row.id): row for row in (query() if query else rows_on_offer(target))}
+        choices = [SelectChoice(key, title(row)) for key, row in self.rows.items()]
         super().__init__(
             label,
             [validators.Optional()] if is_optional else [],
-            choices=[SelectChoice("", "—"), *choices] if is_optional or len(choices) != 1 else choices,
+            choices=[SelectChoice("", blank), *choices] if is_optional or len(choices) != 1 else choices,
             coerce=self._row,
             **kwargs,
         )
@@ -119,14 +209,14 @@ class ReferenceField(SelectField):
         return [Choice(item.value, item.label, item.value == current, {}) for item in self.choices]
 
     def pre_validate(self, form: Any) -> None:
-        if self.data is None and not self.is_optional:
+        if self.data is None and (not self.is_optional or any(self.raw_data or ())):
             raise validators.StopValidation(_("Choose one of the options."))
         if self.data is not None and str(self.data.id) not in self.rows:
             raise validators.StopValidation(_("Choose one of the options."))
 
 
 class ReferencesField(SelectMultipleField):
-    """Several rows of a small table as checkboxes. Data: list of rows."""
+    """Several rows of a small table as checkboxes. Data: list of rows; those not on offer to this person stay."""
 
     widget = ListWidget(prefix_label=False)
     option_widget = CheckboxInput()
@@ -134,7 +224,7 @@ class ReferencesField(SelectMultipleField):
     def __init__(
         self, target: type[Any], label: Any = None, *, query: Callable[[], Iterable[Any]] | None = None, **kwargs: Any
     ) -> None:
-        self.rows = {str(row.id): row for row in _rows(target, query)}
+        self.rows = {str(row.id): row for row in (query() if query else rows_on_offer(target))}
         super().__init__(
             label, choices=[SelectChoice(key, str(row)) for key, row in self.rows.items()], coerce=self._row, **kwargs
         )
@@ -146,7 +236,8 @@ class ReferencesField(SelectMultipleField):
         self.data = list(value or [])
 
     def process_formdata(self, valuelist: list[str]) -> None:
-        self.data = [self.rows[key] for key in valuelist if key in self.rows]
+        kept = [row for row in self.object_data or [] if str(row.id) not in self.rows]
+        self.data = kept + [row for key, row in self.rows.items() if key in valuelist]
 
     def iter_choices(self) -> Any:
         current = {str(row.id) for row in self.data or []}
@@ -154,3 +245,24 @@ class ReferencesField(SelectMultipleField):
 
     def pre_validate(self, form: Any) -> None:
         """Unknown keys never reach the data."""
+
+
+class NumberedRowField(Field):
+    """A row of a large table, given by its number. Data: the row or None; rows out of scope do not exist."""
+
+    widget = TextInput()
+
+    def __init__(self, target: type[Any], label: Any = None, *, is_optional: bool = False, **kwargs: Any) -> None:
+        self.target = target
+        super().__init__(label, [validators.Optional() if is_optional else REQUIRED], **kwargs)
+
+    def _value(self) -> str:
+        return str(self.raw_data[0]) if self.raw_data else "" if self.data is None else str(self.data.id)
+
+    def process_formdata(self, valuelist: list[str]) -> None:
+        self.data, number = None, (valuelist[0] if valuelist else "").strip()
+        if number:
+            if re.fullmatch("[0-9]{1,18}", number):
+                self.data = db.session.scalar(sa.select(self.target).where(self.target.id == int(number)))
+            if self.data is None:
+                raise ValueError(_("There is no record with this number."))

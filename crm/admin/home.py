@@ -53,7 +53,7 @@ class HomeView(AdminIndexView):
     @expose("/search/")
     def search(self) -> Any:
         """Active clients by name, phone or e-mail; a single hit opens at once."""
-        text = request.args.get("q", "").strip()
+        text = request.args.get("q", "").strip()[:200]
         found = find_clients(text, limit=51) if current_user.may("client.view") else []
         if len(found) == 1:
             return redirect(url_for("client.card_view", id=found[0].id))

@@ -5,9 +5,9 @@ A view never repeats what its columns' types already say; kind_of() finds the ki
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date, datetime, time, timedelta
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
@@ -15,11 +15,21 @@ from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
 from markupsafe import Markup
 from sqlalchemy.orm import InstrumentedAttribute
-from wtforms import BooleanField, DateField, IntegerField, StringField, TextAreaField, TimeField, validators
+from wtforms import BooleanField, IntegerField, StringField, TextAreaField, TimeField, validators
 
 from crm import clock
-from crm.admin.fields import EnumField, MoneyField, ReferenceField
-from crm.db import LabelEnum, Money, Phone, UtcDateTime, db
+from crm.admin.fields import (
+    REQUIRED,
+    DateField,
+    EnumField,
+    MoneyField,
+    NumberedRowField,
+    PhoneField,
+    ReferenceField,
+    read_money,
+    rows_on_offer,
+)
+from crm.db import LabelEnum, Money, Phone, UtcDateTime
 from crm.exchange.excel import ColumnType
 from crm.i18n import day, moment, money
 from crm.phones import format_phone, search_digits
@@ -42,13 +52,15 @@ class Kind:
     """Text and anything else without a better kind.
 
     excel: column type of exchange/excel.py; css: classes of the cell; operators: filter suffixes the kind understands,
-    in the order they are offered.
+    in the order they are offered; is_sortable: whether the database can order by the column as people expect;
+    is_editable: whether a form made from the schema holds it.
     """
 
     excel: ClassVar[ColumnType] = "text"
     css: ClassVar[str] = ""
     width: ClassVar[int] = 24
-    is_totalled: ClassVar[bool] = False
+    is_sortable: ClassVar[bool] = True
+    is_editable: ClassVar[bool] = True
     operators: ClassVar[tuple[str, ...]] = ("has",)
     input_type: ClassVar[str] = "text"
 
@@ -74,7 +86,7 @@ class Kind:
 
     def field(self, column: sa.Column[Any], label: Any) -> Any:
         """A form field for the column."""
-        rules: list[Any] = [] if column.nullable else [validators.InputRequired(_l("Fill in this field."))]
+        rules: list[Any] = [] if column.nullable else [REQUIRED]
         if isinstance(column.type, sa.Text):
             return TextAreaField(label, [validators.Optional()])
         length = getattr(column.type, "length", None)
@@ -82,7 +94,7 @@ class Kind:
             rules.append(validators.Length(max=length))
         if column.default is not None and not column.nullable:
             rules[0] = validators.Optional()
-        return StringField(label, rules, filters=[lambda text: text.strip() if text else text])
+        return StringField(label, rules)
 
 
 class PhoneKind(Kind):
@@ -101,14 +113,15 @@ class PhoneKind(Kind):
             raise BadFilter(_("Enter at least three digits of the number."))
         return sa.or_(*(column.contains(part) for part in digits))
 
+    def field(self, column: sa.Column[Any], label: Any) -> Any:
+        return PhoneField(label, [validators.Optional() if column.nullable else REQUIRED])
+
 
 class _Range(Kind):
-    """Kinds filtered from-to."""
+    """Kinds filtered from-to; bound() reads an end, or raises BadFilter."""
 
     operators = ("from", "to")
-
-    def bound(self, text: str, place: Place) -> Any:
-        raise NotImplementedError
+    bound: Callable[[str, Place], Any]
 
     def condition(self, column: Any, operator: str, values: list[str], place: Place) -> sa.ColumnElement[bool]:
         bound = self.bound(values[0].strip(), place)
@@ -119,7 +132,6 @@ class MoneyKind(_Range):
     excel = "money"
     css = "text-end tabular text-nowrap"
     width = 14
-    is_totalled = True
     input_type = "text"
 
     def show(self, value: Any, place: Place) -> str | Markup:
@@ -130,12 +142,13 @@ class MoneyKind(_Range):
 
     def bound(self, text: str, place: Place) -> Decimal:
         try:
-            return Decimal(text.replace("\xa0", "").replace(" ", "").replace(",", ".")).quantize(Decimal("0.01"))
-        except InvalidOperation:
+            return read_money(text)
+        except ValueError:
             raise BadFilter(_("“%(text)s” is not a sum.", text=text)) from None
 
     def field(self, column: sa.Column[Any], label: Any) -> Any:
-        return MoneyField(label, [] if column.nullable else [validators.InputRequired(_l("Fill in this field."))])
+        rules = [validators.NumberRange(min=0)]
+        return MoneyField(label, [validators.Optional() if column.nullable else REQUIRED, *rules])
 
     def recall(self, value: Any) -> Any:
         return Decimal(value)
@@ -171,7 +184,7 @@ class IntegerKind(_Range):
 
     def field(self, column: sa.Column[Any], label: Any) -> Any:
         is_optional = column.nullable or column.default is not None
-        rule = validators.Optional() if is_optional else validators.InputRequired(_l("Fill in this field."))
+        rule = validators.Optional() if is_optional else REQUIRED
         return IntegerField(label, [rule, validators.NumberRange(0, 1_000_000)])
 
 
@@ -194,7 +207,7 @@ class DateKind(_Range):
             raise BadFilter(_("“%(text)s” is not a date.", text=text)) from None
 
     def field(self, column: sa.Column[Any], label: Any) -> Any:
-        rule = validators.Optional() if column.nullable else validators.InputRequired(_l("Fill in this field."))
+        rule = validators.Optional() if column.nullable else REQUIRED
         return DateField(label, [rule])
 
     def recall(self, value: Any) -> Any:
@@ -202,8 +215,9 @@ class DateKind(_Range):
 
 
 class MomentKind(DateKind):
-    """An instant, on the wall clock of the row's branch."""
+    """An instant, on the wall clock of the row's branch. Operations set it; nobody types it."""
 
+    is_editable = False
     excel = "datetime"
     width = 17
 
@@ -237,7 +251,7 @@ class TimeKind(Kind):
         return f"{value:%H:%M}" if value else None
 
     def field(self, column: sa.Column[Any], label: Any) -> Any:
-        return TimeField(label, [validators.InputRequired(_l("Fill in this field."))])
+        return TimeField(label, [validators.Optional() if column.nullable else REQUIRED])
 
 
 class BoolKind(Kind):
@@ -255,6 +269,9 @@ class BoolKind(Kind):
         return [("1", _l("yes")), ("0", _l("no"))]
 
     def condition(self, column: Any, operator: str, values: list[str], place: Place) -> sa.ColumnElement[bool]:
+        unknown = [value for value in values if value not in {"0", "1"}]
+        if unknown:
+            raise BadFilter(_("“%(text)s” is not one of the choices.", text=unknown[0]))
         return column.in_([value == "1" for value in values])
 
     def field(self, column: sa.Column[Any], label: Any) -> Any:
@@ -299,6 +316,7 @@ class ReferenceKind(Kind):
     """A row of another table, shown by its str(). small: few enough to choose from a list."""
 
     operators = ("is",)
+    is_sortable = False
 
     def __init__(self, target: type[Any], *, small: bool) -> None:
         self.target, self.small = target, small
@@ -306,9 +324,7 @@ class ReferenceKind(Kind):
     def choices(self) -> Sequence[tuple[str, Any]]:
         if not self.small:
             return ()
-        return [
-            (str(row.id), str(row)) for row in db.session.scalars(sa.select(self.target).order_by(self.target.name))
-        ]
+        return [(str(row.id), str(row)) for row in rows_on_offer(self.target)]
 
     def condition(self, column: Any, operator: str, values: list[str], place: Place) -> sa.ColumnElement[bool]:
         if not all(value.isascii() and value.isdigit() and len(value) < 19 for value in values):
@@ -316,13 +332,15 @@ class ReferenceKind(Kind):
         return column.in_([int(value) for value in values])
 
     def field(self, column: sa.Column[Any], label: Any) -> Any:
-        return ReferenceField(self.target, label, is_optional=bool(column.nullable))
+        field = ReferenceField if self.small else NumberedRowField
+        return field(self.target, label, is_optional=bool(column.nullable))
 
 
 class ListKind(Kind):
     """Several rows of another table, comma-separated."""
 
     operators = ()
+    is_sortable = False
 
     def show(self, value: Any, place: Place) -> str | Markup:
         return ", ".join(str(item) for item in value) or NOTHING
@@ -335,6 +353,7 @@ class JsonKind(Kind):
     """What changed, as the audit keeps it: {field: [old, new]}."""
 
     operators = ()
+    is_sortable = is_editable = False
     css = "wrap"
     width = 60
 

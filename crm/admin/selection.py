@@ -91,6 +91,7 @@ class Selection:
     # --- queries ----------------------------------------------------------------------------------------------------
 
     def _where(self, query: Any) -> Any:
+        query = self.view.within_sight(query)
         if self.ids is not None:
             query = query.where(self.view.model.id.in_(self.ids))
         elif self.search:
@@ -99,14 +100,15 @@ class Selection:
         base = self.view.base_condition(self)
         return query if base is None else query.where(base)
 
+    def _ordered(self, query: Any) -> Any:
+        name, descending = self.sort or self.view.default_sort()
+        column, key = self.view.sortable_columns()[name], self.view.model.id
+        # The primary key breaks ties, so that pages never show a row twice.
+        return query.order_by(*((column.desc(), key.desc()) if descending else (column.asc(), key.asc())))
+
     def query(self) -> Any:
         """SELECT of the rows, ordered, with what the columns show loaded along."""
-        model, query = self.view.model, self._where(sa.select(self.view.model)).options(*self.view.loader_options())
-        name, descending = self.sort or self.view.default_sort()
-        column = self.view.sortable_columns()[name]
-        # The primary key breaks ties, so that pages never show a row twice.
-        order = [column.desc(), model.id.desc()] if descending else [column.asc(), model.id.asc()]
-        return query.order_by(*order)
+        return self._ordered(self._where(sa.select(self.view.model)).options(*self.view.loader_options()))
 
     def rows(self) -> tuple[list[Any], bool]:
         """The page's rows, and whether there is a next page."""
@@ -116,9 +118,10 @@ class Selection:
         found = list(db.session.scalars(self.query().limit(self.size + 1).offset(offset)).unique())
         return found[: self.size], len(found) > self.size
 
-    def count(self) -> int:
-        """Number of rows, counted no further than COUNT_LIMIT + 1."""
-        inner = self._where(sa.select(self.view.model.id)).limit(COUNT_LIMIT + 1).subquery()
+    def count(self, *, is_exact: bool = False) -> int:
+        """Number of rows, counted no further than COUNT_LIMIT + 1 unless it must be exact."""
+        query = self._where(sa.select(self.view.model.id))
+        inner = (query if is_exact else query.limit(COUNT_LIMIT + 1)).subquery()
         return db.session.scalar(sa.select(sa.func.count()).select_from(inner)) or 0
 
     def totals(self, columns: Sequence[GridColumn]) -> dict[str, Any]:
@@ -131,10 +134,7 @@ class Selection:
 
     def row_ids(self) -> list[int]:
         """Ids of all rows, in the grid's order."""
-        name, descending = self.sort or self.view.default_sort()
-        column = self.view.sortable_columns()[name]
-        query = self._where(sa.select(self.view.model.id))
-        return list(db.session.scalars(query.order_by(column.desc() if descending else column.asc())))
+        return list(db.session.scalars(self._ordered(self._where(sa.select(self.view.model.id)))))
 
     # --- addresses --------------------------------------------------------------------------------------------------
 

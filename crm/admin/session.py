@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+import re
 
 from flask import (
     Blueprint,
@@ -21,9 +21,10 @@ from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
 from flask_login import current_user, login_required, login_user, logout_user
 from werkzeug.wrappers import Response as BaseResponse
-from wtforms import Form, PasswordField, StringField, validators
+from wtforms import PasswordField, StringField
 
 from crm.access.operations import LoginFailed, sign_in
+from crm.admin.fields import REQUIRED, Form
 from crm.db import db, transaction
 from crm.errors import DomainError
 from crm.i18n import LANGUAGES
@@ -34,22 +35,21 @@ blueprint = Blueprint("access", __name__)
 class LoginForm(Form):
     email = StringField(
         _l("E-mail"),
-        [validators.InputRequired(_l("Fill in this field."))],
+        [REQUIRED],
         render_kw={"autocomplete": "username", "inputmode": "email", "autofocus": True},
     )
     password = PasswordField(
         _l("Password"),
-        [validators.InputRequired(_l("Fill in this field."))],
+        [REQUIRED],
         render_kw={"autocomplete": "current-password"},
     )
 
 
 def _safe_next(target: str | None) -> str:
     """A path of this site to return to; anything else leads home."""
-    if target:
-        parts = urlsplit(target.replace("\\", "/"))
-        if not parts.scheme and not parts.netloc and parts.path.startswith("/") and not parts.path.startswith("//"):
-            return target
+    # Browsers drop tabs and line breaks and read "\\" as "/"; two slashes then name another site.
+    if target and re.fullmatch(r"/(?![/\\])[^\x00-\x1f\x7f]*", target):
+        return target
     return url_for("admin.index")
 
 
@@ -97,7 +97,7 @@ def switch() -> BaseResponse:
     branch_id = request.form.get("branch_id", "")
     if not branch_id:
         session.pop("branch_id", None)
-    elif branch_id.isdigit() and int(branch_id) in {branch.id for branch in g.branches}:
+    elif branch_id.isascii() and branch_id.isdigit() and int(branch_id) in {branch.id for branch in g.branches}:
         session["branch_id"] = int(branch_id)
     else:
         abort(404)

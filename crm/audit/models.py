@@ -41,3 +41,6 @@ class AuditEntry(Model):
     changes: Mapped[dict[str, Any]]
 
     actor: Mapped[User | None] = relationship()
+
+    def __str__(self) -> str:
+        return f"#{self.id}"

@@ -157,6 +157,9 @@ class MailingRun(BranchScoped, Model):
     rule: Mapped[MailingRule] = relationship()
     lines: Mapped[list[MailingRunLine]] = relationship(back_populates="run", order_by="MailingRunLine.id")
 
+    def __str__(self) -> str:
+        return f"#{self.id}"
+
 
 class RunResult(LabelEnum):
     ISSUED = "issued", _lp("run", "Bill issued, letter queued")

@@ -6,19 +6,20 @@ from typing import Any
 from zoneinfo import available_timezones
 
 import sqlalchemy as sa
+from flask import g
 from flask_admin import expose
 from flask_babel import lazy_gettext as _l
 from flask_login import current_user
-from wtforms import BooleanField, Form, PasswordField, StringField, validators
+from wtforms import BooleanField, PasswordField, StringField, validators
 
-from crm.access.models import Branch, City, Role
+from crm.access.models import Branch, City, Employee, Role, User
 from crm.access.operations import change_user, create_user
+from crm.access.permissions import NETWORK_WIDE_ROLES
 from crm.access.requisites import set_requisites
+from crm.access.scope import current_scope
 from crm.admin.base import KontoraView, permission
-from crm.admin.fields import EnumField, ReferencesField
+from crm.admin.fields import REQUIRED, EnumField, Form, ReferencesField
 from crm.db import db
-
-REQUIRED = validators.InputRequired(_l("Fill in this field."))
 
 
 class UserForm(Form):
@@ -46,6 +47,12 @@ class UserView(KontoraView):
     form = UserForm
     creates = edits = True
     create_label = _l("Add a user")
+
+    def within_sight(self, query: Any) -> Any:
+        """Who works in branches only sees who works there with him."""
+        if current_user.role.value in NETWORK_WIDE_ROLES:
+            return query
+        return query.where(User.branches.any(Branch.id.in_([branch.id for branch in g.branches])))
 
     def save_new(self, form: Any) -> Any:
         return create_user(
@@ -84,6 +91,10 @@ class EmployeeView(KontoraView):
     creates = edits = True
     create_label = _l("Add an employee")
 
+    def within_sight(self, query: Any) -> Any:
+        branch_ids = current_scope().branch_ids
+        return query if branch_ids is None else query.where(Employee.branch_id.in_(branch_ids))
+
     def prefill(self, form: Any) -> None:
         form.is_active.data = True
 
@@ -99,6 +110,8 @@ class BranchForm(Form):
 
 
 class BranchView(KontoraView):
+    """Branches of the person, whichever is chosen."""
+
     entity = "branch"
     icon = "shop"
     column_list = ("name", "city", "company", "time_zone", "address")
@@ -106,6 +119,9 @@ class BranchView(KontoraView):
     column_default_sort = "name"
     form = BranchForm
     edits = True
+
+    def within_sight(self, query: Any) -> Any:
+        return query.where(Branch.id.in_([branch.id for branch in g.branches]))
 
 
 class CityView(KontoraView):
@@ -164,8 +180,7 @@ class CompanyView(KontoraView):
     hint = _l("This is what clients see on the bill page.")
 
     def save(self, form: Any, row: Any) -> Any:
-        values = {name: (field.data or "").strip() for name, field in form._fields.items()}
-        return set_requisites(row, **values, by=current_user)
+        return set_requisites(row, **form.data, by=current_user)
 
     @expose("/licensing/")
     @permission("view")

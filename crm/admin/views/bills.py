@@ -5,23 +5,28 @@ from __future__ import annotations
 from typing import Any
 
 import sqlalchemy as sa
-from flask import request
+from flask import g, request
 from flask_admin import expose
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
 from flask_login import current_user
 from markupsafe import Markup
-from wtforms import Form
 
 from crm.admin.base import BulkAction, GridColumn, KontoraView, permission
+from crm.admin.fields import EnumField, Form, ReferenceField
 from crm.admin.kinds import DateKind, Place
 from crm.bills.links import bill_url
 from crm.bills.models import Bill, BillStatus
-from crm.bills.operations import archive_bill, archive_bills
+from crm.bills.operations import archive_bill, archive_bills, check_payable
 from crm.clients.models import Client
 from crm.clients.queries import matches_text
 from crm.db import db
-from crm.payments.models import Payment
+from crm.errors import DomainError
+from crm.i18n import money
+from crm.ledger.models import Account
+from crm.ledger.queries import accounts_of
+from crm.payments.models import DESK_METHODS, Payment, PaymentMethod
+from crm.payments.operations import pay_bill_at_desk
 
 
 class TermKind(DateKind):
@@ -29,6 +34,17 @@ class TermKind(DateKind):
 
     def show(self, value: Any, place: Place) -> str | Markup:
         return super().show(value, place) if value else _("not set")
+
+
+class PayForm(Form):
+    method = EnumField(PaymentMethod, _l("Way of payment"), members=(*DESK_METHODS, PaymentMethod.ACCOUNT))
+    account = ReferenceField(
+        Account,
+        _l("Account to pay from"),
+        query=lambda: g.paying_accounts,
+        title=lambda account: f"{account.title}: {money(account.balance)}",
+        is_optional=True,
+    )
 
 
 class BillView(KontoraView):
@@ -67,6 +83,11 @@ class BillView(KontoraView):
             return Markup('<span class="status is-overdue">{}</span>').format(_("Payment term expired"))
         return super().cell(row, column)
 
+    def export_cell(self, row: Any, column: GridColumn) -> Any:
+        if column.name == "status" and row.is_overdue:
+            return _("Payment term expired")
+        return super().export_cell(row, column)
+
     def loader_options(self) -> list[Any]:
         return [*super().loader_options(), sa.orm.joinedload(Bill.branch)]
 
@@ -86,8 +107,35 @@ class BillView(KontoraView):
         return {
             "public_url": bill_url(row),
             "payments": list(db.session.scalars(payments)),
+            "may_pay": self._is_payable(row) and current_user.may("account.top_up"),
             "may_archive": row.status is BillStatus.PENDING and self.may("archive"),
         }
+
+    @staticmethod
+    def _is_payable(bill: Bill) -> bool:
+        try:
+            check_payable(bill)
+        except DomainError:
+            return False
+        return True
+
+    @expose("/pay/", methods=("GET", "POST"))
+    @permission("account.top_up")
+    def pay_view(self) -> Any:
+        """Take the payment in person: in cash, by card, or from another account of the client."""
+        bill = self.get_one(request.values.get("id"))
+        g.paying_accounts = [a for a in accounts_of(bill.client_id) if a.id != bill.account_id and a.balance > 0]
+        form = PayForm(request.form if request.method == "POST" else None)
+        return self.answer(
+            form,
+            lambda: pay_bill_at_desk(bill, **form.data, by=current_user),
+            title=_("Take the payment of bill %(number)s", number=bill.title),
+            subtitle=f"{bill.client.name} · {money(bill.amount, bill.branch.company.currency)}",
+            back=self.row_url(bill),
+            done=lambda payment: self.row_url(bill),
+            said=_l("The bill is paid."),
+            submit=_("Take the payment"),
+        )
 
     @expose("/archive/", methods=("GET", "POST"))
     @permission("archive")

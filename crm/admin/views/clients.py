@@ -11,13 +11,13 @@ from flask_admin import expose
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
 from flask_login import current_user
-from wtforms import BooleanField, DateField, Form, StringField, TextAreaField
-from wtforms.validators import InputRequired, Length, Optional
+from wtforms import BooleanField, StringField, TextAreaField
+from wtforms.validators import Length, Optional
 
 from crm import clock
 from crm.access.models import Branch, Employee
 from crm.admin.base import BulkAction, KontoraView, permission
-from crm.admin.fields import EnumField, MoneyField, ReferenceField
+from crm.admin.fields import REQUIRED, DateField, EnumField, Form, MoneyField, ReferenceField
 from crm.admin.selection import Selection
 from crm.bills.links import bill_url
 from crm.bills.models import Bill, BillMethod
@@ -28,7 +28,7 @@ from crm.clients.operations import archive_client, create_client, edit_client, r
 from crm.clients.queries import matches_text
 from crm.db import db
 from crm.errors import DomainError
-from crm.ledger.models import Account, AccountType, Entry
+from crm.ledger.models import Account, AccountKind, AccountType, Entry, Unit
 from crm.ledger.operations import account_types_in
 from crm.ledger.queries import accounts_of, entries_of, lessons_left
 from crm.mailings.operations import send_message_to
@@ -51,10 +51,8 @@ TABS = (
     ("messages", _l("Messages"), "message.view"),
 )
 
-REQUIRED = InputRequired(_l("Fill in this field."))
 
-
-def _working_branches() -> list[Branch]:
+def working_branches() -> list[Branch]:
     """Branches a new client can be put in: the chosen one, or all of the person's in the network."""
     branch = chosen_branch()
     return [branch] if branch else list(g.branches)
@@ -78,7 +76,7 @@ class ClientForm(Form):
 
 
 class NewClientForm(ClientForm):
-    branch = ReferenceField(Branch, _l("Branch"), query=_working_branches)
+    branch = ReferenceField(Branch, _l("Branch"), query=working_branches)
 
 
 class OpenAccountForm(Form):
@@ -114,7 +112,14 @@ class SellForm(Form):
 
 class BillForm(Form):
     method = EnumField(BillMethod, _l("Type of calculation"), members=[BillMethod.MANUAL])
-    account = ReferenceField(Account, _l("Client account"), query=lambda: g.get("billed_accounts", []))
+    # None is the base account, which may have yet to be made.
+    account = ReferenceField(
+        Account,
+        _l("Client account"),
+        query=lambda: g.deposits,
+        is_optional=True,
+        blank=AccountKind.BASE.label,
+    )
     amount = MoneyField(_l("Sum"), [REQUIRED])
     period_from = DateField(_l("For the period"), [REQUIRED])
     period_to = DateField(_l("to"), [REQUIRED])
@@ -170,7 +175,8 @@ class ClientView(KontoraView):
     @staticmethod
     def _archive_many(ids: list[int]) -> list[ProtocolLine]:
         lines = []
-        for client in db.session.scalars(sa.select(Client).where(Client.id.in_(ids)).order_by(Client.name)):
+        for client_id in ids:
+            client = db.session.get_one(Client, client_id)
             try:
                 archive_client(client, by=current_user)
                 lines.append(ProtocolLine(client.id, client.name, None))
@@ -188,7 +194,7 @@ class ClientView(KontoraView):
         return edit_client(row, **form.data, by=current_user)
 
     def prefill(self, form: Any) -> None:
-        form.branch.data = next(iter(_working_branches()), None)
+        form.branch.data = next(iter(working_branches()), None)
 
     @expose("/details/")
     def details_view(self) -> Any:
@@ -282,7 +288,7 @@ class ClientView(KontoraView):
 
     def _account(self, id: str) -> Account:
         account = db.session.get(Account, int(id)) if id.isascii() and id.isdigit() and len(id) < 19 else None
-        if account is None or account.client_id is None:
+        if account is None or account.client_id is None or account.unit is not Unit.MONEY:
             abort(404)
         return account
 
@@ -292,10 +298,8 @@ class ClientView(KontoraView):
         """«Добавить счет»."""
         client = self.get_one(id)
         payer = client.payer or client
-        g.billed_accounts = accounts_of(payer.id)
+        g.deposits = [account for account in accounts_of(payer.id) if account.kind is AccountKind.DEPOSIT]
         form = BillForm(request.form if request.method == "POST" else None)
-        if not g.billed_accounts:
-            del form.account  # the base account is made with the first bill
         today = clock.today(client.branch)
         if request.method == "GET":
             form.period_from.data, form.period_to.data = _month_of(today)

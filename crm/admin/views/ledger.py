@@ -8,11 +8,11 @@ import sqlalchemy as sa
 from flask import g
 from flask_babel import lazy_gettext as _l
 from flask_login import current_user
-from wtforms import BooleanField, Form, IntegerField, StringField, validators
+from wtforms import BooleanField, IntegerField, StringField, validators
 
 from crm.access.models import Branch
 from crm.admin.base import KontoraView
-from crm.admin.fields import ReferencesField
+from crm.admin.fields import REQUIRED, Form, ReferencesField
 from crm.admin.kinds import BalanceKind
 from crm.admin.selection import Selection
 from crm.clients.models import Client
@@ -24,7 +24,7 @@ from crm.ledger.queries import entries_of
 
 
 class AccountTypeForm(Form):
-    name = StringField(_l("Name"), [validators.InputRequired(_l("Fill in this field.")), validators.Length(max=200)])
+    name = StringField(_l("Name"), [REQUIRED, validators.Length(max=200)])
     branches = ReferencesField(Branch, _l("Branches"), description=_l("The branches where this type is offered."))
     position = IntegerField(_l("Order"), [validators.Optional(), validators.NumberRange(0, 1000)], default=0)
     is_archived = BooleanField(_l("In the archive"))
@@ -83,8 +83,8 @@ class AccountView(KontoraView):
     def search_condition(self, text: str) -> Any:
         return Account.client_id.in_(sa.select(Client.id).where(matches_text(text)))
 
-    def base_condition(self, selection: Selection) -> Any:
-        return sa.and_(Account.client_id.is_not(None), Account.unit == Unit.MONEY)
+    def within_sight(self, query: Any) -> Any:
+        return query.where(Account.client_id.is_not(None), Account.unit == Unit.MONEY)
 
     def details_context(self, row: Any) -> dict[str, Any]:
         return {"entries": list(db.session.scalars(entries_of(row).limit(200)))}

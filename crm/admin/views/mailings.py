@@ -10,12 +10,13 @@ from flask_admin import expose
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
 from flask_login import current_user
-from wtforms import BooleanField, Form, IntegerField, SelectField, StringField, TextAreaField, TimeField, validators
+from wtforms import BooleanField, IntegerField, SelectField, StringField, TextAreaField, TimeField, validators
+from wtforms.fields.choices import SelectChoice
 
 from crm.access.models import Branch
 from crm.admin.base import KontoraView, permission
-from crm.admin.fields import EnumField, ReferenceField
-from crm.admin.views.clients import REQUIRED, _working_branches
+from crm.admin.fields import REQUIRED, EnumField, Form, ReferenceField
+from crm.admin.views.clients import working_branches
 from crm.clients.models import Client
 from crm.clients.queries import matches_text
 from crm.db import db
@@ -75,7 +76,7 @@ class RuleForm(Form):
     )
 
     name = StringField(_l("Name"), [REQUIRED, validators.Length(max=200)])
-    branch = ReferenceField(Branch, _l("Branch"), query=_working_branches)
+    branch = ReferenceField(Branch, _l("Branch"), query=working_branches)
     kind = EnumField(MailingKind, _l("Type of mailing"))
     method = EnumField(BillingMethod, _l("Calculation method"))
     accounts = EnumField(BilledAccounts, _l("Type of calculations"))
@@ -90,7 +91,7 @@ class RuleForm(Form):
     send_time = TimeField(_l("Time"), [REQUIRED], description=_l("On the clock of the branch."))
     weekday = SelectField(
         _l("Day of the week"),
-        choices=[("", "—"), *((str(i), name) for i, name in enumerate(WEEKDAYS))],
+        choices=[SelectChoice("", "—"), *(SelectChoice(str(i), name) for i, name in enumerate(WEEKDAYS))],
         coerce=lambda value: None if value in {None, "", "None"} else int(value),
         description=_l("For a weekly mailing."),
     )

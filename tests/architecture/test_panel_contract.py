@@ -1,0 +1,305 @@
+"""The panel's contract: every view × every exposed method × every role × own and foreign rows answers what the table of
+permissions says, shows nothing of another branch, and refuses what nobody has mapped to a permission.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask_admin import expose
+from sqlalchemy import func, select
+
+from crm import create_app
+from crm.access.models import City
+from crm.access.permissions import NETWORK_WIDE_ROLES, may
+from crm.access.scope import BranchScoped
+from crm.admin.base import KontoraView, permission
+from crm.audit.models import AuditEntry
+from crm.db import db
+from tests.admin.world import NETWORK_WIDE, one_of_each, views
+
+ROLES = ("owner", "regional", "director", "administrator", "manager", "instructor", "support")
+
+# What the base view exposes for every entity, and what it needs.
+STANDARD = {
+    "index_view": "view",
+    "details_view": "view",
+    "export": "export",
+    "create_view": "create",
+    "edit_view": "edit",
+    "action_view": "view",
+}
+# What views expose beyond it. Another method in a view wants a line here: its permission is then a decision.
+OWN = {
+    "client.card_view": "client.view",
+    "client.archive_view": "client.archive",
+    "client.open_account_view": "account.open",
+    "client.top_up_view": "account.top_up",
+    "client.issue_bill_view": "bill.issue",
+    "client.sell_view": "subscription.sell",
+    "client.message_view": "message.send",
+    "bill.archive_view": "bill.archive",
+    "bill.pay_view": "account.top_up",
+    "company.licensing_view": "company.view",
+    "mailingrule.run_view": "mailingrule.run",
+}
+TAKES_ID = {"details_view", "edit_view", "archive_view", "pay_view", "run_view"}
+
+MINE, FOREIGN = "Своё-7f3a", "Чужое-9c1d"
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """An exposed method of a view, as Flask-Admin routes it."""
+
+    view: KontoraView
+    name: str
+    rule: str
+    methods: tuple[str, ...]
+
+    @property
+    def permission(self) -> str:
+        entity = self.view.entity
+        return OWN.get(f"{entity}.{self.name}") or f"{entity}.{STANDARD[self.name]}"
+
+    @property
+    def takes_row(self) -> bool:
+        return self.name in TAKES_ID or "<id>" in self.rule
+
+    def row_of(self, rows: dict[str, int]) -> int:
+        return rows["account" if self.rule.startswith("/account/") else self.view.entity]
+
+    def path(self, row_id: int | None) -> str:
+        path = f"/admin/{self.view.entity}{self.rule.replace('<id>', str(row_id))}"
+        return f"{path}?id={row_id}" if self.name in TAKES_ID and "<id>" not in self.rule else path
+
+
+def endpoints(app: Flask) -> list[Endpoint]:
+    return [
+        Endpoint(view, name, rule, tuple(methods) if methods else ("GET",))
+        for view in views(app)
+        for rule, name, methods in view._urls
+    ]
+
+
+def asked(client: Any, endpoint: Endpoint, method: str, row_id: int | None) -> Any:
+    if method == "GET":
+        return client.get(endpoint.path(row_id))
+    return client.post(endpoint.path(row_id), data={"id": str(row_id or ""), "action": "archive", "confirmed": "1"})
+
+
+@pytest.fixture
+def rows(network: Any) -> tuple[dict[str, int], dict[str, int]]:
+    """Own rows, of lesnoy, and foreign ones, of mira: no role but owner and support ever sees that branch."""
+    return one_of_each(network.lesnoy, MINE), one_of_each(network.mira, FOREIGN)
+
+
+def snapshot(network: Any) -> dict[str, Any]:
+    """What there is in the foreign branch: rows by table, and lines of the audit."""
+    counts = {
+        model.__name__: db.session.scalar(select(func.count()).where(model.branch_id == network.mira.id))
+        for model in BranchScoped.__subclasses__()
+    }
+    audited = select(func.count()).where(AuditEntry.branch_id == network.mira.id)
+    return counts | {"audit": db.session.scalar(audited)}
+
+
+def test_every_exposed_method_needs_the_permission_written_here(app: Flask) -> None:
+    found = {
+        f"{endpoint.view.entity}.{endpoint.name}": endpoint.view.permission_for(endpoint.name)
+        for endpoint in endpoints(app)
+        if endpoint.name not in STANDARD
+    }
+    assert found == OWN
+    for endpoint in endpoints(app):
+        assert endpoint.view.permission_for(endpoint.name) == endpoint.permission
+
+
+@pytest.mark.parametrize("branch", ["lesnoy", None])
+@pytest.mark.parametrize("role", ROLES)
+def test_answers_are_what_the_role_may(network: Any, web: Any, app: Flask, rows: Any, role: str, branch: Any) -> None:
+    own, foreign = rows
+    user = getattr(network, role)
+    client = web(user, getattr(network, branch) if branch else None)
+    sees_all = user.role.value in NETWORK_WIDE_ROLES
+    before, wrong = snapshot(network), []
+    for endpoint in endpoints(app):
+        may_it = may(user.role.value, endpoint.permission)
+        view = endpoint.view
+        for method in ("GET", "POST"):
+            if method not in endpoint.methods:
+                continue
+            cases = [("own", endpoint.row_of(own)), ("foreign", endpoint.row_of(foreign))]
+            for whose, row_id in cases if endpoint.takes_row else cases[:1]:
+                is_foreign = (
+                    whose == "foreign"
+                    and view.entity not in NETWORK_WIDE
+                    and not (sees_all and (branch is None or view.entity in {"user", "branch"}))
+                )
+                if whose == "foreign" and not is_foreign:
+                    continue  # the scope holds it: an own row like any other
+                answer = asked(client, endpoint, method, row_id)
+                text = answer.data.decode(errors="replace")
+                if not may_it:
+                    expected = {403}
+                elif is_foreign:
+                    expected = {404}
+                    if endpoint.name == "edit_view":
+                        expected = {403, 404}  # refused before the row is looked for
+                elif endpoint.name == "create_view":
+                    expected = {200, 302, 422} if view.creates else {403}
+                    if view.entity == "accounttype" and branch:
+                        expected = {403}
+                elif endpoint.name == "edit_view":
+                    expected = {200, 302, 409, 422} if view.edits else {403}
+                    if view.entity == "accounttype" and branch:
+                        expected = {403}
+                elif endpoint.name == "action_view":
+                    known = {action.name for action in view.bulk_actions()}
+                    expected = {404} if "archive" not in known else {200, 302}
+                    if "archive" in known and not may(user.role.value, f"{view.entity}.archive"):
+                        expected = {403}
+                else:
+                    expected = {200, 302, 422}
+                if answer.status_code not in expected:
+                    wrong.append((method, endpoint.path(row_id), whose, answer.status_code, sorted(expected)))
+                if FOREIGN in text and not sees_all:
+                    wrong.append((method, endpoint.path(row_id), whose, "shows a foreign row"))
+    assert wrong == []
+    if not sees_all:
+        assert snapshot(network) == before
+
+
+@pytest.mark.parametrize("role", ["regional", "director", "administrator", "manager", "instructor"])
+def test_nothing_of_a_foreign_branch_in_grids_exports_and_search(
+    network: Any, web: Any, app: Flask, rows: Any, role: str
+) -> None:
+    client = web(getattr(network, role))
+    shown = []
+    for view in views(app):
+        if not may(getattr(network, role).role.value, f"{view.entity}.view"):
+            continue
+        for path in ("", "?q=Чужое", "?f.status.is=active&f.status.is=pending&f.status.is=archived", "?size=200"):
+            text = client.get(f"/admin/{view.entity}/{path}").text
+            if FOREIGN in text:
+                shown.append(view.entity + path)
+    if FOREIGN in client.get("/admin/search/?q=Чужое").text:
+        shown.append("search")
+    assert shown == []
+
+
+@pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
+def test_strangers_are_sent_to_sign_in(network: Any, web: Any, app: Flask, rows: Any) -> None:
+    stranger = web()
+    wrong = []
+    for endpoint in endpoints(app):
+        for method in endpoint.methods:
+            if method not in {"GET", "POST"}:
+                continue
+            answer = asked(stranger, endpoint, method, endpoint.row_of(rows[0]))
+            if answer.status_code != 302 or not answer.location.startswith("/login"):
+                wrong.append((method, endpoint.path(None), answer.status_code))
+    for path in ("/admin/", "/admin/search/?q=а"):
+        assert stranger.get(path).location.startswith("/login?next=/admin/")
+    assert wrong == []
+
+
+@pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
+def test_an_account_switched_off_is_a_stranger(network: Any, web: Any) -> None:
+    client = web(network.administrator, network.lesnoy)
+    assert client.get("/admin/client/").status_code == 200
+    network.administrator.is_active = False
+    assert client.get("/admin/client/").location.startswith("/login")
+
+
+@pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
+def test_a_post_without_its_token_does_nothing(network: Any, web: Any, app: Flask, rows: Any) -> None:
+    client = web(network.owner, network.lesnoy)
+    client.with_csrf = False
+    count = select(func.count()).select_from(AuditEntry)
+    before, answers = db.session.scalar(count), {}
+    for endpoint in endpoints(app):
+        if "POST" in endpoint.methods:
+            answers[endpoint.path(1)] = asked(client, endpoint, "POST", endpoint.row_of(rows[0])).status_code
+    for path in ("/login", "/logout", "/switch", "/language"):
+        answers[path] = client.post(path, data={"branch_id": "", "language": "en"}).status_code
+    assert len(answers) > 30
+    assert set(answers.values()) == {400}
+    assert db.session.scalar(count) == before
+    assert client.get("/admin/").status_code == 200  # not signed out
+
+
+@pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
+def test_what_flask_admin_exposes_itself_is_not_there(network: Any, web: Any, app: Flask, rows: Any) -> None:
+    """Deleting, editing within the grid and looking rows up of fields: refused for everyone, changing nothing."""
+    client = web(network.owner)
+    for view in views(app):
+        own = str(rows[0][view.entity])
+        answers = [
+            client.post(f"/admin/{view.entity}/delete/", data={"id": own}),
+            client.get(f"/admin/{view.entity}/ajax/lookup/?name=branch&query=a"),
+            client.post(f"/admin/{view.entity}/ajax/update/", data={"list_form_pk": own, "name": "x"}),
+            client.post(f"/admin/{view.entity}/action/", data={"action": "delete", "rowid": own, "id": own}),
+            client.get(f"/admin/{view.entity}/export/csv/"),
+        ]
+        assert {answer.status_code for answer in answers} <= {403, 404, 405}, view.entity
+        assert client.get(f"/admin/{view.entity}/details/?id={own}").status_code in {200, 302}
+
+
+class ProbeView(KontoraView):
+    entity = "probe"
+
+    @expose("/forgotten/", methods=("GET", "POST"))
+    def forgotten_view(self) -> str:
+        return "open to the world"
+
+    @expose("/mapped/")
+    @permission("view")
+    def mapped_view(self) -> str:
+        return "for who may"
+
+    @expose("/borrowed/")
+    @permission("client.view")
+    def borrowed_view(self) -> str:
+        return "for who may see clients"
+
+
+@pytest.fixture
+def probe(app: Flask) -> Iterator[Flask]:
+    """The application with one more view, as a hurried hand would write it."""
+    other = create_app(app.config["SETTINGS"])
+    other.config["WTF_CSRF_ENABLED"] = False
+    other.extensions["admin"][0].add_view(ProbeView(City, "Probe"))
+    yield other
+    with other.app_context():
+        db.session.remove()
+        db.engine.dispose()
+
+
+def fetch(app: Flask, user: Any, path: str, method: str = "GET") -> Any:
+    """An answer to `user` from an application of the test's own."""
+    user_id = user.id
+    db.session.commit()
+    client = app.test_client()
+
+    def ask() -> Any:
+        with client.session_transaction(base_url="https://kontora.test") as session:
+            session["_user_id"], session["_fresh"] = str(user_id), True
+        return client.open(path, method=method, base_url="https://kontora.test")
+
+    return contextvars.Context().run(ask)
+
+
+@pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
+def test_a_method_without_a_permission_is_refused_to_everybody(network: Any, probe: Flask) -> None:
+    for user in network.users:
+        for method in ("GET", "POST"):
+            assert fetch(probe, user, "/admin/probe/forgotten/", method).status_code == 403
+    assert fetch(probe, network.owner, "/admin/probe/mapped/").status_code == 200
+    assert fetch(probe, network.director, "/admin/probe/mapped/").status_code == 403
+    assert fetch(probe, network.instructor, "/admin/probe/borrowed/").status_code == 200
