@@ -38,7 +38,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="kontora-bench-") as folder, _postgresql() as postgresql_url:
         home = Path(folder)
         for database, url in (("SQLite", f"sqlite:///{home / 'bench.db'}"), ("PostgreSQL", postgresql_url)):
-            print(f"{database}: making {bills:,} bills…", end="\r", file=sys.stderr, flush=True)
+            print(f"{database}: making {bills:,} bills…", file=sys.stderr, flush=True)
             sample = _prepare(url, home, bills)
             print(head(database, sample.bills), flush=True)
             for text in itertools.chain(

@@ -44,18 +44,23 @@ def xlsx(database_url: str, labels: dict[str, str]) -> Mapping[str, Skill]:
         moment = book.add_format({"num_format": "dd.mm.yyyy hh:mm"})
         sheet.write_row(0, 0, HEADERS)
         with closing(_connect(url)) as connection, _cursor(connection) as cursor:
+            zones = [name for (name,) in connection.execute("SELECT DISTINCT time_zone FROM branch").fetchall()]
+            today = {name: datetime.now(ZoneInfo(name)).date() for name in zones}
             cursor.execute(CELLS)
             for at, row in enumerate(cursor, 1):
                 year, number, client, amount, status, start, end, until, issued, paid, branch, zone_name = row
                 zone = ZoneInfo(zone_name)
+                start, end, until = (as_date(day) if day is not None else None for day in (start, end, until))
+                if status == "pending" and until is not None and until < today[zone_name]:
+                    status = "overdue"
                 sheet.write_string(at, 0, f"{year}-{number:06d}")
                 sheet.write_string(at, 1, client)
                 sheet.write_number(at, 2, amount / 100, money)
                 sheet.write_string(at, 3, labels[status])
-                sheet.write_datetime(at, 4, as_date(start), day)
-                sheet.write_datetime(at, 5, as_date(end), day)
+                sheet.write_datetime(at, 4, start, day)
+                sheet.write_datetime(at, 5, end, day)
                 if until is not None:
-                    sheet.write_datetime(at, 6, as_date(until), day)
+                    sheet.write_datetime(at, 6, until, day)
                 for column, instant in ((7, issued), (8, paid)):
                     if instant is not None:
                         there = as_moment(instant).astimezone(zone).replace(tzinfo=None, microsecond=0)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import flask_migrate
 from flask import Flask
+from flask_babel import force_locale, gettext
 from sqlalchemy import func, select, text
 
 from bench.contestants import Skill, browser, getting
@@ -24,7 +25,7 @@ from crm.demo import load_demo
 @dataclass(frozen=True)
 class Sample:
     """What to ask for in a database. name: a family name many clients bear; tokens: of bills that can be paid; labels:
-    bill statuses as people read them.
+    bill statuses as people read them, with "overdue".
     """
 
     user_id: int
@@ -63,8 +64,14 @@ def prepare(database_url: str, home: Path, bills: int) -> Sample:
             bills=db.session.scalar(select(func.count()).select_from(Bill)) or 0,
             name=name.split()[0],
             tokens=list(db.session.scalars(pending)),
-            labels={status.value: str(status.label) for status in BillStatus},
+            labels=_labels(),
         )
+
+
+def _labels() -> dict[str, str]:
+    with force_locale("ru"):
+        labels = {status.value: str(status.label) for status in BillStatus}
+        return {**labels, "overdue": gettext("Payment term expired")}
 
 
 def site(database_url: str, home: Path, user_id: int | None) -> Mapping[str, Skill]:

@@ -12,6 +12,7 @@ from datetime import date, datetime
 import flask_admin
 from flask import Flask
 from flask_admin.contrib.sqla import ModelView
+from flask_babel import Babel
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import BigInteger, Date, DateTime, ForeignKey, String
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
@@ -83,6 +84,7 @@ def site(database_url: str) -> Mapping[str, Skill]:
     """A stock Flask-Admin: its own theme, templates, counting and sorting."""
     app = Flask(__name__)
     app.config.update(SECRET_KEY="bench", SQLALCHEMY_DATABASE_URI=database_url)
+    Babel(app)  # Flask-Admin insists where it is installed; English, so no text is translated
     db = SQLAlchemy(app, model_class=Base)
     flask_admin.Admin(app, name="Stock").add_view(BillView(Bill, db, name="Bills", endpoint="bill"))
     return {"get": getting(browser(app))}

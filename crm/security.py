@@ -9,7 +9,7 @@ from werkzeug.wrappers import Response as BaseResponse
 from crm.access.actors import SYSTEM
 from crm.access.models import Branch, User
 from crm.access.queries import branches_of, scope_of
-from crm.access.scope import enter_scope, leave_scope
+from crm.access.scope import NOWHERE, enter_scope, leave_scope, scoped_to
 from crm.audit.origin import Origin, set_origin
 from crm.db import db, set_read_only
 
@@ -31,12 +31,12 @@ def _begin() -> None:
     """Who asks, for which branches, and whether SQLite needs the write lock."""
     set_read_only(request.method in {"GET", "HEAD", "OPTIONS"})
     g.scope_token = None
-    g.branches = []
     # Always, also for strangers: the thread has served somebody else before.
     set_origin(Origin(SYSTEM, f"request:{g.request_id}"))
-    if current_user.is_authenticated:
-        user: User = current_user._get_current_object()
-        g.branches = branches_of(user)
+    with scoped_to(NOWHERE):
+        user: User | None = current_user._get_current_object() if current_user.is_authenticated else None
+        g.branches = branches_of(user) if user else []
+    if user is not None:
         g.scope = scope_of(user, g.branches, session.get("branch_id"))
         g.scope_token = enter_scope(g.scope)
         set_origin(Origin(user, f"request:{g.request_id}"))

@@ -56,6 +56,7 @@ class Scope:
 
 
 EVERYWHERE = Scope(None)
+NOWHERE = Scope(frozenset())  # for finding out who asks, before it is known what they may see
 
 _current: contextvars.ContextVar[Scope | None] = contextvars.ContextVar("scope", default=None)
 
@@ -104,7 +105,8 @@ def _add_criteria(state: ORMExecuteState) -> None:
             BranchScoped,
             lambda cls: cls.branch_id.in_(branch_ids),
             include_aliases=True,
-            propagate_to_loaders=True,
+            # An empty scope says nothing about what may be loaded later: that is asked again, in the scope of then.
+            propagate_to_loaders=bool(branch_ids),
             track_closure_variables=True,
         )
     )

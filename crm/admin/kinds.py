@@ -293,7 +293,7 @@ class EnumKind(Kind):
     def show(self, value: Any, place: Place) -> str | Markup:
         if value is None:
             return NOTHING
-        return Markup('<span class="status is-{}">{}</span>').format(value.value, value.label)
+        return Markup('<span class="status is-%s">%s</span>') % (value.value, str(value.label))
 
     def export(self, value: Any) -> Any:
         return None if value is None else str(value.label)

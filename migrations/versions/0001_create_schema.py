@@ -558,7 +558,10 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_bill_branch_id"), ["branch_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_bill_client_id"), ["client_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_bill_issued_at"), ["issued_at"], unique=False)
-        batch_op.create_index(batch_op.f("ix_bill_status_id"), ["status", "id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_bill_status_id_amount"), ["status", "id", "amount"], unique=False)
+        batch_op.create_index(
+            batch_op.f("ix_bill_branch_id_status_amount"), ["branch_id", "status", "amount"], unique=False
+        )
         batch_op.create_index("uq_bill_company_year_number", ["company_id", "year", "number"], unique=True)
 
     op.create_table(
@@ -821,7 +824,8 @@ def downgrade() -> None:
     op.drop_table("mailing_run_line")
     with op.batch_alter_table("bill", schema=None) as batch_op:
         batch_op.drop_index("uq_bill_company_year_number")
-        batch_op.drop_index(batch_op.f("ix_bill_status_id"))
+        batch_op.drop_index(batch_op.f("ix_bill_branch_id_status_amount"))
+        batch_op.drop_index(batch_op.f("ix_bill_status_id_amount"))
         batch_op.drop_index(batch_op.f("ix_bill_issued_at"))
         batch_op.drop_index(batch_op.f("ix_bill_client_id"))
         batch_op.drop_index(batch_op.f("ix_bill_branch_id"))

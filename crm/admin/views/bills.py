@@ -89,7 +89,7 @@ class BillView(KontoraView):
         return super().export_cell(row, column)
 
     def loader_options(self) -> list[Any]:
-        return [*super().loader_options(), sa.orm.joinedload(Bill.branch)]
+        return [*super().loader_options(), sa.orm.selectinload(Bill.branch)]
 
     def bulk_actions(self) -> list[BulkAction]:
         return [
