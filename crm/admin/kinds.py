@@ -111,7 +111,7 @@ class PhoneKind(Kind):
         digits = search_digits(values[0])
         if not digits:
             raise BadFilter(_("Enter at least three digits of the number."))
-        return sa.or_(*(column.contains(part) for part in digits))
+        return sa.or_(*(sa.type_coerce(column, sa.String).contains(part) for part in digits))
 
     def field(self, column: sa.Column[Any], label: Any) -> Any:
         return PhoneField(label, [validators.Optional() if column.nullable else REQUIRED])
