@@ -12,7 +12,7 @@ LOCK := $(BIN)/uv pip compile pyproject.toml --quiet --universal --generate-hash
 	--no-emit-find-links --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint acceptance bench translations lock chromium
+.PHONY: help run test lint acceptance bench screens translations lock chromium
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ acceptance: $(VENV)/.dev ## every row of the acceptance table with its tests' re
 
 bench: $(VENV)/.dev $(CATALOGUES) ## figures side by side with peers
 	@$(BIN)/python -m bench
+
+screens: $(VENV)/.dev $(CATALOGUES) chromium ## pictures of the main screens for the documentation
+	@$(BIN)/python -m tests.screens
 
 translations: $(VENV)/.dev ## collect the texts of code and templates into the catalogues
 	@mkdir -p var

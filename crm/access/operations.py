@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerifyMismatchError
@@ -97,6 +97,11 @@ def sign_in(email: str, password: str, *, address: str) -> User:
     db.session.execute(delete(LoginAttempt).where(LoginAttempt.key == f"email:{email}"[:300]))
     user.last_login_at = clock.now()
     return user
+
+
+def forget_attempts(*, before: datetime) -> None:
+    """Drop failed sign-ins older than an instant; only the last minutes count. The caller commits."""
+    db.session.execute(delete(LoginAttempt).where(LoginAttempt.failed_at < before))
 
 
 class LoginFailed(DomainError):

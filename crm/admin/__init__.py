@@ -11,7 +11,7 @@ from flask_bootstrap import Bootstrap5
 from crm.admin import session
 from crm.admin.home import HomeView
 from crm.admin.menu import add_views, menu_sections
-from crm.admin.once import new_form_key
+from crm.once import new_form_key
 from crm.phones import format_phone
 
 bootstrap = Bootstrap5()

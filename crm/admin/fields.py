@@ -42,6 +42,14 @@ class Form(wtforms.Form):
                 options = {**options, "filters": [_clean]}
             return unbound_field.bind(form=form, **options)
 
+    def validate(self, *args: Any, **kwargs: Any) -> bool:
+        """What could not be read says so, and no more."""
+        is_valid = bool(super().validate(*args, **kwargs))
+        for field in self:
+            if field.process_errors:
+                field.errors = field.process_errors[:1]
+        return is_valid
+
 
 def _clean(text: str | None) -> str:
     return (text or "").replace("\x00", "").strip()
@@ -149,9 +157,7 @@ class EnumField(SelectField):
         )
 
     def _member(self, value: Any) -> LabelEnum | None:
-        if value is None or value == "":
-            return None
-        return value if isinstance(value, self.cls) else self.cls(value)  # type: ignore[call-arg]
+        return next((member for member in self.cls if member.value == value), None)
 
     def iter_choices(self) -> Any:
         current = self.data.value if isinstance(self.data, self.cls) else self.data or ""
@@ -159,7 +165,8 @@ class EnumField(SelectField):
 
     def pre_validate(self, form: Any) -> None:
         allowed = {item.value for item in self.choices}
-        if (self.data.value if self.data else "") not in allowed:
+        is_unknown = self.data is None and any(self.raw_data or ())
+        if is_unknown or (self.data.value if self.data else "") not in allowed:
             raise validators.StopValidation(_("Choose one of the options."))
 
 

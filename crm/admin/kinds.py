@@ -72,6 +72,10 @@ class Kind:
         """The value as exchange/excel.py takes it."""
         return None if value is None else str(value)
 
+    def exporter(self) -> Callable[[Any], Any]:
+        """export() for the many values of one file, in the language of the person who asks for it."""
+        return self.export
+
     def recall(self, value: Any) -> Any:
         """A value from the audit log, where it was kept as JSON."""
         return value
@@ -297,6 +301,9 @@ class EnumKind(Kind):
 
     def export(self, value: Any) -> Any:
         return None if value is None else str(value.label)
+
+    def exporter(self) -> Callable[[Any], Any]:
+        return {member: self.export(member) for member in self.cls}.get
 
     def choices(self) -> Sequence[tuple[str, Any]]:
         return [(member.value, member.label) for member in self.cls]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 
@@ -24,6 +23,7 @@ from crm.errors import Conflict, DomainError
 from crm.i18n import day
 from crm.ledger.models import Account, Unit
 from crm.ledger.operations import base_account
+from crm.protocol import ProtocolLine
 
 MAX_AMOUNT = Decimal("100000000.00")
 
@@ -128,15 +128,6 @@ def archive_bill(bill: Bill, *, by: Actor) -> Bill:
         if bill.status is BillStatus.ARCHIVED:
             raise DomainError("already_archived", _("Status: Already in the archive")) from None
         raise DomainError("bill_paid", _("Status: This bill is paid, it cannot be archived")) from None
-
-
-@dataclass(frozen=True)
-class ProtocolLine:
-    """What became of one row of a bulk action; error is the text to show, None when it was done."""
-
-    id: int
-    label: str
-    error: str | None
 
 
 def archive_bills(ids: Sequence[int], *, by: Actor) -> list[ProtocolLine]:

@@ -39,7 +39,7 @@ SCHEDULE = (
     Periodic("jobs.sweep", MINUTE),
     Periodic("payments.poll", MINUTE),
     Periodic("ledger.check", DAY, offset=timedelta(hours=1)),
-    Periodic("jobs.prune_ticks", DAY, offset=timedelta(hours=1)),
+    Periodic("jobs.prune", DAY, offset=timedelta(hours=1)),
 )
 
 

@@ -14,6 +14,7 @@ from sqlalchemy import delete
 
 from crm import clock
 from crm.access.actors import SYSTEM
+from crm.access.operations import forget_attempts
 from crm.access.scope import EVERYWHERE, scoped_to
 from crm.audit.origin import acting
 from crm.bell import ring
@@ -24,6 +25,7 @@ from crm.ledger.queries import check_ledger
 from crm.mailings.delivery import deliver_batch, give_up_lost_claims
 from crm.mailings.operations import DELIVER, EXECUTE_RUN, plan_due_runs, ring_for_waiting
 from crm.mailings.running import execute_run
+from crm.once import forget_forms
 from crm.payments.gateways import get_gateway
 from crm.payments.gateways.base import GatewayError
 from crm.payments.operations import accept_notice
@@ -32,7 +34,7 @@ from crm.payments.queries import unfinished_payments
 # A notice usually comes within seconds; after three days the gateway has given the payment up itself.
 NOTICE_IS_LATE_AFTER = timedelta(minutes=2)
 NOTICE_IS_LOST_AFTER = timedelta(days=3)
-TICKS_KEPT = timedelta(days=7)
+TRACES_KEPT = timedelta(days=7)
 
 log = structlog.get_logger()
 
@@ -102,10 +104,13 @@ def _check_ledger() -> None:
     log.info("ledger_checked", problems=len(problems))
 
 
-def _prune_ticks() -> None:
+def _prune() -> None:
+    """Drop what only the last days needed: ticks, keys of sent forms, failed sign-ins."""
     with transaction():
-        oldest: datetime = clock.now() - TICKS_KEPT
+        oldest: datetime = clock.now() - TRACES_KEPT
         db.session.execute(delete(CronTick).where(CronTick.tick < oldest))
+        forget_forms(before=oldest)
+        forget_attempts(before=oldest)
 
 
 TASKS: dict[str, Callable[..., None]] = {
@@ -115,5 +120,5 @@ TASKS: dict[str, Callable[..., None]] = {
     "jobs.sweep": _sweep,
     "payments.poll": _poll_payments,
     "ledger.check": _check_ledger,
-    "jobs.prune_ticks": _prune_ticks,
+    "jobs.prune": _prune,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import sqlalchemy as sa
@@ -83,10 +84,12 @@ class BillView(KontoraView):
             return Markup('<span class="status is-overdue">{}</span>').format(_("Payment term expired"))
         return super().cell(row, column)
 
-    def export_cell(self, row: Any, column: GridColumn) -> Any:
-        if column.name == "status" and row.is_overdue:
-            return _("Payment term expired")
-        return super().export_cell(row, column)
+    def exporter(self, column: GridColumn) -> Callable[[Any], Any]:
+        export = super().exporter(column)
+        if column.name != "status":
+            return export
+        overdue = _("Payment term expired")
+        return lambda bill: overdue if bill.is_overdue else export(bill)
 
     def loader_options(self) -> list[Any]:
         return [*super().loader_options(), sa.orm.selectinload(Bill.branch)]

@@ -12,7 +12,7 @@ from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
 from flask_login import current_user
 from wtforms import BooleanField, StringField, TextAreaField
-from wtforms.validators import Length, Optional
+from wtforms.validators import Length, NumberRange, Optional
 
 from crm import clock
 from crm.access.models import Branch, Employee
@@ -21,7 +21,7 @@ from crm.admin.fields import REQUIRED, DateField, EnumField, Form, MoneyField, R
 from crm.admin.selection import Selection
 from crm.bills.links import bill_url
 from crm.bills.models import Bill, BillMethod
-from crm.bills.operations import ProtocolLine, issue_bill
+from crm.bills.operations import issue_bill
 from crm.bills.queries import bills_of
 from crm.clients.models import Client, ClientStatus
 from crm.clients.operations import archive_client, create_client, edit_client, restore_client
@@ -36,6 +36,7 @@ from crm.mailings.queries import messages_of
 from crm.payments.models import DESK_METHODS, PaymentMethod
 from crm.payments.operations import open_account_paid, top_up
 from crm.payments.queries import payments_of
+from crm.protocol import ProtocolLine
 from crm.security import chosen_branch
 from crm.subscriptions.models import Plan
 from crm.subscriptions.operations import sell_subscription
@@ -83,7 +84,11 @@ class OpenAccountForm(Form):
     account_type = ReferenceField(
         AccountType, _l("Account type"), query=lambda: account_types_in(branch) if (branch := chosen_branch()) else []
     )
-    initial_balance = MoneyField(_l("Initial balance"), description=_l("May be left empty and topped up later."))
+    initial_balance = MoneyField(
+        _l("Initial balance"),
+        [Optional(), NumberRange(min=0, message=_l("Enter a sum above zero and not above 100 000 000."))],
+        description=_l("May be left empty and topped up later."),
+    )
     method = EnumField(
         PaymentMethod,
         _l("Payment"),
@@ -111,6 +116,9 @@ class SellForm(Form):
 
 
 class BillForm(Form):
+    # Shown side by side: from and to.
+    PAIRS = {"period_from": "period_to", "payable_from": "payable_until"}
+
     method = EnumField(BillMethod, _l("Type of calculation"), members=[BillMethod.MANUAL])
     # None is the base account, which may have yet to be made.
     account = ReferenceField(

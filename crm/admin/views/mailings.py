@@ -14,7 +14,7 @@ from wtforms import BooleanField, IntegerField, SelectField, StringField, TextAr
 from wtforms.fields.choices import SelectChoice
 
 from crm.access.models import Branch
-from crm.admin.base import KontoraView, permission
+from crm.admin.base import BulkAction, KontoraView, permission
 from crm.admin.fields import REQUIRED, EnumField, Form, ReferenceField
 from crm.admin.views.clients import working_branches
 from crm.clients.models import Client
@@ -31,8 +31,9 @@ from crm.mailings.models import (
     Periodicity,
     Template,
 )
-from crm.mailings.operations import run_now, save_rule, save_template
+from crm.mailings.operations import resend_messages, run_now, save_rule, save_template
 from crm.mailings.tags import TAGS
+from crm.protocol import ProtocolLine
 
 WEEKDAYS = (_l("Monday"), _l("Tuesday"), _l("Wednesday"), _l("Thursday"), _l("Friday"), _l("Saturday"), _l("Sunday"))
 
@@ -185,6 +186,33 @@ class MessageView(KontoraView):
     column_default_sort = "-id"
     empty_hint = _l("Letters to clients appear here, with their fate.")
     has_search = True
+
+    def bulk_actions(self) -> list[BulkAction]:
+        return [
+            BulkAction(
+                "resend",
+                _l("Send once more"),
+                "send",
+                _l("Only letters that were not sent, or may not have been, are sent again."),
+                self._resend,
+                is_dangerous=False,
+            )
+        ]
+
+    @staticmethod
+    def _resend(ids: list[int]) -> list[ProtocolLine]:
+        lines = []
+        for message in db.session.scalars(sa.select(Message).where(Message.id.in_(ids)).order_by(Message.id)):
+            is_queued = resend_messages([message], by=current_user)
+            label = f"{message.recipient}: {message.subject}"
+            lines.append(
+                ProtocolLine(
+                    message.id,
+                    label,
+                    None if is_queued else _("Not sent again: %(status)s", status=message.status.label),
+                )
+            )
+        return lines
 
     def search_condition(self, text: str) -> Any:
         by_client = Message.client_id.in_(sa.select(Client.id).where(matches_text(text)))

@@ -6,7 +6,7 @@ import re
 import uuid
 from datetime import datetime
 
-from sqlalchemy import String
+from sqlalchemy import String, delete
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -47,6 +47,11 @@ class SubmittedForm(Model):
             except IntegrityError:  # the other sending has just committed
                 found = db.session.get_one(cls, key)
         raise AlreadySubmitted(found.url)
+
+
+def forget_forms(*, before: datetime) -> None:
+    """Drop the keys of forms sent before an instant; their pages are long closed. The caller commits."""
+    db.session.execute(delete(SubmittedForm).where(SubmittedForm.submitted_at < before))
 
 
 def new_form_key() -> str:
