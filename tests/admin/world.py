@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import html
+import re
+from html.parser import HTMLParser
 from typing import Any
 
 from flask import Flask
@@ -67,46 +70,61 @@ def one_of_each(branch: Branch, mark: str) -> dict[str, int]:
     }
 
 
+class _FormReader(HTMLParser):
+    """Collects the fields of the page's own form: the POST one without an address of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.form: dict[str, Any] = {}
+        self.is_inside = False
+        self.open: tuple[str, str] | None = None  # (tag, name) of the select or textarea being read
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        facts = {key: value or "" for key, value in attrs}
+        if tag == "form":
+            self.is_inside = facts.get("method") == "post" and "action" not in facts
+        name = facts.get("name", "")
+        if not self.is_inside:
+            return
+        if tag == "input" and facts.get("type") == "checkbox":
+            if "checked" in facts:
+                self.form.setdefault(name, []).append(facts.get("value", "y"))
+        elif tag == "input" and name:
+            self.form[name] = facts.get("value", "")
+        elif tag in {"select", "textarea"}:
+            self.open = (tag, name)
+            self.form[name] = "" if tag == "textarea" else None  # a select sends its first option unless told
+        elif tag == "option" and self.open and ("selected" in facts or self.form[self.open[1]] is None):
+            self.form[self.open[1]] = facts.get("value", "")
+
+    def handle_endtag(self, tag: str) -> None:
+        self.is_inside = self.is_inside and tag != "form"
+        if self.open and tag == self.open[0]:
+            self.open = None
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[0] == "textarea":
+            self.form[self.open[1]] += data
+
+
 def fields(page: str) -> dict[str, Any]:
-    """What a browser would send of the page's form untouched: hidden inputs, typed values, ticks and choices."""
-    from html.parser import HTMLParser
-
-    class Reader(HTMLParser):
-        def __init__(self) -> None:
-            super().__init__()
-            self.form: dict[str, Any] = {}
-            self.is_inside = False
-            self.name: str | None = None
-            self.kind = ""
-
-        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-            facts = {key: value or "" for key, value in attrs}
-            if tag == "form":
-                self.is_inside = facts.get("method") == "post" and not facts.get("action")
-            if not self.is_inside:
-                return
-            name = facts.get("name")
-            if tag == "input" and name:
-                if facts.get("type") in {"checkbox", "radio"}:
-                    if "checked" in facts:
-                        self.form.setdefault(name, []).append(facts.get("value", "y"))
-                else:
-                    self.form[name] = facts.get("value", "")
-            elif tag in {"select", "textarea"} and name:
-                self.name, self.kind, self.form[name] = name, tag, "" if tag == "textarea" else None
-            elif tag == "option" and self.name and (self.form[self.name] is None or "selected" in facts):
-                self.form[self.name] = facts.get("value", "")
-
-        def handle_endtag(self, tag: str) -> None:
-            if tag == "form":
-                self.is_inside = False
-            if tag == self.kind:
-                self.name = None
-
-        def handle_data(self, data: str) -> None:
-            if self.name and self.kind == "textarea":
-                self.form[self.name] += data.removeprefix("\r\n").removeprefix("\n")
-
-    reader = Reader()
+    """What a browser would send of the page's form untouched; texts of areas without the line break HTML adds."""
+    reader = _FormReader()
     reader.feed(page)
-    return {name: value for name, value in reader.form.items() if value is not None and name != "csrf_token"}
+    form = {name: value.lstrip("\r\n") if isinstance(value, str) else value for name, value in reader.form.items()}
+    return {name: value for name, value in form.items() if value is not None and name != "csrf_token"}
+
+
+def send(client: Any, path: str, **changes: Any) -> Any:
+    """Open the form at `path`, change some of its fields and send it; a change to None leaves the field out."""
+    page = client.get(path)
+    assert page.status_code == 200, page.status_code
+    form = {**fields(page.text), **changes}
+    return client.post(path, data={name: value for name, value in form.items() if value is not None})
+
+
+def errors(page: str) -> dict[str, str]:
+    """Texts beside the fields, by field; those above the form under the empty name."""
+    beside = re.findall(r'<div class="invalid-feedback[^"]*" id="([^"]+)-error">(.*?)</div>', page, re.DOTALL)
+    above = re.findall(r'<div class="alert alert-danger[^"]*" role="alert">(.*?)</div>', page, re.DOTALL)
+    return {name: html.unescape(text) for name, text in [*beside, *(("", text) for text in above)]}
