@@ -11,10 +11,10 @@ def head(database: str, bills: int) -> str:
     return f"\n{database}, {bills:,} bills\n{_COLUMNS}"
 
 
-def line(name: str, peer: str, result: Duel, *, unit: str = "ms", queries: bool = True) -> str:
-    """unit: ms, s, or /s for as many a second as there are done."""
+def line(name: str, peer: str, result: Duel, *, unit: str = "ms") -> str:
+    """unit: ms, s, or /s for as many a second as there are done. SQL statements of a bare driver are not counted."""
     spread = f"{result.low:.2f}–{result.high:.2f}"
-    sent = f"{result.our_outcome.queries} : {result.their_outcome.queries}" if queries else ""
+    sent = f"{result.our_outcome.queries} : {result.their_outcome.queries or '–'}"
     ours, theirs = _shown(result.ours, unit), _shown(result.theirs, unit)
     return f"{name:32}{ours:>12}{theirs:>12}{'×' + format(result.speed, '.2f'):>8}  {spread:13}{sent:>8}  {peer}"
 

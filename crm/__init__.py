@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 from flask import Flask
 from flask_migrate import Migrate
 from flask_wtf import CSRFProtect
@@ -54,6 +56,9 @@ def create_app(settings: Settings | None = None) -> Flask:
     admin.register(app)
     public.register(app, csrf)
     cli.register(app)
+    # What is wired by now stays: the collector need not walk it, nor stop for every few hundred rows that come and go.
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
     return app
 
 

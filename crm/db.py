@@ -64,7 +64,7 @@ class Money(TypeDecorator[Decimal]):
         return int(minor)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:
-        return None if value is None else Decimal(int(value)).scaleb(-2)
+        return None if value is None else CENT * int(value)
 
 
 class UtcDateTime(TypeDecorator[datetime]):
