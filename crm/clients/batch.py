@@ -13,7 +13,7 @@ from crm.access.actors import Actor, require
 from crm.access.models import Branch
 from crm.access.scope import current_scope
 from crm.clients.models import Client
-from crm.clients.operations import set_fields
+from crm.clients.operations import check_payer, set_fields
 from crm.clients.queries import payers_by_phone
 from crm.db import db
 from crm.errors import DomainError, Forbidden
@@ -41,6 +41,7 @@ def create_clients(cards: Sequence[NewClient], *, by: Actor) -> list[Client]:
     for card in cards:
         if not current_scope().covers(card.branch.id):
             raise Forbidden("foreign_branch", _("This belongs to another branch."), "branch")
+        check_payer(card.payer, card.branch)
         client = Client(branch_id=card.branch.id, created_at=now, payer_id=card.payer.id if card.payer else None)
         set_fields(
             client,

@@ -38,6 +38,7 @@ def create_client(
     require(by, "client.create")
     if not current_scope().covers(branch.id):
         raise Forbidden("foreign_branch", _("This belongs to another branch."), "branch")
+    check_payer(payer, branch)
     client = Client(branch_id=branch.id, created_at=clock.now(), payer_id=payer.id if payer else None)
     fill_client(
         client, name=name, phone=phone, extra_phone=extra_phone, email=email, birth_date=birth_date, comment=comment
@@ -45,6 +46,20 @@ def create_client(
     db.session.add(client)
     db.session.flush()
     return client
+
+
+def check_payer(payer: Client | None, branch: Branch) -> None:
+    """Refuse a card that cannot pay for a new one in `branch`: a family is in one branch, its payer pays for himself
+    and is active.
+    """
+    if payer is None:
+        return
+    if payer.branch_id != branch.id:
+        raise DomainError("payer_elsewhere", _("The payer's card is in another branch."), "branch")
+    if not payer.is_payer:
+        raise DomainError("payer_is_paid_for", _("%(name)s has a payer and cannot pay for others.", name=payer.name))
+    if payer.status is not ClientStatus.ACTIVE:
+        raise DomainError("payer_archived", _("The payer's card is in the archive. Restore it first."))
 
 
 def edit_client(

@@ -1,14 +1,25 @@
-"""Finding clients."""
+"""Finding clients and who pays for them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from flask_babel import gettext as _
 from sqlalchemy import ColumnElement, and_, or_, select, true
 
 from crm.clients.models import Client, ClientStatus, fold
 from crm.db import db
+from crm.errors import NotFound
 from crm.phones import search_digits
+
+
+def payer_of(client: Client) -> Client:
+    """Who pays for a client: himself, or the card he points at. Raises NotFound when that card is out of sight."""
+    if client.payer_id is None:
+        return client
+    if client.payer is None:
+        raise NotFound("payer_not_found", _("The payer's card was not found in this branch."))
+    return client.payer
 
 
 def _words(text: str) -> list[str]:

@@ -227,7 +227,9 @@ def _found_or_made(*, kind: AccountKind, unit: Unit, branch_id: int, client_id: 
             db.session.add(made)
             db.session.flush()
     except IntegrityError:
-        return db.session.scalars(query).one()  # somebody made it first
+        if found := db.session.scalar(query):
+            return found  # somebody made it first
+        raise NotFound("not_found", _("The account was not found in this branch.")) from None
     return made
 
 

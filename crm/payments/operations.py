@@ -14,6 +14,7 @@ from crm.audit.operations import transition
 from crm.bills.models import Bill
 from crm.bills.operations import check_payable, settle_bill
 from crm.clients.models import Client
+from crm.clients.queries import payer_of
 from crm.db import amount as to_amount
 from crm.db import db, end_reading, transaction
 from crm.errors import DomainError, NotFound
@@ -40,7 +41,7 @@ def open_account_paid(
 
     key: made when the form was shown; the same form sent twice opens one account and takes one payment.
     """
-    payer = client.payer or client
+    payer = payer_of(client)
     if key:
         # The row lock makes the same form, sent twice, queue up; the second one finds the first one's payment.
         db.session.execute(select(Client.id).where(Client.id == payer.id).with_for_update(key_share=True))

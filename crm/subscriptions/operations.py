@@ -10,6 +10,7 @@ from flask_babel import gettext as _
 from crm import clock
 from crm.access.actors import Actor, require
 from crm.clients.models import Client
+from crm.clients.queries import payer_of
 from crm.db import db
 from crm.errors import DomainError
 from crm.ledger.models import AccountKind, TransactionKind, Unit
@@ -39,7 +40,7 @@ def sell_subscription(client: Client, plan: Plan, *, starts_on: date, by: Actor)
     db.session.flush()
     lines: list[Line] = []
     if plan.price:
-        payer_account = base_account(client.payer_id or client.id, client.branch_id)
+        payer_account = base_account(payer_of(client).id, client.branch_id)
         lines += [
             Line(payer_account, -plan.price),
             Line(house_account(AccountKind.REVENUE, client.branch_id), plan.price),

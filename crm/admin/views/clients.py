@@ -25,7 +25,7 @@ from crm.bills.operations import issue_bill
 from crm.bills.queries import bills_of
 from crm.clients.models import Client, ClientStatus
 from crm.clients.operations import archive_client, create_client, edit_client, restore_client
-from crm.clients.queries import matches_text
+from crm.clients.queries import matches_text, payer_of
 from crm.db import db
 from crm.errors import DomainError
 from crm.ledger.models import Account, AccountKind, AccountType, Entry, Unit
@@ -157,7 +157,9 @@ class ClientView(KontoraView):
     card_template = "admin/card.html"
 
     def form_class(self) -> type[Form]:
-        return NewClientForm if request.endpoint == f"{self.endpoint}.create_view" else ClientForm
+        """A new card is put in a branch; a new member of a family in the payer's."""
+        is_new = request.endpoint == f"{self.endpoint}.create_view"
+        return NewClientForm if is_new and not request.args.get("payer") else ClientForm
 
     def search_condition(self, text: str) -> Any:
         return matches_text(text)
@@ -195,14 +197,18 @@ class ClientView(KontoraView):
     # --- the card ---------------------------------------------------------------------------------------------------
 
     def save_new(self, form: Any) -> Any:
-        payer = self.get_one(request.args["payer"]) if request.args.get("payer") else None
-        return create_client(**form.data, payer=payer, by=current_user)
+        family = {}
+        if request.args.get("payer"):
+            payer = self.get_one(request.args["payer"])
+            family = {"payer": payer, "branch": payer.branch}
+        return create_client(**form.data, **family, by=current_user)
 
     def save(self, form: Any, row: Any) -> Any:
         return edit_client(row, **form.data, by=current_user)
 
     def prefill(self, form: Any) -> None:
-        form.branch.data = next(iter(working_branches()), None)
+        if "branch" in form:
+            form.branch.data = next(iter(working_branches()), None)
 
     @expose("/details/")
     def details_view(self) -> Any:
@@ -212,7 +218,7 @@ class ClientView(KontoraView):
     @permission("view")
     def card_view(self, id: str) -> Any:
         client = self.get_one(id)
-        payer = client.payer or client
+        payer = payer_of(client)
         tabs = [(key, label) for key, label, needs in TABS if needs is None or current_user.may(needs)]
         tab = request.args.get("tab", "main")
         if tab not in dict(tabs):
@@ -305,7 +311,7 @@ class ClientView(KontoraView):
     def issue_bill_view(self, id: str) -> Any:
         """«Добавить счет»."""
         client = self.get_one(id)
-        payer = client.payer or client
+        payer = payer_of(client)
         g.deposits = [account for account in accounts_of(payer.id) if account.kind is AccountKind.DEPOSIT]
         form = BillForm(request.form if request.method == "POST" else None)
         today = clock.today(client.branch)
@@ -345,7 +351,7 @@ class ClientView(KontoraView):
     def message_view(self, id: str) -> Any:
         """A letter by hand; with ?bill= its tags are filled in."""
         client = self.get_one(id)
-        payer = client.payer or client
+        payer = payer_of(client)
         bill = None
         if request.args.get("bill"):
             bill = self.view_of(Bill).get_one(request.args["bill"])  # type: ignore[union-attr]
