@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from flask_babel import lazy_gettext as _l
 from flask_babel import lazy_pgettext as _lp
-from sqlalchemy import Boolean, CheckConstraint, Date, ForeignKey, Index, Integer, String
+from sqlalchemy import Boolean, CheckConstraint, Column, Date, ForeignKey, Index, Integer, String, Table
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from crm import clock
@@ -15,6 +15,7 @@ from crm.access.scope import BranchScoped
 from crm.clients.models import Client
 from crm.db import LabelEnum, Model, PrimaryKey, label_enum
 from crm.ledger.models import Account
+from crm.subscriptions.models import Subscription
 
 
 class BillStatus(LabelEnum):
@@ -36,12 +37,22 @@ class BillMethod(LabelEnum):
     SUBSCRIPTION = "subscription", _l("By the cost of subscriptions")
 
 
+# Which sold subscriptions a mailing has billed: what one bill asks for, no later one asks for again.
+bill_subscription = Table(
+    "bill_subscription",
+    Model.metadata,
+    Column("bill_id", ForeignKey("bill.id"), primary_key=True),
+    Column("subscription_id", ForeignKey("subscription.id"), primary_key=True, index=True),
+)
+
+
 class Bill(BranchScoped, Model):
     """A request to pay `amount` into `account` for a period.
 
     number: unique per company and year. token: 192 random bits, the only key to the public page.
     payable_until: last day it may be paid, in the branch's time zone; None = not set («не задан»).
-    dedupe_key: makes a bill of a mailing unique per (rule, client, account, period); None for bills by hand.
+    dedupe_key: makes a bill of a mailing unique per (rule, client, account, period), and generation where an earlier
+    one can no longer be paid; None for bills by hand. subscriptions: what the sum is for, of a mailing's bill.
     """
 
     __secret__ = frozenset({"token"})
@@ -79,6 +90,7 @@ class Bill(BranchScoped, Model):
 
     client: Mapped[Client] = relationship()
     account: Mapped[Account] = relationship()
+    subscriptions: Mapped[list[Subscription]] = relationship(secondary=bill_subscription, order_by=Subscription.id)
 
     __mapper_args__ = {"version_id_col": version}
 

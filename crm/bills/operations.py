@@ -17,6 +17,7 @@ from crm.access.models import Branch
 from crm.audit.operations import transition
 from crm.bills.models import BILL_MOVES, Bill, BillCounter, BillMethod, BillStatus
 from crm.clients.models import Client
+from crm.clients.queries import payer_of
 from crm.db import amount as to_amount
 from crm.db import db
 from crm.errors import Conflict, DomainError
@@ -24,6 +25,7 @@ from crm.i18n import day
 from crm.ledger.models import Account, Unit
 from crm.ledger.operations import base_account
 from crm.protocol import ProtocolLine
+from crm.subscriptions.models import Subscription
 
 MAX_AMOUNT = Decimal("100000000.00")
 
@@ -40,15 +42,17 @@ def issue_bill(
     payable_from: date | None = None,
     payable_until: date | None = None,
     is_repeatable: bool = False,
+    subscriptions: Sequence[Subscription] = (),
     dedupe_key: str | None = None,
 ) -> Bill:
     """Issue a bill to the client's payer for `account` (the payer's base account by default).
 
-    payable_from defaults to today at the branch. With a dedupe_key that exists already, returns that bill unchanged.
+    payable_from defaults to today at the branch; subscriptions: those the sum is for. With a dedupe_key that exists
+    already, returns that bill unchanged.
     Raises DomainError beside the field. The caller commits, soon: the company's numbers wait for it.
     """
     require(by, "bill.issue", client)
-    payer = client.payer or client
+    payer = payer_of(client)
     if dedupe_key and (existing := db.session.scalar(select(Bill).where(Bill.dedupe_key == dedupe_key))):
         return existing
     amount = to_amount(amount)
@@ -79,6 +83,7 @@ def issue_bill(
         is_repeatable=is_repeatable,
         issued_at=clock.now(),
         author_id=by.id,
+        subscriptions=list(subscriptions),
         dedupe_key=dedupe_key,
     )
     try:

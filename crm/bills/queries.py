@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date
 
 from flask_babel import gettext as _
-from sqlalchemy import func, or_, select
+from sqlalchemy import ColumnElement, and_, func, or_, select
 
-from crm.bills.models import Bill, BillStatus
+from crm.bills.models import Bill, BillStatus, bill_subscription
 from crm.db import db
 from crm.errors import NotFound
+from crm.subscriptions.models import Subscription
 
 
 def bill_by_token(token: str) -> Bill:
     """The bill behind a public link. Raises NotFound."""
-    bill = db.session.scalar(select(Bill).where(Bill.token == token)) if token else None
+    # PostgreSQL takes no NUL in a text.
+    bill = db.session.scalar(select(Bill).where(Bill.token == token)) if token and "\x00" not in token else None
     if bill is None:
         raise NotFound("bill_not_found", _("There is no such bill. Check the link."))
     return bill
-
-
-def count_unpaid(client_id: int) -> int:
-    """Bills of a client that wait for payment."""
-    query = select(func.count()).select_from(Bill).where(Bill.client_id == client_id, Bill.status == BillStatus.PENDING)
-    return db.session.scalar(query) or 0
 
 
 def bills_of(client_id: int) -> list[Bill]:
@@ -31,16 +29,45 @@ def bills_of(client_id: int) -> list[Bill]:
     return list(db.session.scalars(select(Bill).where(Bill.client_id == client_id).order_by(Bill.id.desc())))
 
 
+def _is_awaited(today: date) -> ColumnElement[bool]:
+    """Condition: the bill waits for payment and has not expired by `today` of its branch."""
+    return and_(Bill.status == BillStatus.PENDING, or_(Bill.payable_until.is_(None), Bill.payable_until >= today))
+
+
+def _stands(today: date) -> ColumnElement[bool]:
+    """Condition: the bill is paid or can still be. One archived while it was being paid stands too."""
+    return or_(Bill.status == BillStatus.PAID, Bill.payments_count > 0, _is_awaited(today))
+
+
 def payable_bill_of(client_id: int, *, today: date) -> Bill | None:
     """The oldest bill of a client that waits for payment and has not expired by `today` of its branch."""
-    query = (
-        select(Bill)
-        .where(
-            Bill.client_id == client_id,
-            Bill.status == BillStatus.PENDING,
-            or_(Bill.payable_until.is_(None), Bill.payable_until >= today),
-        )
-        .order_by(Bill.id)
-        .limit(1)
-    )
+    query = select(Bill).where(Bill.client_id == client_id, _is_awaited(today)).order_by(Bill.id).limit(1)
     return db.session.scalar(query)
+
+
+def without_billed(subscriptions: Sequence[Subscription], *, today: date) -> list[Subscription]:
+    """Those of `subscriptions` no bill asks for: none was issued for them, or it is archived or expired, and unpaid."""
+    query = (
+        select(bill_subscription.c.subscription_id)
+        .join(Bill, Bill.id == bill_subscription.c.bill_id)
+        .where(bill_subscription.c.subscription_id.in_([one.id for one in subscriptions]), _stands(today))
+    )
+    billed = set(db.session.scalars(query))
+    return [one for one in subscriptions if one.id not in billed]
+
+
+@dataclass(frozen=True)
+class Generations:
+    """Bills issued under one dedupe key. standing: the one that is paid or can still be; next_key: for another."""
+
+    standing: Bill | None
+    next_key: str
+
+
+def generations_of(client_id: int, key: str, *, today: date) -> Generations:
+    """The bills issued to a client under `key` so far: `key`, then `key:2`, `key:3`… The caller holds the card's lock."""
+    under_key = or_(Bill.dedupe_key == key, Bill.dedupe_key.startswith(f"{key}:", autoescape=True))
+    issued = select(Bill).where(Bill.client_id == client_id, under_key)
+    count = db.session.scalar(select(func.count()).select_from(issued.subquery())) or 0
+    standing = db.session.scalar(issued.where(_stands(today)).order_by(Bill.id).limit(1))
+    return Generations(standing, f"{key}:{count + 1}" if count else key)

@@ -17,7 +17,7 @@ from crm.audit.operations import transition
 from crm.bell import ring
 from crm.bills.models import Bill, BillMethod
 from crm.bills.operations import issue_bill
-from crm.bills.queries import payable_bill_of
+from crm.bills.queries import generations_of, payable_bill_of, without_billed
 from crm.clients.models import Client, ClientStatus
 from crm.db import db, give_way, transaction
 from crm.errors import DomainError, report_exception
@@ -212,16 +212,21 @@ def _bill_payer(claim: _Claim, payer_id: int, *, by: Actor) -> Bill:
         raise _Skip(_("No active subscription in this period."))
     if not payer.email:
         raise _Skip(_("The client has no e-mail address."))
-    total = sum(subscription.price for subscription in subscriptions)
-    if not total:
-        raise _Skip(_("There is nothing to pay: the subscriptions cost nothing."))
     account = base_account(payer.id, payer.branch_id)
     key = f"mailing:{rule.id}:{payer.id}:{account.id}:{claim.period_from}:{claim.period_to}"
     today = clock.today(run.branch)
-    if billed := db.session.scalar(select(Bill).where(Bill.dedupe_key == key)):
-        raise _Skip(_("This period has already been billed: bill %(number)s.", number=billed.title))
+    generations = generations_of(payer.id, key, today=today)
+    if generations.standing:
+        raise _Skip(_("This period has already been billed: bill %(number)s.", number=generations.standing.title))
     if unpaid := payable_bill_of(payer.id, today=today):
         raise _Skip(_("There is an earlier unpaid bill: %(number)s.", number=unpaid.title))
+    # A subscription that lasts into the next month is asked for once, not in both.
+    subscriptions = without_billed(subscriptions, today=today)
+    if not subscriptions:
+        raise _Skip(_("Every subscription of this period has been billed already."))
+    total = sum(subscription.price for subscription in subscriptions)
+    if not total:
+        raise _Skip(_("There is nothing to pay: the subscriptions cost nothing."))
     bill = issue_bill(
         payer,
         amount=total,
@@ -231,7 +236,8 @@ def _bill_payer(claim: _Claim, payer_id: int, *, by: Actor) -> Bill:
         method=BillMethod.SUBSCRIPTION,
         payable_until=today + timedelta(days=rule.term_days - 1) if rule.term_days else None,
         is_repeatable=rule.is_repeatable,
-        dedupe_key=key,
+        subscriptions=subscriptions,
+        dedupe_key=generations.next_key,
         by=by,
     )
     queue_letter(

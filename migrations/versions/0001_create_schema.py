@@ -565,6 +565,19 @@ def upgrade() -> None:
         batch_op.create_index("uq_bill_company_year_number", ["company_id", "year", "number"], unique=True)
 
     op.create_table(
+        "bill_subscription",
+        sa.Column("bill_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("subscription_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.ForeignKeyConstraint(["bill_id"], ["bill.id"], name=op.f("fk_bill_subscription_bill_id_bill")),
+        sa.ForeignKeyConstraint(
+            ["subscription_id"], ["subscription.id"], name=op.f("fk_bill_subscription_subscription_id_subscription")
+        ),
+        sa.PrimaryKeyConstraint("bill_id", "subscription_id", name=op.f("pk_bill_subscription")),
+    )
+    with op.batch_alter_table("bill_subscription", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_bill_subscription_subscription_id"), ["subscription_id"], unique=False)
+
+    op.create_table(
         "mailing_run_line",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("run_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
@@ -822,6 +835,10 @@ def downgrade() -> None:
 
     op.drop_table("message")
     op.drop_table("mailing_run_line")
+    with op.batch_alter_table("bill_subscription", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_bill_subscription_subscription_id"))
+
+    op.drop_table("bill_subscription")
     with op.batch_alter_table("bill", schema=None) as batch_op:
         batch_op.drop_index("uq_bill_company_year_number")
         batch_op.drop_index(batch_op.f("ix_bill_branch_id_status_amount"))

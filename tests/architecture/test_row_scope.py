@@ -12,6 +12,7 @@ NETWORK_TABLES = {
     "account_type_branch": "where an account type is offered",
     "audit_entry": "lines of no branch exist; the audit view filters by branch itself",
     "bill_counter": "numbers run per company",
+    "bill_subscription": "read through its bill, which is scoped",
     "branch": "the places themselves",
     "city": "the places themselves",
     "company": "legal entities",

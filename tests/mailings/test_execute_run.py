@@ -158,9 +158,61 @@ def test_running_again_in_the_same_period_changes_nothing(network):
     assert line.result is RunResult.SKIPPED
     assert bill.title in line.reason
     assert (count(Bill), count(Message)) == (1, 1)
+
+
+@pytest.mark.spec("B3", "B66")
+def test_a_subscription_is_billed_once_however_many_months_it_touches(network):
+    payer = make_client(network.lesnoy)
+    long = make_subscription(payer, make_plan(price=Decimal("4000.00")), starts_on=date(2027, 3, 20))
+    rule = make_rule(network.lesnoy)
+    run(rule)
+    bill = only(Bill)
+    assert bill.subscriptions == [long]
+    make_payment(base_account(payer.id, network.lesnoy.id), 4000, bill=bill)
     with clock.frozen(datetime(2027, 4, 1, 9, tzinfo=UTC)):
-        assert run(rule)[payer.id].result is RunResult.ISSUED
-    assert (count(Bill), count(Message)) == (2, 2)
+        line = run(rule)[payer.id]
+        assert (line.result, count(Bill)) == (RunResult.SKIPPED, 1)
+        assert line.reason
+        assert run(make_rule(network.lesnoy))[payer.id].result is RunResult.SKIPPED
+        fresh = make_subscription(make_child(payer), make_plan(price=Decimal("2500.00")), starts_on=date(2027, 4, 5))
+        with later(minutes=1):
+            line = run(rule)[payer.id]
+        assert (line.bill.amount, line.bill.subscriptions) == (Decimal("2500.00"), [fresh])
+
+
+@pytest.mark.parametrize("fate", ["archived", "expired"])
+def test_what_a_bill_that_was_not_paid_asked_for_is_asked_for_again(network, fate):
+    """W8: in the same month by the same rule, and next month, when it touches that as well."""
+    payer = make_client(network.lesnoy)
+    subscription = make_subscription(payer)
+    rule = make_rule(network.lesnoy, term_days=3)
+    for at in (NOON, NOON + timedelta(days=4), datetime(2027, 4, 1, 9, tzinfo=UTC)):
+        with clock.frozen(at):
+            bill = run(rule)[payer.id].bill
+            assert bill is not None
+            assert bill.subscriptions == [subscription]
+            with later(minutes=1):
+                assert run(rule)[payer.id].result is RunResult.SKIPPED, "it can be paid"
+            if fate == "archived":
+                with transaction():
+                    archive_bill(bill, by=SYSTEM)
+    keys = [bill.dedupe_key for bill in db.session.scalars(select(Bill).order_by(Bill.id))]
+    assert keys[1] == f"{keys[0]}:2"
+    assert keys[2] != f"{keys[0]}:3"
+    assert len(keys) == count(Message) == 3
+
+
+def test_a_bill_archived_while_it_was_being_paid_is_not_asked_for_again(network):
+    payer = make_client(network.lesnoy)
+    make_subscription(payer)
+    rule = make_rule(network.lesnoy)
+    bill = run(rule)[payer.id].bill
+    with transaction():
+        archive_bill(bill, by=SYSTEM)
+    make_payment(base_account(payer.id, network.lesnoy.id), 4000, bill=bill)
+    for at in (NOON + timedelta(days=1), datetime(2027, 4, 1, 9, tzinfo=UTC)):
+        with clock.frozen(at):
+            assert run(rule)[payer.id].result is RunResult.SKIPPED
 
 
 def test_a_run_that_is_done_or_in_other_hands_is_left_alone(network):
