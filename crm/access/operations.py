@@ -14,8 +14,9 @@ from sqlalchemy import delete, func, select
 from crm import clock
 from crm.access.actors import Actor, require
 from crm.access.models import Branch, City, LoginAttempt, Role, User
+from crm.access.permissions import permissions_of
 from crm.db import db
-from crm.errors import DomainError
+from crm.errors import DomainError, Forbidden
 
 MAX_FAILURES = 5
 FAILURE_WINDOW = timedelta(minutes=10)
@@ -23,6 +24,20 @@ FAILURE_WINDOW = timedelta(minutes=10)
 _hasher = PasswordHasher()
 # Checked when the user is unknown, so that both answers take the same time.
 _nobody = _hasher.hash(secrets.token_urlsafe(16))
+
+
+def may_manage(by: Actor, role: Role) -> bool:
+    """May `by` give this role, and change those who have it? Only who holds all that the role holds: nobody lifts
+    himself, or a friend, above himself.
+    """
+    return all(by.may(permission) for permission in permissions_of(role.value))
+
+
+def _require_management(by: Actor, role: Role) -> None:
+    if not may_manage(by, role):
+        raise Forbidden(
+            "mightier_role", _("This role may do more than yours: only who may do as much gives or changes it."), "role"
+        )
 
 
 def create_user(
@@ -33,10 +48,14 @@ def create_user(
     role: Role,
     branches: list[Branch] | None = None,
     cities: list[City] | None = None,
+    is_active: bool = True,
     by: Actor,
 ) -> User:
-    """Add a staff user. Raises DomainError beside `email` or `password`. The caller commits."""
+    """Add a staff user of a role `by` may manage. Raises DomainError beside `email`, `password` or `role`. The caller
+    commits.
+    """
     require(by, "user.create")
+    _require_management(by, role)
     email = normalise_email(email, field="email")
     if db.session.scalar(select(User.id).where(User.email == email)):
         raise DomainError("email_taken", _("A user with this e-mail already exists."), field="email")
@@ -47,6 +66,7 @@ def create_user(
         role=role,
         branches=branches or [],
         cities=cities or [],
+        is_active=is_active,
         created_at=clock.now(),
     )
     db.session.add(user)
@@ -122,8 +142,13 @@ def change_user(
     is_active: bool,
     by: Actor,
 ) -> User:
-    """Change a staff user; password None keeps the present one. The last active owner stays one. The caller commits."""
+    """Change a staff user; password None keeps the present one. The last active owner stays one. The caller commits.
+
+    Who has a role above that of `by` is out of his reach; his own role nobody changes. Raises DomainError by its field.
+    """
     require(by, "user.edit")
+    for either in (user.role, role):
+        _require_management(by, either)
     email = normalise_email(email, field="email")
     if db.session.scalar(select(User.id).where(User.email == email, User.id != user.id)):
         raise DomainError("email_taken", _("A user with this e-mail already exists."), field="email")
@@ -131,6 +156,8 @@ def change_user(
         others = select(User.id).where(User.role == Role.OWNER, User.is_active, User.id != user.id)
         if user.role is Role.OWNER and db.session.scalar(others.limit(1)) is None:
             raise DomainError("last_owner", _("This is the last head of the network; appoint another first."), "role")
+    if user.id == by.id and role is not user.role:
+        raise Forbidden("own_role", _("Nobody changes his own role: ask somebody else to."), "role")
     user.email, user.name, user.role, user.is_active = email, name.strip(), role, is_active
     user.branches, user.cities = branches, cities
     if password:

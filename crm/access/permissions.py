@@ -34,8 +34,8 @@ DIRECTOR = DESK | {
     "bill": ("*",),
     "subscription": ("*",),
     "payment": ("*",),
-    "plan": ("*",),
-    "template": ("*",),
+    "plan": READ,
+    "template": READ,
     "mailingrule": ("*",),
     "mailingrun": ("*",),
     "employee": ("*",),
@@ -46,7 +46,8 @@ DIRECTOR = DESK | {
 ROLES: dict[str, dict[str, tuple[str, ...]]] = {
     "owner": {"*": ("*",)},
     "regional_director": DIRECTOR
-    | {"accounttype": ("*",), "branch": (*READ, "edit"), "city": READ, "company": ("view",)},
+    | {"accounttype": ("*",), "plan": ("*",), "template": ("*",)}
+    | {"branch": (*READ, "edit"), "city": READ, "company": ("view",)},
     "director": DIRECTOR,
     "administrator": DESK,
     "manager": {entity: READ for entity in ENTITIES if entity not in {"user", "company", "city"}},
@@ -69,3 +70,8 @@ def may(role: str, permission: str) -> bool:
         fnmatchcase(entity, entity_pattern) and any(fnmatchcase(action, pattern) for pattern in actions)
         for entity_pattern, actions in ROLES.get(role, {}).items()
     )
+
+
+def permissions_of(role: str) -> frozenset[str]:
+    """What `role` holds, as the table writes it: `client.*` is held by those alone who hold it as a whole."""
+    return frozenset(f"{entity}.{action}" for entity, actions in ROLES[role].items() for action in actions)

@@ -162,6 +162,10 @@ class KontoraView(ModelView):
     def may_edit(self) -> bool:
         return self.edits and self.may("edit")
 
+    def may_edit_row(self, row: Any) -> bool:
+        """Whether this one row may be changed by this person, when rows of a table differ in that."""
+        return self.may_edit
+
     # --- scaffolding ------------------------------------------------------------------------------------------------
 
     def _refresh_cache(self) -> None:
@@ -525,6 +529,8 @@ class KontoraView(ModelView):
         if not self.may_edit:
             abort(403)
         row = self.get_one(request.values.get("id"))
+        if not self.may_edit_row(row):
+            abort(403)
         form = self.form_class()(request.form if request.method == "POST" else None, obj=row)
         version = getattr(row, "version", None)
         if request.method == "POST" and version is not None and request.form.get("version") != str(version):

@@ -44,7 +44,11 @@ EXPECTED = {
     "bill.view": {*DESK, MANAGER},
     "subscription.sell": DESK,
     "subscription.view": {*DESK, MANAGER, INSTRUCTOR},
-    "plan.edit": {*DIRECTORS, SUPPORT},
+    "plan.edit": {OWNER, REGIONAL, SUPPORT},
+    "plan.view": {*DESK, MANAGER, SUPPORT},
+    "template.edit": {OWNER, REGIONAL, SUPPORT},
+    "template.create": {OWNER, REGIONAL, SUPPORT},
+    "template.view": {*DIRECTORS, MANAGER, SUPPORT},
     "mailingrule.create": DIRECTORS,
     "message.send": DESK,
     "user.create": {OWNER, SUPPORT},
@@ -105,7 +109,7 @@ VERBS: dict[str, Callable[[Network, Any], object]] = {
         make_client(net.lesnoy), net.plan, starts_on=clock.today(net.lesnoy), by=by
     ),
     "user.create": lambda net, by: create_user(
-        email="new@demo.test", name="Новый", password="demo", role=Role.MANAGER, by=by
+        email="new@demo.test", name="Новый", password="demo", role=Role.SUPPORT, by=by
     ),
 }
 

@@ -13,7 +13,7 @@ from flask_login import current_user
 from wtforms import BooleanField, PasswordField, StringField, validators
 
 from crm.access.models import Branch, City, Employee, Role, User
-from crm.access.operations import change_user, create_user
+from crm.access.operations import change_user, create_user, may_manage
 from crm.access.permissions import NETWORK_WIDE_ROLES
 from crm.access.requisites import set_requisites
 from crm.access.scope import current_scope
@@ -22,10 +22,17 @@ from crm.admin.fields import REQUIRED, EnumField, Form, ReferencesField
 from crm.db import db
 
 
+class RoleField(EnumField):
+    """The roles this person may give."""
+
+    def __init__(self, label: Any = None, **kwargs: Any) -> None:
+        super().__init__(Role, label, members=[role for role in Role if may_manage(current_user, role)], **kwargs)
+
+
 class UserForm(Form):
     name = StringField(_l("Full name"), [REQUIRED, validators.Length(max=200)])
     email = StringField(_l("E-mail"), [REQUIRED, validators.Length(max=254)])
-    role = EnumField(Role, _l("Role"))
+    role = RoleField(_l("Role"))
     password = PasswordField(
         _l("Password"),
         description=_l("Leave empty to keep the present one."),
@@ -54,6 +61,9 @@ class UserView(KontoraView):
             return query
         return query.where(User.branches.any(Branch.id.in_([branch.id for branch in g.branches])))
 
+    def may_edit_row(self, row: Any) -> bool:
+        return super().may_edit_row(row) and may_manage(current_user, row.role)
+
     def save_new(self, form: Any) -> Any:
         return create_user(
             email=form.email.data,
@@ -62,6 +72,7 @@ class UserView(KontoraView):
             role=form.role.data,
             branches=form.branches.data,
             cities=form.cities.data,
+            is_active=form.is_active.data,
             by=current_user,
         )
 
