@@ -163,6 +163,16 @@ def _batches(ids: Sequence[int], size: int = 500) -> Iterator[Sequence[int]]:
     return (ids[start : start + size] for start in range(0, len(ids), size))
 
 
+def lock_bill(bill: Bill) -> None:
+    """Hold the bill until the transaction ends, and know it as it is now: of two who pay it one waits for the other.
+
+    Before its accounts are locked (docs/architecture.md, Locks). Not a full FOR UPDATE: rows that merely point at the
+    bill need not wait.
+    """
+    db.session.execute(select(Bill.id).where(Bill.id == bill.id).with_for_update(key_share=True))
+    db.session.refresh(bill)
+
+
 def check_payable(bill: Bill) -> None:
     """Raise DomainError with the text for the client when `bill` cannot be paid now.
 

@@ -13,7 +13,7 @@ from crm import clock
 from crm.access.actors import Actor
 from crm.db import Money, db
 from crm.ledger.models import Account, AccountKind, Entry, Transaction, TransactionKind, Unit
-from crm.ledger.operations import Cause, Line, _balances_after, _check_balanced, _lock
+from crm.ledger.operations import Cause, Line, _balances_after, _check_balanced, lock_accounts
 
 NO_CAUSE = Cause()
 
@@ -39,7 +39,7 @@ def post_all(postings: Sequence[Posting], *, by: Actor) -> int:
     """
     for posting in postings:
         _check_balanced(posting.lines)
-    locked = _lock([line.account for posting in postings for line in posting.lines])
+    locked = lock_accounts([line.account for posting in postings for line in posting.lines])
     known = set(
         db.session.scalars(
             select(Transaction.idempotency_key).where(

@@ -62,7 +62,7 @@ def post(
     """
     key = key or f"once:{uuid.uuid4()}"
     _check_balanced(lines)
-    locked = _lock([line.account for line in lines])
+    locked = lock_accounts([line.account for line in lines])
     if existing := transaction_by_key(key):
         return existing
     if reverses is not None and _is_reversed(reverses):
@@ -177,7 +177,7 @@ def _balances_after(lines: Sequence[Line], locked: dict[int, Decimal]) -> list[D
     return balances
 
 
-def _lock(accounts: Sequence[Account]) -> dict[int, Decimal]:
+def lock_accounts(accounts: Sequence[Account]) -> dict[int, Decimal]:
     """Lock the client accounts in id order; their balances by id. House accounts are never locked: no hot row.
 
     FOR NO KEY UPDATE: rows that merely point at the account (a payment being started) need not wait, and so cannot

@@ -204,7 +204,7 @@ def _add_line(claim: _Claim, payer_id: int, result: RunResult, *, bill: Bill | N
 def _bill_payer(claim: _Claim, payer_id: int, *, by: Actor) -> Bill:
     """Issue the payer's bill for the period and queue its letter. Raises _Skip with the reason."""
     # The card's lock makes two runs take turns: the second sees the bill of the first.
-    payer = db.session.scalars(select(Client).where(Client.id == payer_id).with_for_update()).one()
+    payer = db.session.scalars(select(Client).where(Client.id == payer_id).with_for_update(key_share=True)).one()
     run = db.session.get_one(MailingRun, claim.run_id)
     rule = run.rule
     subscriptions = subscriptions_paid_by(payer, period_from=claim.period_from, period_to=claim.period_to)

@@ -12,14 +12,14 @@ from crm.access.actors import SYSTEM, Actor, System, require
 from crm.access.models import Branch, Employee
 from crm.audit.operations import transition
 from crm.bills.models import Bill
-from crm.bills.operations import check_payable, settle_bill
+from crm.bills.operations import check_payable, lock_bill, settle_bill
 from crm.clients.models import Client
 from crm.clients.queries import payer_of
 from crm.db import amount as to_amount
 from crm.db import db, end_reading, transaction
 from crm.errors import DomainError, NotFound
 from crm.ledger.models import Account, AccountType, TransactionKind, Unit
-from crm.ledger.operations import Cause, Line, house_account, open_account, post
+from crm.ledger.operations import Cause, Line, house_account, lock_accounts, open_account, post
 from crm.payments.gateways.base import Gateway, RemotePayment, RemoteStatus
 from crm.payments.models import DESK_METHODS, PAYMENT_MOVES, Payment, PaymentMethod, PaymentStatus
 
@@ -35,23 +35,17 @@ def open_account_paid(
     method: PaymentMethod | None,
     by: Actor,
     employee: Employee | None = None,
-    key: str | None = None,
 ) -> Account:
     """Open a deposit; with an initial balance also take its payment, both or neither. The caller commits.
 
-    key: made when the form was shown; the same form sent twice opens one account and takes one payment.
+    Raises DomainError beside `initial_balance`, or as open_account() and top_up() do.
     """
+    if initial_balance:
+        _check_amount(initial_balance, field="initial_balance")
     payer = payer_of(client)
-    if key:
-        # The row lock makes the same form, sent twice, queue up; the second one finds the first one's payment.
-        db.session.execute(select(Client.id).where(Client.id == payer.id).with_for_update(key_share=True))
-        if found := _desk_payment(key):
-            return found.account
     account = open_account(client_id=payer.id, account_type=account_type, branch=branch, by=by, employee=employee)
     if initial_balance:
-        top_up(account, amount=initial_balance, method=method, by=by, employee=employee, key=key)
-    elif initial_balance is not None and initial_balance < 0:
-        raise DomainError("amount_invalid", _("Enter a sum above zero and not above 100 000 000."), "amount")
+        top_up(account, amount=initial_balance, method=method, by=by, employee=employee)
     return account
 
 
@@ -64,27 +58,17 @@ def top_up(
     employee: Employee | None = None,
     bill: Bill | None = None,
     comment: str = "",
-    key: str | None = None,
 ) -> Payment:
     """Take `amount` at the desk onto a client's account. The caller commits.
 
-    key: as in open_account_paid(); a repeated one returns the first payment.
     Raises DomainError beside `amount` or `method`.
     """
     require(by, "account.top_up", account)
     if method not in DESK_METHODS:
         raise DomainError("method_required", _("Choose how it was paid: in cash or by card."), "method")
-    amount = to_amount(amount)
-    if not 0 < amount <= MAX_AMOUNT:
-        raise DomainError("amount_invalid", _("Enter a sum above zero and not above 100 000 000."), "amount")
+    amount = _check_amount(amount, field="amount")
     if bill is not None and bill.client_id != account.client_id:
         raise DomainError("bill_foreign", _("This bill belongs to another client."), "bill")
-    if key:
-        # As in open_account_paid(). The house account first: who makes it at its first use goes on to lock clients'.
-        house_account(method.house_kind, account.branch_id)
-        db.session.execute(select(Account.id).where(Account.id == account.id).with_for_update(key_share=True))
-        if found := _desk_payment(key):
-            return found
     assert account.client_id is not None
     payment = Payment(
         branch_id=account.branch_id,
@@ -93,8 +77,6 @@ def top_up(
         bill_id=bill.id if bill else None,
         method=method,
         amount=amount,
-        gateway="desk" if key else None,
-        external_id=key,
         created_at=clock.now(),
         author_id=by.id,
         author_name=str(by.name),
@@ -106,11 +88,18 @@ def top_up(
     return payment
 
 
+def _check_amount(amount: Decimal, *, field: str) -> Decimal:
+    amount = to_amount(amount)
+    if not 0 < amount <= MAX_AMOUNT:
+        raise DomainError("amount_invalid", _("Enter a sum above zero and not above 100 000 000."), field)
+    return amount
+
+
 def pay_bill_from_account(bill: Bill, account: Account | None, *, by: Actor) -> Payment:
     """Pay a bill with what the client has on another of his accounts, a deposit say. The caller commits.
 
     The sum moves from `account` to the account the bill is for. Raises DomainError beside `account`; "not_enough" when
-    a deposit would fall below zero, and the texts of check_payable().
+    the sum is not there, on a base account too, and the texts of check_payable().
     """
     if account is None:
         raise DomainError("account_required", _("Choose the account to pay from."), "account")
@@ -119,10 +108,12 @@ def pay_bill_from_account(bill: Bill, account: Account | None, *, by: Actor) -> 
         raise DomainError("account_foreign", _("This account belongs to another client."), "account")
     if account.id == bill.account_id:
         raise DomainError("account_same", _("The bill tops up this very account; choose another."), "account")
-    # As in start_payment(): two clerks paying the same bill queue up, and the second is told that it is paid.
-    db.session.execute(select(Bill.id).where(Bill.id == bill.id).with_for_update(key_share=True))
-    db.session.refresh(bill)
+    lock_bill(bill)
     check_payable(bill)
+    if lock_accounts([account, bill.account])[account.id] < bill.amount:
+        raise DomainError(
+            "not_enough", _("Not enough money on the account “%(account)s”.", account=account.title), "account"
+        )
     payment = Payment(
         branch_id=bill.branch_id,
         client_id=bill.client_id,
@@ -144,14 +135,9 @@ def pay_bill_at_desk(bill: Bill, *, method: PaymentMethod | None, account: Accou
     """Take the payment of a bill in person: in cash, by card, or from the client's account. The caller commits."""
     if method is PaymentMethod.ACCOUNT:
         return pay_bill_from_account(bill, account, by=by)
-    db.session.execute(select(Bill.id).where(Bill.id == bill.id).with_for_update(key_share=True))
-    db.session.refresh(bill)
+    lock_bill(bill)
     check_payable(bill)
     return top_up(bill.account, amount=bill.amount, method=method, bill=bill, by=by)
-
-
-def _desk_payment(key: str) -> Payment | None:
-    return db.session.scalar(select(Payment).where(Payment.gateway == "desk", Payment.external_id == key))
 
 
 def start_payment(bill: Bill, *, gateway: Gateway, return_url: str) -> Payment:
@@ -165,10 +151,7 @@ def start_payment(bill: Bill, *, gateway: Gateway, return_url: str) -> Payment:
     if (unfinished := _unfinished_payment(bill, gateway)) and unfinished.external_id is not None:
         accept_notice(gateway, unfinished.external_id)
     with transaction():
-        # The row lock makes two clicks queue up; the second finds the first one's payment. Not a full FOR UPDATE:
-        # a credit that points at this bill meanwhile must not have to wait (see ledger.operations.post).
-        db.session.execute(select(Bill.id).where(Bill.id == bill.id).with_for_update(key_share=True))
-        db.session.refresh(bill)
+        lock_bill(bill)  # of two clicks the second finds the first one's payment
         check_payable(bill)
         payment = _unfinished_payment(bill, gateway)
         if payment is None:
@@ -214,7 +197,7 @@ def accept_notice(gateway: Gateway, external_id: str) -> Payment:
     """A gateway said something about one of its payments: ask it what is true and act on that. Commits by itself.
 
     Safe to repeat and to run in parallel: the payment's row lock lets one in at a time, the status moves once and the
-    ledger key is the payment's id. Locks are taken in one order: payment, accounts, bill.
+    ledger key is the payment's id.
     Raises NotFound for a payment we did not start, DomainError "amount_differs" when the sums disagree (nothing is
     credited, the payment's comment says why), GatewayError when the bank does not answer.
     """
@@ -256,6 +239,8 @@ def _credit(
     """
     if payment.status is PaymentStatus.SUCCEEDED:
         return
+    if payment.bill is not None:
+        lock_bill(payment.bill)
     transition(payment, PAYMENT_MOVES, PaymentStatus.SUCCEEDED, by=by, received_at=clock.now())
     post(
         TransactionKind.TRANSFER if source else TransactionKind.TOP_UP,

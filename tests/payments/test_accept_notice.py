@@ -11,10 +11,10 @@ from crm.access.actors import SYSTEM
 from crm.bills.models import Bill, BillStatus
 from crm.db import db, transaction
 from crm.errors import DomainError, NotFound
-from crm.ledger.models import AccountKind, Transaction
+from crm.ledger.models import Account, AccountKind, Transaction
 from crm.payments.gateways.base import RemoteStatus
 from crm.payments.models import Payment, PaymentMethod, PaymentStatus
-from crm.payments.operations import accept_notice, start_payment, top_up
+from crm.payments.operations import accept_notice, pay_bill_from_account, start_payment, top_up
 from tests.bank import TalkingBank, begin, decline_at, pay_at, says
 from tests.factories import house_balance, make_account, make_bill, make_client
 
@@ -117,8 +117,8 @@ def test_a_payment_we_did_not_start(network, bank):
 
 
 def test_clicks_notices_and_the_desk_at_once_do_not_deadlock(network, bank, in_parallel):
-    """Three ways to the same rows: a click locks the bill and points at the account, a notice locks payment, account,
-    then bill, the desk locks the account. A full FOR UPDATE on either deadlocks PostgreSQL here.
+    """Three ways to the same rows: a click locks the bill and points at the account, a notice locks payment, bill and
+    account, the desk bill and account. A full FOR UPDATE on either deadlocks PostgreSQL here.
     """
     client = make_client(network.lesnoy)
     bills = [make_bill(client, is_repeatable=True, amount=Decimal(10)) for _ in range(6)]
@@ -148,3 +148,33 @@ def test_clicks_notices_and_the_desk_at_once_do_not_deadlock(network, bank, in_p
     assert sum(bill.payments_count for bill in bills) == sum(results)
     received = select(func.count()).select_from(Payment).where(Payment.status == PaymentStatus.SUCCEEDED)
     assert db.session.scalar(received) == sum(results)
+
+
+def test_notices_and_bills_paid_from_accounts_at_once_do_not_deadlock(network, bank, in_parallel):
+    """Both lock the bill before the accounts; the other way round in one of them deadlocks PostgreSQL here."""
+    client = make_client(network.lesnoy)
+    source = make_account(client, balance=10_000)
+    bills = [make_bill(client, is_repeatable=True, amount=Decimal(10)) for _ in range(4)]
+    ids, source_id = [bill.id for bill in bills], source.id
+
+    def live(index: int) -> int:
+        for _ in range(5):
+            for bill_id in ids:
+                bill = db.session.get_one(Bill, bill_id)
+                if index % 2:
+                    with transaction():
+                        account = db.session.get_one(Account, source_id)
+                        pay_bill_from_account(bill, account, by=SYSTEM)
+                else:
+                    payment = start_payment(bill, gateway=bank, return_url="https://kontora.test/pay/x")
+                    external_id = payment.external_id
+                    db.session.commit()
+                    bank.decide(external_id, RemoteStatus.SUCCEEDED)
+                    accept_notice(bank, external_id)
+        return index
+
+    assert in_parallel(live, 4) == [0, 1, 2, 3]
+    db.session.expire_all()
+    received = select(func.count()).select_from(Payment).where(Payment.status == PaymentStatus.SUCCEEDED)
+    assert bills[0].account.balance == 10 * (db.session.scalar(received) - 1)  # one filled the source
+    assert source.balance == 10_000 - 10 * 40

@@ -1,4 +1,4 @@
-"""Money taken at the desk: a form sent twice takes it once."""
+"""Money taken at the desk."""
 
 from __future__ import annotations
 
@@ -11,49 +11,28 @@ from sqlalchemy import select
 from crm.access.actors import SYSTEM
 from crm.access.models import Branch
 from crm.bills.models import BillStatus
-from crm.clients.models import Client
 from crm.db import db, transaction
 from crm.errors import DomainError
-from crm.ledger.models import Account, AccountKind, AccountType
+from crm.ledger.models import Account
 from crm.payments.models import Payment, PaymentMethod, PaymentStatus
 from crm.payments.operations import open_account_paid, top_up
-from tests.factories import house_balance, make_account, make_account_type, make_bill, make_client
+from tests.factories import make_account, make_account_type, make_bill, make_client
 
 
-def test_one_form_sent_at_once_many_times_takes_the_money_once(network, in_parallel):
-    account_id = make_account(make_client(network.lesnoy)).id
-
-    def send(_index: int) -> int:
-        with transaction():
-            account = db.session.get_one(Account, account_id)
-            return top_up(account, amount=Decimal(100), method=PaymentMethod.CASH, key="form-1", by=SYSTEM).id
-
-    results = in_parallel(send, 6)
-    assert len(set(results)) == 1, results
-    db.session.expire_all()
-    assert db.session.get_one(Account, account_id).balance == Decimal(100)
-
-
-def test_one_form_sent_at_once_many_times_opens_one_account(network, in_parallel):
-    client_id, type_id, branch_id = make_client(network.lesnoy).id, network.account_type.id, network.lesnoy.id
-
-    def send(_index: int) -> int:
-        with transaction():
-            return open_account_paid(
-                db.session.get_one(Client, client_id),
-                db.session.get_one(AccountType, type_id),
-                branch=db.session.get_one(Branch, branch_id),
-                initial_balance=Decimal(500),
-                method=PaymentMethod.CARD,
-                key="form-1",
-                by=SYSTEM,
-            ).id
-
-    results = in_parallel(send, 6)
-    assert len(set(results)) == 1, results
-    db.session.expire_all()
-    assert db.session.scalars(select(Account).where(Account.kind == AccountKind.DEPOSIT)).one().balance == Decimal(500)
-    assert house_balance(AccountKind.TERMINAL, network.lesnoy) == Decimal(500)
+@pytest.mark.parametrize("sum_", ["-0.01", "100000000.01"])
+def test_an_impossible_initial_balance_opens_no_account(network, sum_):
+    client = make_client(network.lesnoy)
+    with pytest.raises(DomainError) as refused:
+        open_account_paid(
+            client,
+            network.account_type,
+            branch=network.lesnoy,
+            initial_balance=Decimal(sum_),
+            method=PaymentMethod.CASH,
+            by=SYSTEM,
+        )
+    assert (refused.value.code, refused.value.field) == ("amount_invalid", "initial_balance")
+    assert db.session.scalars(select(Account).where(Account.client_id == client.id)).all() == []
 
 
 def test_the_first_money_of_a_branch_may_come_from_two_desks_at_once(network, in_parallel):
@@ -62,11 +41,10 @@ def test_the_first_money_of_a_branch_may_come_from_two_desks_at_once(network, in
         branch = make_branch(network)
         account_id = make_account(make_client(branch), make_account_type(branch)).id
 
-        def send(index: int, account_id: int = account_id) -> Decimal:
+        def send(_index: int, account_id: int = account_id) -> Decimal:
             with transaction():
                 account = db.session.get_one(Account, account_id)
-                key = f"form-{account_id}-{index}" if index % 2 else None
-                return top_up(account, amount=Decimal(1), method=PaymentMethod.CASH, key=key, by=SYSTEM).amount
+                return top_up(account, amount=Decimal(1), method=PaymentMethod.CASH, by=SYSTEM).amount
 
         assert in_parallel(send, 6) == [Decimal(1)] * 6
 

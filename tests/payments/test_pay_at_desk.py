@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 
-from crm.bills.models import BillStatus
+from crm.access.actors import SYSTEM
+from crm.bills.models import Bill, BillStatus
 from crm.db import db, transaction
 from crm.errors import DomainError
+from crm.ledger.models import Account
 from crm.ledger.operations import base_account
 from crm.ledger.queries import entries_of
 from crm.payments.models import PaymentMethod
-from crm.payments.operations import pay_bill_at_desk
+from crm.payments.operations import pay_bill_at_desk, top_up
 from crm.subscriptions.operations import sell_subscription
 from tests.factories import make_account, make_bill, make_child, make_client
 
@@ -71,6 +73,40 @@ def test_a_deposit_pays_to_the_last_kopeck_and_no_further(network: Any) -> None:
     with transaction():
         pay_bill_at_desk(exact, method=PaymentMethod.ACCOUNT, account=deposit, by=network.administrator)
     assert deposit.balance == 0
+
+
+def test_no_account_pays_what_is_not_on_it(network: Any) -> None:
+    """A base account may be in debt for what was sold; a bill paid out of nothing would be a debt called a payment."""
+    with transaction():
+        payer = make_client(network.lesnoy)
+        base = base_account(payer.id, payer.branch_id)
+        top_up(base, amount=Decimal("99.99"), method=PaymentMethod.CASH, by=network.administrator)
+        bill = make_bill(payer, amount=Decimal("100.00"), account=make_account(payer))
+    with pytest.raises(DomainError) as caught, transaction():
+        pay_bill_at_desk(bill, method=PaymentMethod.ACCOUNT, account=base, by=network.administrator)
+    assert (caught.value.code, caught.value.field) == ("not_enough", "account")
+    assert (base.balance, bill.status, bill.account.balance) == (Decimal("99.99"), BillStatus.PENDING, 0)
+
+
+def test_two_bills_at_once_do_not_spend_the_same_money(network: Any, in_parallel: Any) -> None:
+    with transaction():
+        payer = make_client(network.lesnoy)
+        base = base_account(payer.id, payer.branch_id)
+        top_up(base, amount=Decimal("150.00"), method=PaymentMethod.CASH, by=network.administrator)
+        deposit = make_account(payer)
+        ids = [make_bill(payer, amount=Decimal("100.00"), account=deposit).id for _ in range(4)]
+    base_id = base.id
+
+    def pay(index: int) -> str:
+        with transaction():
+            bill, source = db.session.get_one(Bill, ids[index]), db.session.get_one(Account, base_id)
+            return pay_bill_at_desk(bill, method=PaymentMethod.ACCOUNT, account=source, by=SYSTEM).status
+
+    results = in_parallel(pay, 4)
+    refused = [result for result in results if isinstance(result, DomainError)]
+    assert [error.code for error in refused] == ["not_enough"] * 3, results
+    db.session.expire_all()
+    assert (base.balance, deposit.balance) == (Decimal("50.00"), Decimal("100.00"))
 
 
 def test_another_clients_account_and_the_bills_own_are_refused(network: Any) -> None:
