@@ -46,7 +46,7 @@ class Form(wtforms.Form):
         """What could not be read says so, and no more."""
         is_valid = bool(super().validate(*args, **kwargs))
         for field in self:
-            if field.process_errors:
+            if field.errors and field.process_errors:
                 field.errors = field.process_errors[:1]
         return is_valid
 

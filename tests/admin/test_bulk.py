@@ -1,0 +1,114 @@
+"""Bulk actions: choose, confirm, protocol. What bills answer is in tests/bills/test_in_the_panel.py."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select
+
+from crm.audit.models import AuditAction, AuditEntry
+from crm.bills.models import Bill, BillStatus
+from crm.db import db
+from tests.admin.test_grids import plain
+from tests.admin.world import fields
+from tests.factories import make_bill, make_client
+
+ACTION = "/admin/bill/action/"
+
+
+def archived() -> int:
+    return db.session.scalar(select(func.count()).select_from(Bill).where(Bill.status == BillStatus.ARCHIVED)) or 0
+
+
+@pytest.mark.spec("B52", "B53", "B54")
+def test_choosing_changes_nothing_and_warns(network: Any, web: Any) -> None:
+    bill = make_bill(make_client(network.lesnoy))
+    browser = web(network.administrator, network.lesnoy)
+    grid = browser.get("/admin/bill/").text
+    assert "Править" in plain(grid)
+    assert 'name="action" value="archive">Отправить в архив' in grid
+    page = browser.post(ACTION, data={"action": "archive", "id": str(bill.id)})
+    for text in ("Подтвердите действие", "1 запись", "Данное действие необратимо. Оплата по ссылке будет недоступна."):
+        assert text in plain(page.text)
+    assert archived() == 0
+
+
+def test_ticking_nothing_says_so(network: Any, web: Any) -> None:
+    make_bill(make_client(network.lesnoy))
+    browser = web(network.administrator, network.lesnoy)
+    answer = browser.post(ACTION, data={"action": "archive", "confirmed": "1"})
+    assert answer.status_code == 302
+    assert "Сначала отметьте строки." in browser.get(answer.location).text
+    for ids in (["abc"], ["²"], ["-1"], ["9" * 30], ["0"]):
+        assert browser.post(ACTION, data={"action": "archive", "confirmed": "1", "id": ids}).status_code == 302
+    assert archived() == 0
+
+
+@pytest.mark.spec("B57")
+def test_a_confirmation_sent_twice_archives_once(network: Any, web: Any) -> None:
+    bill = make_bill(make_client(network.lesnoy))
+    browser = web(network.administrator, network.lesnoy)
+    form = fields(browser.post(ACTION, data={"action": "archive", "id": str(bill.id)}).text)
+    assert "Выполнено: 1, с ошибками: 0." in plain(browser.post(ACTION, data=form).text)
+    again = plain(browser.post(ACTION, data=form).text)
+    assert "Статус: Уже в архиве" in again
+    moves = select(func.count()).where(AuditEntry.action == AuditAction.TRANSITION, AuditEntry.entity == "bill")
+    assert db.session.scalar(moves) == 1
+
+
+def test_a_selection_that_has_grown_since_is_confirmed_anew(network: Any, web: Any) -> None:
+    """What cannot be undone is done to what the person was told of, and to nothing else."""
+    client = make_client(network.lesnoy)
+    make_bill(client, amount=Decimal(10))
+    browser = web(network.administrator, network.lesnoy)
+    form = fields(browser.post(ACTION, data={"action": "archive", "all": "1", "f.amount.to": "50"}).text)
+    make_bill(client, amount=Decimal(20))
+    make_bill(client, amount=Decimal(100))
+    page = browser.post(ACTION, data=form)
+    assert "2 записи" in plain(page.text)
+    assert archived() == 0
+    assert "Выполнено: 2, с ошибками: 0." in plain(browser.post(ACTION, data=fields(page.text)).text)
+    assert archived() == 2
+
+
+def test_foreign_rows_do_not_exist(network: Any, web: Any) -> None:
+    own, foreign = make_bill(make_client(network.lesnoy)), make_bill(make_client(network.mira))
+    browser = web(network.administrator)
+    chosen = {"action": "archive", "id": [str(own.id), str(foreign.id)], "confirmed": "1"}
+    page = plain(browser.post(ACTION, data=chosen).text)
+    assert "Выполнено: 1, с ошибками: 0." in page
+    assert foreign.title not in page.replace(own.title, "")
+    db.session.expire_all()
+    assert (own.status, foreign.status) == (BillStatus.ARCHIVED, BillStatus.PENDING)
+
+
+def test_a_role_that_may_not_sees_no_action_and_is_refused(network: Any, web: Any) -> None:
+    bill = make_bill(make_client(network.lesnoy))
+    browser = web(network.manager)
+    grid = browser.get("/admin/bill/").text
+    assert "Отправить в архив" not in grid
+    assert "data-tick" not in grid
+    for confirmed in ("", "1"):
+        data = {"action": "archive", "id": str(bill.id), "confirmed": confirmed}
+        assert browser.post(ACTION, data=data).status_code == 403
+    assert browser.post("/admin/bill/archive/", data={"id": str(bill.id)}).status_code == 403
+    assert archived() == 0
+
+
+@pytest.mark.spec("B51")
+def test_filters_of_all_that_match_survive_the_confirmation(network: Any, web: Any) -> None:
+    client = make_client(network.lesnoy)
+    small = [make_bill(client, amount=Decimal(10)) for _ in range(30)]
+    big = make_bill(client, amount=Decimal(1000))
+    browser = web(network.administrator, network.lesnoy)
+    chosen = {"action": "archive", "all": "1", "f.amount.to": "50", "f.status.is": ["pending", "paid"], "size": "25"}
+    page = browser.post(ACTION, data=chosen)
+    assert "30 записей" in plain(page.text)
+    protocol = browser.post(ACTION, data=fields(page.text) | {"f.status.is": ["pending", "paid"]})
+    for bill in small:
+        assert bill.title in protocol.text
+    assert big.title not in protocol.text
+    assert "Протокол выполненных операций" in plain(protocol.text)
+    assert archived() == 30
