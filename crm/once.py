@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import uuid
+from collections.abc import Iterable
 from datetime import datetime
 
 from sqlalchemy import String, delete
@@ -13,40 +16,57 @@ from sqlalchemy.orm import Mapped, mapped_column
 from crm import clock
 from crm.db import Model, db
 
+# What differs between two sendings of one form without the person having meant anything by it.
+_MACHINERY = frozenset({"csrf_token", "form_key"})
+
 
 class AlreadySubmitted(Exception):
-    """This very form has been carried out; url is where its first sending led."""
+    """The form of this key has been carried out. url: where its first sending led; is_same: with the same values."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, is_same: bool) -> None:
         super().__init__(url)
         self.url = url
+        self.is_same = is_same
 
 
 class SubmittedForm(Model):
-    """key: random, made when the form was shown; url: where the person was sent after it."""
+    """key: random, made when the form was shown; fingerprint: of what was sent; url: where the person went after it."""
 
     __audited__ = False
 
     key: Mapped[str] = mapped_column(String(32), primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(String(64))
     url: Mapped[str] = mapped_column(String(2000), default="")
     submitted_at: Mapped[datetime] = mapped_column(index=True)
 
     @classmethod
-    def claim(cls, key: str | None) -> SubmittedForm:
+    def check(cls, key: str | None, fingerprint: str) -> None:
+        """Raise AlreadySubmitted when the form of this key has been carried out."""
+        found = db.session.get(cls, key) if _is_key(key) else None
+        if found is not None:
+            raise AlreadySubmitted(found.url, is_same=found.fingerprint == fingerprint)
+
+    @classmethod
+    def claim(cls, key: str | None, fingerprint: str) -> SubmittedForm:
         """Take the form for the current transaction. Raises AlreadySubmitted. A missing key is a form of its own."""
-        if key is None or not re.fullmatch(r"[0-9a-f]{32}", key):
-            key = uuid.uuid4().hex
-        found = db.session.get(cls, key)
-        if found is None:
-            found = cls(key=key, submitted_at=clock.now())
-            try:
-                with db.session.begin_nested():
-                    db.session.add(found)
-                    db.session.flush()
-                return found
-            except IntegrityError:  # the other sending has just committed
-                found = db.session.get_one(cls, key)
-        raise AlreadySubmitted(found.url)
+        if key is None or not _is_key(key):
+            key = new_form_key()
+        cls.check(key, fingerprint)
+        taken = cls(key=key, fingerprint=fingerprint, submitted_at=clock.now())
+        try:
+            with db.session.begin_nested():
+                db.session.add(taken)
+                db.session.flush()
+        except IntegrityError:  # the other sending has just committed
+            cls.check(key, fingerprint)
+            raise
+        return taken
+
+
+def fingerprint_of(address: str, fields: Iterable[tuple[str, str]]) -> str:
+    """What was sent where, as 64 hex digits: equal for two sendings of one form, whatever order the fields come in."""
+    values = sorted((name, value) for name, value in fields if name not in _MACHINERY)
+    return hashlib.sha256(json.dumps([address, values]).encode()).hexdigest()
 
 
 def forget_forms(*, before: datetime) -> None:
@@ -56,3 +76,7 @@ def forget_forms(*, before: datetime) -> None:
 
 def new_form_key() -> str:
     return uuid.uuid4().hex
+
+
+def _is_key(key: str | None) -> bool:
+    return key is not None and re.fullmatch(r"[0-9a-f]{32}", key) is not None

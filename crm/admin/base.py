@@ -36,7 +36,7 @@ from crm.audit.operations import record_export
 from crm.db import db, reading, transaction
 from crm.errors import DomainError, Forbidden
 from crm.exchange import excel
-from crm.once import AlreadySubmitted, SubmittedForm
+from crm.once import AlreadySubmitted, SubmittedForm, fingerprint_of
 from crm.protocol import ProtocolLine
 from crm.security import chosen_branch
 
@@ -533,17 +533,10 @@ class KontoraView(ModelView):
             abort(403)
         form = self.form_class()(request.form if request.method == "POST" else None, obj=row)
         version = getattr(row, "version", None)
-        if request.method == "POST" and version is not None and request.form.get("version") != str(version):
-            page = self.render(
-                self.edit_template,
-                form=form,
-                row=row,
-                title=str(row),
-                back=self.row_url(row),
-                stale=self.history(row, limit=3),
-            )
-            return page, 409
-        return self.answer(form, lambda: self.save(form, row), title=str(row), row=row, back=self.row_url(row))
+        is_stale = request.method == "POST" and version is not None and request.form.get("version") != str(version)
+        return self.answer(
+            form, lambda: self.save(form, row), title=str(row), row=row, back=self.row_url(row), is_stale=is_stale
+        )
 
     def answer(
         self,
@@ -556,33 +549,49 @@ class KontoraView(ModelView):
         template: str = "admin/form.html",
         done: Callable[[Any], str] | None = None,
         said: Any = None,
+        is_stale: bool = False,
         **context: Any,
     ) -> Any:
         """Show a form, or carry out a posted one in a single transaction, once, and go on to `done(result)`.
 
         A form posted twice (a double click, "back" and again) is carried out once: the second post lands where the
-        first did. A broken rule puts its text beside the field and loses nothing typed.
+        first did. The same form with other values ("back", something changed) is shown again: he decides whether it is
+        meant. A broken rule puts its text beside the field and loses nothing typed. is_stale: `row` is no longer what
+        the person was shown; he sees what has changed and decides, as when the change itself loses a race.
         """
-        if request.method == "POST" and form.validate():
+        is_resent = False
+        if request.method == "POST":
+            key, sent = request.form.get("form_key"), fingerprint_of(request.full_path, request.form.items(multi=True))
             try:
-                with transaction():
-                    once = SubmittedForm.claim(request.form.get("form_key"))
-                    result = change()
-                    once.url = (done or self.saved_url)(result)
-                flash(said or _("Saved."), "success")
-                return redirect(once.url)
+                SubmittedForm.check(key, sent)  # before all else: the first sending has made the row look stale
+                if not is_stale and form.validate():
+                    with transaction():
+                        once = SubmittedForm.claim(key, sent)
+                        result = change()
+                        once.url = (done or self.saved_url)(result)
+                    flash(said or _("Saved."), "success")
+                    return redirect(once.url)
             except AlreadySubmitted as first:
-                return redirect(first.url)
+                if first.is_same:
+                    flash(_("This had been done already; it was not done twice."), "info")
+                    return redirect(first.url)
+                is_resent = True
+                form.form_errors.append(
+                    _("This form has been sent already, with other values. To save these, send it again.")
+                )
             except DomainError as error:
                 self.show_error(form, error)
             except StaleDataError:
-                form.form_errors.append(_("Somebody changed this record at the same moment. Check it and save again."))
+                is_stale = True
             except IntegrityError as error:
                 if not _is_duplicate(error):
                     raise
                 form.form_errors.append(_("Such a record exists already."))
-        page = self.render(template, form=form, row=row, title=title, back=back, stale=[], **context)
-        return page, (422 if request.method == "POST" else 200)
+        stale = self.history(row, limit=3) if is_stale and row is not None else []
+        if is_stale and not stale:
+            form.form_errors.append(_("Somebody changed this record at the same moment. Check it and save again."))
+        page = self.render(template, form=form, row=row, title=title, back=back, stale=stale, **context)
+        return page, 409 if is_stale or is_resent else 422 if request.method == "POST" else 200
 
     @staticmethod
     def show_error(form: Any, error: DomainError) -> None:

@@ -122,6 +122,7 @@ def upgrade() -> None:
     op.create_table(
         "submitted_form",
         sa.Column("key", sa.String(length=32), nullable=False),
+        sa.Column("fingerprint", sa.String(length=64), nullable=False),
         sa.Column("url", sa.String(length=2000), nullable=False),
         sa.Column("submitted_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("key", name=op.f("pk_submitted_form")),
