@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
@@ -37,11 +37,6 @@ def local(instant: datetime, place: HasTimeZone) -> datetime:
 def at(day: date, moment: time, place: HasTimeZone) -> datetime:
     """UTC instant of a wall-clock moment at `place`; a moment skipped by DST moves forward with the clock."""
     return datetime.combine(day, moment, ZoneInfo(place.time_zone)).astimezone(UTC)
-
-
-def end_of_day(day: date, place: HasTimeZone) -> datetime:
-    """First UTC instant after `day` at `place`."""
-    return at(day + timedelta(days=1), time(0), place)
 
 
 @contextlib.contextmanager

@@ -46,11 +46,6 @@ def test_today_is_the_day_of_the_place() -> None:
         assert clock.today(SAMARA) == date(2027, 1, 1)
 
 
-def test_a_day_ends_at_the_midnight_of_the_place() -> None:
-    assert clock.end_of_day(date(2026, 6, 30), MOSCOW) == datetime(2026, 6, 30, 21, tzinfo=UTC)
-    assert clock.end_of_day(date(2026, 6, 30), SAMARA) == datetime(2026, 6, 30, 20, tzinfo=UTC)
-
-
 def test_a_moment_skipped_by_daylight_saving_moves_forward() -> None:
     assert clock.at(date(2026, 3, 29), time(2, 30), BERLIN) == datetime(2026, 3, 29, 1, 30, tzinfo=UTC)
     assert clock.local(datetime(2026, 3, 29, 1, 30, tzinfo=UTC), BERLIN).time() == time(3, 30)

@@ -186,18 +186,13 @@ def _new_run(rule: MailingRule, moment: datetime, *, by: Actor, is_manual: bool 
 # --- letters ---------------------------------------------------------------------------------------------------------
 
 
-def send_message_to(
-    client: Client, *, subject: str, text: str, by: Actor, bill: Bill | None = None, key: str | None = None
-) -> Message:
+def send_message_to(client: Client, *, subject: str, text: str, by: Actor, bill: Bill | None = None) -> Message:
     """Queue a letter from a client's card to the client's e-mail. The caller commits.
 
-    bill: gives the bill's tags their values; without it such tags are refused. key: made when the form was shown; the
-    same form sent twice writes one letter. Raises DomainError beside `subject`, `text` or `bill`.
+    bill: gives the bill's tags their values; without it such tags are refused.
+    Raises DomainError beside `subject`, `text` or `bill`.
     """
     require(by, "message.send", client)
-    dedupe_key = f"manual:{key or uuid.uuid4()}"
-    if existing := db.session.scalar(select(Message).where(Message.dedupe_key == dedupe_key)):
-        return existing
     if not client.email:
         raise DomainError("no_email", _("This client has no e-mail address."))
     if bill is not None and bill.client_id not in (client.id, client.payer_id):
@@ -210,7 +205,7 @@ def send_message_to(
         client,
         subject=render(subject, client=client, bill=bill, field="subject"),
         body=render(text, client=client, bill=bill, field="text"),
-        dedupe_key=dedupe_key,
+        dedupe_key=f"manual:{uuid.uuid4()}",
         bill=bill,
         by=by,
     )

@@ -48,12 +48,6 @@ def test_what_is_wrong_stands_beside_its_field(network):
     assert refusal(make_child(client)) == ("no_email", None)
 
 
-def test_the_same_form_sent_twice_is_one_letter(network):
-    client = make_client(network.lesnoy)
-    assert send(client, key="form-1") is send(client, key="form-1")
-    assert send(client, key="form-2") is not send(client, key="form-1")
-
-
 def test_a_manager_may_not_write_to_clients(network):
     with pytest.raises(Forbidden):
         send(make_client(network.lesnoy), by=network.manager)
