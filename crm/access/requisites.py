@@ -20,6 +20,16 @@ from crm.errors import DomainError
 from crm.phones import parse_phone
 
 
+def create_company(*, by: Actor, **fields: str) -> Company:
+    """Add a legal entity to the network; fields and errors as of set_requisites(), a name is a must. The caller commits."""
+    require(by, "company.create")
+    company = Company(name="")
+    _fill(company, {"name": "", **fields})
+    db.session.add(company)
+    db.session.flush()
+    return company
+
+
 def set_requisites(company: Company, *, by: Actor, **fields: str) -> Company:
     """Change the given fields of `company` (texts; empty clears one, save the name). The caller commits.
 
@@ -27,16 +37,20 @@ def set_requisites(company: Company, *, by: Actor, **fields: str) -> Company:
     email, offer_url. Spaces within numbers are dropped. Raises DomainError beside the field.
     """
     require(by, "company.edit")
+    _fill(company, fields)
+    db.session.flush()
+    return company
+
+
+def _fill(company: Company, fields: dict[str, str]) -> None:
     if unknown := fields.keys() - _CLEANERS.keys():
         raise TypeError(f"no such requisites: {', '.join(sorted(unknown))}")
     values = {name: _CLEANERS[name](text.strip(), name) for name, text in fields.items()}
     banking = {name: values.get(name, getattr(company, name)) or "" for name in _BANKING}
-    if any(banking[name] != getattr(company, name) for name in _BANKING):
+    if any(banking[name] != (getattr(company, name) or "") for name in _BANKING):
         _check_keys(banking["bic"], banking["settlement_account"], banking["correspondent_account"])
     for name, value in values.items():
         setattr(company, name, value)
-    db.session.flush()
-    return company
 
 
 # --- one field at a time: (text, field) -> value --------------------------------------------------------------------

@@ -83,7 +83,7 @@ def test_lazy_and_eager_loads_too(network: Network) -> None:
     payer = make_client(network.lesnoy)
     make_child(payer, name="Свой")
     with transaction():
-        create_client(branch=network.mira, name="Чужой", payer=payer, by=SYSTEM)
+        create_client(branch=network.mira, name="Чужой", by=SYSTEM).payer = payer  # as no operation lets it be
     payer_id, scope = payer.id, only(network.lesnoy)
     db.session.commit()
     db.session.expunge_all()

@@ -6,19 +6,19 @@ from typing import Any
 from zoneinfo import available_timezones
 
 import sqlalchemy as sa
-from flask import g
+from flask import g, request
 from flask_admin import expose
 from flask_babel import lazy_gettext as _l
 from flask_login import current_user
 from wtforms import BooleanField, PasswordField, StringField, validators
 
-from crm.access.models import Branch, City, Employee, Role, User
+from crm.access.models import Branch, City, Company, Employee, Role, User
 from crm.access.operations import change_user, create_user, may_manage
 from crm.access.permissions import NETWORK_WIDE_ROLES
-from crm.access.requisites import set_requisites
+from crm.access.requisites import create_company, set_requisites
 from crm.access.scope import current_scope
-from crm.admin.base import KontoraView, permission
-from crm.admin.fields import REQUIRED, EnumField, Form, ReferencesField
+from crm.admin.base import DEFAULT_ZONE, KontoraView, permission
+from crm.admin.fields import REQUIRED, EnumField, Form, ReferenceField, ReferencesField
 from crm.db import db
 
 
@@ -120,6 +120,15 @@ class BranchForm(Form):
     address = StringField(_l("Address"))
 
 
+class NewBranchForm(BranchForm):
+    """Company and city stay: clients have read the one's requisites, regional directors see a branch by the other."""
+
+    company = ReferenceField(
+        Company, _l("Company"), description=_l("Companies and cities are added in their own lists, before the branch.")
+    )
+    city = ReferenceField(City, _l("City"))
+
+
 class BranchView(KontoraView):
     """Branches of the person, whichever is chosen."""
 
@@ -128,11 +137,18 @@ class BranchView(KontoraView):
     column_list = ("name", "city", "company", "time_zone", "address")
     column_searchable_list = ("name",)
     column_default_sort = "name"
-    form = BranchForm
-    edits = True
+    creates = edits = True
+    create_label = _l("Add a branch")
+    empty_hint = _l("First add the company and the city, then the branch: clients are served in branches.")
 
     def within_sight(self, query: Any) -> Any:
         return query.where(Branch.id.in_([branch.id for branch in g.branches]))
+
+    def form_class(self) -> type[Form]:
+        return NewBranchForm if request.endpoint == "branch.create_view" else BranchForm
+
+    def prefill(self, form: Any) -> None:
+        form.time_zone.data = DEFAULT_ZONE
 
 
 class CityView(KontoraView):
@@ -142,6 +158,7 @@ class CityView(KontoraView):
     column_searchable_list = ("name",)
     form_columns = ("name",)
     creates = edits = True
+    create_label = _l("Add a city")
 
 
 class RequisitesForm(Form):
@@ -187,8 +204,12 @@ class CompanyView(KontoraView):
     }
     column_searchable_list = ("name", "legal_name", "inn")
     form = RequisitesForm
-    edits = True
+    creates = edits = True
+    create_label = _l("Add a company")
     hint = _l("This is what clients see on the bill page.")
+
+    def save_new(self, form: Any) -> Any:
+        return create_company(**form.data, by=current_user)
 
     def save(self, form: Any, row: Any) -> Any:
         return set_requisites(row, **form.data, by=current_user)
