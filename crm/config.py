@@ -21,13 +21,13 @@ class SettingsError(Exception):
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything the outside may set; see docs/operations.md for the table."""
+    """Everything the outside may set; see docs/operations.md for the table. smtp_url: None, letters wait."""
 
     database_url: str
     redis_url: str
     secret_key: str
     port: int
-    smtp_url: str
+    smtp_url: str | None
     public_url: str
     data_dir: Path
     is_demo: bool
@@ -53,7 +53,7 @@ def read_settings(env: Mapping[str, str] | None = None) -> Settings:
         ),
         secret_key=env.get("SECRET_KEY") or _own_secret(data_dir),
         port=port,
-        smtp_url=_url("SMTP_URL", env.get("SMTP_URL") or "smtp://127.0.0.1:8025", "smtp", "smtps"),
+        smtp_url=_url("SMTP_URL", smtp_url, "smtp", "smtps") if (smtp_url := env.get("SMTP_URL")) else None,
         public_url=_url("PUBLIC_URL", env.get("PUBLIC_URL") or f"http://127.0.0.1:{port}", "http", "https").rstrip("/"),
         data_dir=data_dir,
         is_demo=_flag("KONTORA_DEMO", env.get("KONTORA_DEMO") or "0"),

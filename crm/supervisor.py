@@ -1,7 +1,7 @@
 """`python -m crm.supervisor`: checks the ground, prepares the database, then keeps every part of Kontora running.
 
 Queue (embedded Valkey), mail sink, web, worker, scheduler: started in this order, started again when one dies, stopped
-in the reverse order by Ctrl-C. REDIS_URL and SMTP_URL replace the embedded queue and sink.
+in the reverse order by Ctrl-C. REDIS_URL and SMTP_URL replace the embedded queue and sink; only the demo has a sink.
 """
 
 from __future__ import annotations
@@ -315,25 +315,25 @@ def shown(path: Path) -> str:
 
 def run(settings: Settings) -> None:
     """Serve until interrupted (KeyboardInterrupt). Raises CannotStart."""
-    check_port(settings.port)
-    check_database(settings.database_url)
-    if os.environ.get("REDIS_URL"):
-        check_queue(settings.redis_url)
-    logs, metrics = settings.data_dir / "logs", settings.data_dir / "metrics"
-    logs.mkdir(exist_ok=True)
-    _roll(logs)
-    shutil.rmtree(metrics, ignore_errors=True)
-    metrics.mkdir()
-
     tree = Tree()
     with contextlib.ExitStack() as stack:
+        # Before anything in the folder is touched: it may be another one's that runs.
         stack.enter_context(only_one(settings.data_dir))
+        check_port(settings.port)
+        check_database(settings.database_url)
+        if os.environ.get("REDIS_URL"):
+            check_queue(settings.redis_url)
+        logs, metrics = settings.data_dir / "logs", settings.data_dir / "metrics"
+        logs.mkdir(exist_ok=True)
+        _roll(logs)
+        shutil.rmtree(metrics, ignore_errors=True)
+        metrics.mkdir()
         stack.callback(tree.stop)
         stack.callback(_ignore_signals)
         env = os.environ | {
             "DATABASE_URL": settings.database_url,
             "REDIS_URL": settings.redis_url,
-            "SMTP_URL": settings.smtp_url,
+            "SMTP_URL": settings.smtp_url or "",
             "PUBLIC_URL": settings.public_url,
             "PORT": str(settings.port),
             "DATA_DIR": str(settings.data_dir),
@@ -348,7 +348,8 @@ def run(settings: Settings) -> None:
             env["REDIS_URL"] = f"unix://{socket_path}"
             tree.start(queue_part(settings, socket_path, logs))
             tree.wait_until(lambda: _answers_ping(env["REDIS_URL"]), "The queue")
-        if not os.environ.get("SMTP_URL"):
+        has_sink = settings.is_demo and settings.smtp_url is None
+        if has_sink:
             env["SMTP_URL"] = stack.enter_context(mail_sink(settings.data_dir / "mail"))
 
         prepare_database(read_settings(env))
@@ -363,7 +364,7 @@ def run(settings: Settings) -> None:
         tree.start(Part("scheduler", [*flask, "scheduler"], env, logs / "scheduler.log"))
         address = f"http://127.0.0.1:{settings.port}"
         tree.wait_until(lambda: _answers_ready(f"{address}/readyz"), "The web server")
-        _greet(settings, address, logs, has_sink=not os.environ.get("SMTP_URL"))
+        _greet(settings, address, logs, has_sink=has_sink)
         while True:
             tree.watch()
             time.sleep(0.2)
@@ -374,10 +375,10 @@ def _greet(settings: Settings, address: str, logs: Path, *, has_sink: bool) -> N
     if settings.is_demo:
         say("  Sign in    owner@demo.test, password demo")
         say("             (or regional@, director@, administrator@, manager@, instructor@, support@demo.test)")
-    if settings.is_demo and has_sink:
+    if has_sink:
         say(f"  Letters    {address}/demo-mail/ (nothing leaves this machine until SMTP_URL is set)")
-    elif has_sink:
-        say(f"  Letters    are kept in {shown(settings.data_dir / 'mail')} until SMTP_URL is set")
+    elif settings.smtp_url is None:
+        say("  Letters    wait in the queue until SMTP_URL is set")
     say(f"  Logs       {shown(logs)}")
     say("  Stop       Ctrl-C\n")
 

@@ -16,6 +16,7 @@ def test_defaults_need_nothing_but_a_folder(tmp_path: Path) -> None:
     assert settings.redis_url == f"unix://{tmp_path}/var/valkey.sock"
     assert settings.port == 8000
     assert settings.public_url == "http://127.0.0.1:8000"
+    assert settings.smtp_url is None
     assert not settings.is_demo
     assert not settings.is_https
     assert (tmp_path / "var").is_dir()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -16,7 +16,7 @@ from sqlalchemy import select, update
 from crm import clock
 from crm.access.models import Branch
 from crm.db import db, transaction
-from crm.mailings.channels.base import Fate, Letter, Outcome, Sender
+from crm.mailings.channels.base import ChannelNotSet, Fate, Letter, Outcome, Sender
 from crm.mailings.channels.email import EmailSender
 from crm.mailings.models import MESSAGE_MOVES, Channel, Message, MessageStatus
 
@@ -98,25 +98,17 @@ def _letter(message: Message) -> Letter:
 
 def deliver_batch(*, limit: int = BATCH) -> Delivered:
     """Send up to `limit` due letters, oldest first. Commits by itself, letter by letter; no transaction is open while
-    a server is spoken to. Stops early when a server cannot be reached: the rest keeps its turn.
+    a server is spoken to. Stops early when a server cannot be reached: the rest keeps its turn. Letters of a channel
+    the settings do not provide for stay where they are, with the reason beside them.
     """
-    with transaction():
-        query = (
-            select(Message.id)
-            .where(Message.status == MessageStatus.PENDING, Message.next_try_at <= clock.now())
-            .order_by(Message.next_try_at, Message.id)
-            .limit(limit + 1)
-        )
-        ids = list(db.session.scalars(query))
-    delivered = Delivered(is_more=len(ids) > limit)
-    senders: dict[Channel, Sender] = {}
+    senders = _open_senders()
     try:
+        ids = _due(senders, limit=limit + 1)
+        delivered = Delivered(is_more=len(ids) > limit)
         for message_id in ids[:limit]:
             claim = claim_message(message_id)
             if claim is None:
                 continue
-            if claim.channel not in senders:
-                senders[claim.channel] = SENDERS[claim.channel]()
             outcome = senders[claim.channel].send(claim.letter)
             settle_message(claim, outcome)
             delivered.fates[outcome.fate] += 1
@@ -127,6 +119,47 @@ def deliver_batch(*, limit: int = BATCH) -> Delivered:
         for sender in senders.values():
             sender.close()
     return delivered
+
+
+def _open_senders() -> dict[Channel, Sender]:
+    """A sender of each channel there is; nobody is spoken to yet. Commits by itself."""
+    senders = {}
+    for channel, open_sender in SENDERS.items():
+        try:
+            senders[channel] = open_sender()
+        except ChannelNotSet as lack:
+            with transaction():
+                _note_waiting(channel, str(lack))
+    return senders
+
+
+def _note_waiting(channel: Channel, reason: str) -> None:
+    """Say beside the due letters of a channel why they do not leave. They lose no try and stay due."""
+    waiting = (Message.status == MessageStatus.PENDING, Message.next_try_at <= clock.now(), Message.error != reason)
+    noted = db.session.execute(
+        update(Message)
+        .where(Message.channel == channel, *waiting)
+        .values(error=reason)
+        .execution_options(synchronize_session=False)
+    )
+    if noted.rowcount:  # type: ignore[attr-defined]
+        log.warning("channel_not_set", channel=channel.value, reason=reason)
+
+
+def _due(channels: Iterable[Channel], *, limit: int) -> list[int]:
+    """Ids of letters of these channels whose turn it is, oldest first."""
+    query = (
+        select(Message.id)
+        .where(
+            Message.status == MessageStatus.PENDING,
+            Message.next_try_at <= clock.now(),
+            Message.channel.in_(list(channels)),
+        )
+        .order_by(Message.next_try_at, Message.id)
+        .limit(limit)
+    )
+    with transaction():
+        return list(db.session.scalars(query))
 
 
 def settle_message(claim: Claim, outcome: Outcome) -> None:
@@ -177,7 +210,10 @@ def give_up_lost_claims(*, now: datetime) -> int:
 
 
 def _email() -> Sender:
-    return EmailSender(current_app.config["SETTINGS"].smtp_url)
+    url = current_app.config["SETTINGS"].smtp_url
+    if url is None:
+        raise ChannelNotSet(_("SMTP_URL is not set"))
+    return EmailSender(url)
 
 
 SENDERS: dict[Channel, Callable[[], Sender]] = {Channel.EMAIL: _email}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import timedelta
 
 import pytest
@@ -58,6 +59,22 @@ def test_due_letters_leave_and_are_noted(client, smtp):
         assert message.sent_at is not None
     assert fresh(early).status is MessageStatus.PENDING
     assert deliver_batch().fates[Fate.SENT] == 0
+
+
+def test_without_a_server_letters_wait_and_say_why_and_leave_once_there_is_one(app, network, web, message, smtp):
+    settings = app.config["SETTINGS"]
+    app.config["SETTINGS"] = dataclasses.replace(settings, smtp_url=None)
+    try:
+        for day in range(2 * MAX_ATTEMPTS):
+            with later(days=day):
+                assert not any(deliver_batch().fates.values())
+    finally:
+        app.config["SETTINGS"] = settings
+    assert (fresh(message).status, message.attempts) == (MessageStatus.PENDING, 0)
+    assert "SMTP_URL" in message.error
+    assert "SMTP_URL" in web(network.director).get("/admin/message/").text
+    assert deliver_batch().fates[Fate.SENT] == len(smtp.messages) == 1
+    assert (fresh(message).status, message.error) == (MessageStatus.SENT, "")
 
 
 def test_a_batch_says_when_more_is_left(client, smtp):

@@ -108,6 +108,9 @@ def test_no_part_outlives_a_killed_supervisor(live):
 
 def test_it_keeps_one_data_folder_to_itself(live):
     first = live(demo=False)
+    figures = set((first.data_dir / "metrics").iterdir())
+    assert figures
     with pytest.raises(RuntimeError, match="DATA_DIR: Kontora is running in .* already"):
         live(demo=False, env={"DATA_DIR": str(first.data_dir)})
+    assert figures <= set((first.data_dir / "metrics").iterdir())
     assert get(f"{first.url}/healthz")[0] == 200

@@ -42,6 +42,10 @@ class Outcome:
     reason: str = ""
 
 
+class ChannelNotSet(Exception):
+    """The settings do not say where to send; the text names what is missing. Letters wait for it."""
+
+
 class Sender(Protocol):
     """An open channel. send() never raises for what the provider or the network does; close() never raises."""
 
