@@ -584,9 +584,9 @@ class KontoraView(ModelView):
             except StaleDataError:
                 is_stale = True
             except IntegrityError as error:
-                if not _is_duplicate(error):
+                if (reason := _reason_of(error)) is None:
                     raise
-                form.form_errors.append(_("Such a record exists already."))
+                form.form_errors.append(reason)
         stale = self.history(row, limit=3) if is_stale and row is not None else []
         if is_stale and not stale:
             form.form_errors.append(_("Somebody changed this record at the same moment. Check it and save again."))
@@ -643,10 +643,14 @@ class KontoraView(ModelView):
         abort(403)
 
 
-def _is_duplicate(error: IntegrityError) -> bool:
-    """Whether the database refused a second row with the same unique value."""
+def _reason_of(error: IntegrityError) -> str | None:
+    """What a person can mend when the database refuses a row; None for a mistake of ours."""
     text = str(error.orig).lower()
-    return "unique" in text or "duplicate key" in text
+    if "unique" in text or "duplicate key" in text:
+        return _("Such a record exists already.")
+    if "check constraint" in text:
+        return _("One of the values goes beyond what is allowed.")
+    return None
 
 
 def grid_url(endpoint: str, **args: Any) -> str:

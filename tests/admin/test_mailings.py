@@ -1,0 +1,290 @@
+"""Templates and rules of mailings, as they are filled in."""
+
+from __future__ import annotations
+
+import html
+import re
+from datetime import time
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select
+
+from crm.config import ROOT
+from crm.db import db, transaction
+from crm.ledger.models import AccountType
+from crm.mailings.models import (
+    BilledAccounts,
+    BillingMethod,
+    Channel,
+    MailingKind,
+    MailingRule,
+    MailingRun,
+    Periodicity,
+    Template,
+)
+from tests.admin.test_grids import plain, table
+from tests.admin.world import errors, fields, send
+from tests.factories import make_client, make_message, make_rule, make_template
+
+RULE, TEMPLATE = "/admin/mailingrule/new/", "/admin/template/new/"
+
+
+@pytest.fixture
+def browser(network: Any, web: Any) -> Any:
+    return web(network.director, network.lesnoy)
+
+
+def options(page: str, name: str) -> list[str]:
+    """What a select offers."""
+    select_ = re.search(rf'<select[^>]*name="{name}".*?</select>', page, re.DOTALL)
+    assert select_ is not None, name
+    return [html.unescape(text) for text in re.findall(r"<option[^>]*>([^<]*)", select_[0])]
+
+
+@pytest.mark.spec("B62", "B63", "B66", "B68", "B100", "B101", "B103", "B105")
+def test_the_form_of_a_rule_has_its_three_sections(network: Any, browser: Any) -> None:
+    make_template(name="Счёт клиенту")
+    page = browser.get(RULE).text
+    sections = [plain(part) for part in page.split('<h2 class="form-section">')[1:]]
+    assert [section.split("?")[0] + "?" for section in sections] == [
+        "Что рассылаем?",
+        "Когда рассылаем?",
+        "Как рассылаем?",
+    ]
+    what, when, how = sections
+    for label in ("Тип рассылки", "Счета на оплату клиентам", "Метод расчета", "Тип расчетов", "На базовый"):
+        assert label in what
+    assert options(page, "kind") == ["Счета на оплату клиентам"]
+    assert options(page, "method") == ["По абонементу"]
+    assert options(page, "accounts") == ["На базовый"]
+    assert "Время" in when
+    assert options(page, "periodicity") == ["Ежедневная", "Еженедельная", "Ежемесячная"]
+    assert "Способ рассылки" in how
+    assert "Шаблон" in how
+    assert options(page, "channel") == ["Email"]
+    assert options(page, "template") == ["Счёт клиенту"]
+
+
+@pytest.mark.spec("B63", "B66", "B68", "B100", "B101", "B105")
+def test_a_rule_is_made(network: Any, browser: Any) -> None:
+    template = make_template()
+    answer = send(browser, RULE, name="Счета за месяц", send_time="10:30")
+    assert answer.status_code == 302
+    rule = db.session.scalars(select(MailingRule)).one()
+    assert (rule.kind, rule.method, rule.accounts) == (
+        MailingKind.BILLS,
+        BillingMethod.SUBSCRIPTION,
+        BilledAccounts.BASE,
+    )
+    assert (rule.periodicity, rule.send_time, rule.channel) == (Periodicity.DAILY, time(10, 30), Channel.EMAIL)
+    assert (rule.branch_id, rule.template_id, rule.is_active) == (network.lesnoy.id, template.id, True)
+    page = plain(browser.get(answer.location).text)
+    for text in ("Счета за месяц", "10:30", "Ежедневная", "Ещё не запускалась."):
+        assert text in page
+
+
+@pytest.mark.parametrize(
+    ("typed", "field"),
+    [
+        ({"send_time": ""}, "send_time"),
+        ({"send_time": "25:00"}, "send_time"),
+        ({"name": " "}, "name"),
+        ({"periodicity": "weekly"}, "weekday"),
+        ({"periodicity": "weekly", "weekday": "9"}, "weekday"),
+        ({"periodicity": "weekly", "weekday": "x"}, "weekday"),
+        ({"periodicity": "monthly"}, "month_day"),
+        ({"periodicity": "monthly", "month_day": "32"}, "month_day"),
+        ({"periodicity": "monthly", "month_day": "x"}, "month_day"),
+        ({"periodicity": "yearly"}, "periodicity"),
+        ({"term_days": "0"}, "term_days"),
+        ({"term_days": "9" * 30}, "term_days"),
+        ({"channel": "telegram"}, "channel"),
+        ({"kind": ""}, "kind"),
+        ({"template": "999"}, "template"),
+    ],
+)
+def test_a_rule_says_in_russian_what_is_wrong_beside_the_field(
+    network: Any, browser: Any, typed: dict[str, Any], field: str
+) -> None:
+    make_template()
+    good = {"name": "Счета", "send_time": "10:00"}
+    answer = send(browser, RULE, **{**good, **typed})
+    assert answer.status_code == 422
+    said = errors(answer.text)
+    assert list(said) == [field]
+    assert re.search("[а-я]", said[field]), said
+    assert not re.search("[A-Za-z]{3}", said[field]), said
+    if "name" not in typed:
+        assert fields(answer.text)["name"] == "Счета"
+    assert db.session.scalar(select(func.count()).select_from(MailingRule)) == 0
+
+
+@pytest.mark.spec("B105")
+def test_without_a_template_nothing_is_saved(network: Any, browser: Any) -> None:
+    answer = send(browser, RULE, name="Счета", send_time="10:00")
+    assert answer.status_code == 422
+    assert list(errors(answer.text)) == ["template"]
+    make_template()
+    answer = send(browser, RULE, name="Счета", send_time="10:00", template="")
+    assert list(errors(answer.text)) == ["template"]
+    assert db.session.scalar(select(func.count()).select_from(MailingRule)) == 0
+
+
+def test_a_rule_is_changed_and_switched_off(network: Any, browser: Any) -> None:
+    rule = make_rule(network.lesnoy, periodicity=Periodicity.WEEKLY, weekday=4)
+    path = f"/admin/mailingrule/edit/?id={rule.id}"
+    assert fields(browser.get(path).text)["weekday"] == "4"
+    assert send(browser, path, is_active=None, term_days="5").status_code == 302
+    db.session.expire_all()
+    assert (rule.is_active, rule.term_days, rule.weekday) == (False, 5, 4)
+    assert "нет" in table(browser.get("/admin/mailingrule/").text)[0]
+
+
+def test_a_rule_is_made_for_ones_own_branch_only(network: Any, web: Any) -> None:
+    make_template()
+    browser = web(network.director)
+    assert "Мира" not in browser.get(RULE).text
+    answer = send(browser, RULE, name="Счета", send_time="10:00", branch=str(network.mira.id))
+    assert errors(answer.text) == {"branch": "Выберите один из вариантов."}
+
+
+def test_run_now_twice_is_one_run(network: Any, browser: Any) -> None:
+    rule = make_rule(network.lesnoy)
+    page = browser.get(f"/admin/mailingrule/details/?id={rule.id}").text
+    form = re.search(r'<form[^>]*action="/admin/mailingrule/run/".*?</form>', page, re.DOTALL)
+    assert form is not None
+    assert "Запустить сейчас" in form[0]
+    [key] = re.findall(r'name="form_key" value="(\w+)"', form[0])
+    data = {"form_key": key, "id": str(rule.id)}
+    first, second = (browser.post("/admin/mailingrule/run/", data=data) for _ in range(2))
+    assert first.status_code == second.status_code == 302
+    assert first.location == second.location
+    assert db.session.scalar(select(func.count()).select_from(MailingRun)) == 1
+    assert "Рассылка запущена." in plain(browser.get(first.location).text)
+
+
+@pytest.mark.spec("B107", "B108", "B110")
+def test_a_templates_tags_stand_beside_it_in_red(network: Any, web: Any) -> None:
+    browser = web(network.owner)
+    page = browser.get(TEMPLATE).text
+    shown = re.findall(r'<code class="tag">([^<]+)</code>', page)
+    assert {"{customer.name}", "{bill.url}", "{bill.amount}", "{bill.type}"} <= set(shown)
+    assert "Теги счёта сработают только при автоматическом выставлении счетов." in plain(page)
+    style = (ROOT / "static" / "app.css").read_text()
+    colour = re.search(r"(?:^|\})\s*\.tag\s*\{[^}]*color:\s*#([0-9a-f]{6})", style)
+    assert colour is not None
+    red, green, blue = (int(colour[1][place : place + 2], 16) for place in (0, 2, 4))
+    assert red > 2 * max(green, blue)
+
+
+def test_a_template_is_made_and_mended(network: Any, web: Any) -> None:
+    browser = web(network.owner)
+    body = "Здравствуйте, {customer.name}!\r\n\r\n  {bill.url}"
+    answer = send(browser, TEMPLATE, name="Счёт", subject="Счёт", body="Итого {bill.sum}")
+    assert list(errors(answer.text)) == ["body"]
+    assert "{bill.sum}" in errors(answer.text)["body"]
+    assert fields(answer.text)["body"] == "Итого {bill.sum}"
+    assert re.search(r'<code class="tag">', answer.text)  # the tags are still beside it
+    assert send(browser, TEMPLATE, name="Счёт", subject="Счёт", body=body).status_code == 302
+    template = db.session.scalars(select(Template)).one()
+    assert "{customer.name}" in template.body
+    path = f"/admin/template/edit/?id={template.id}"
+    assert fields(browser.get(path).text)["body"].splitlines() == template.body.splitlines() == body.splitlines()
+    assert send(browser, path, subject="Новая тема").status_code == 302
+    answer = send(browser, TEMPLATE, name="Счёт", subject="Счёт", body="Текст")
+    assert errors(answer.text) == {"name": "Шаблон с таким названием уже есть."}
+
+
+def test_messages_are_found_by_client_and_recipient(network: Any, browser: Any) -> None:
+    make_message(make_client(network.lesnoy, name="Анна", email="anna@demo.test"), subject="Письмо Анне")
+    make_message(make_client(network.lesnoy, name="Олег", email="oleg@demo.test"), subject="Письмо Олегу")
+    for text in ("анна", "anna@"):
+        page = browser.get("/admin/message/", query_string={"q": text}).text
+        assert "Письмо Анне" in page
+        assert "Письмо Олегу" not in page
+
+
+# --- what else the panel keeps --------------------------------------------------------------------------------------
+
+
+@pytest.mark.spec("B45", "B46", "B47", "B48")
+def test_requisites_behind_the_avatar(network: Any, web: Any) -> None:
+    browser = web(network.owner)
+    home = browser.get("/admin/").text
+    avatar = re.search(r'<details class="menu user">.*?</details>', home, re.DOTALL)
+    assert avatar is not None
+    link = re.search(r'href="([^"]+)"[^>]*>.*?Лицензирование', avatar[0], re.DOTALL)
+    assert link is not None
+    page = browser.get(link[1]).text
+    button = re.search(r'<a class="btn[^"]*" href="([^"]+)">.*?Реквизиты', page, re.DOTALL)
+    assert button is not None
+    path = html.unescape(button[1])
+    form = browser.get(path).text
+    for label in ("Публичная оферта", "ИНН", "БИК", "Расчётный счёт"):
+        assert label in plain(form)
+    assert '<button class="btn btn-primary">Сохранить</button>' in form
+    answer = send(browser, path, offer_url="javascript:alert(1)", legal_name="ООО «Другая»")
+    assert list(errors(answer.text)) == ["offer_url"]
+    assert fields(answer.text)["legal_name"] == "ООО «Другая»"
+    numbers = {"inn": "7707083893", "bic": "", "settlement_account": "", "correspondent_account": ""}
+    facts = {"offer_url": "https://school.example/offer", "legal_name": "ООО «Другая»", "ogrn": "", **numbers}
+    assert send(browser, path, **facts).status_code == 302
+    db.session.expire_all()
+    assert (network.company.offer_url, network.company.legal_name, network.company.inn) == (
+        "https://school.example/offer",
+        "ООО «Другая»",
+        "7707083893",
+    )
+    assert "Лицензирование" not in web(network.administrator).get("/admin/").text
+
+
+def test_plans_and_places_refuse_what_the_database_would(network: Any, web: Any) -> None:
+    browser = web(network.owner)
+    for typed, field in (
+        ({"price": "-5"}, "price"),
+        ({"price": " "}, "price"),
+        ({"lessons": "-1"}, "lessons"),
+        ({"lessons": ""}, "lessons"),
+        ({"duration_days": "0"}, "duration_days"),
+        ({"duration_days": "9" * 30}, "duration_days"),
+        ({"name": ""}, "name"),
+    ):
+        good = {"name": "План", "price": "100", "lessons": "1", "duration_days": "30"}
+        answer = send(browser, "/admin/plan/new/", **{**good, **typed})
+        assert answer.status_code == 422
+        assert list(errors(answer.text)) == [field], typed
+    answer = send(browser, "/admin/plan/new/", name="8 занятий", price="0", lessons="0")
+    assert errors(answer.text) == {"": "Такая запись уже есть."}
+    assert send(browser, "/admin/plan/new/", name="Пробный", price="0", lessons="1").status_code == 302
+    answer = send(browser, "/admin/city/new/", name="Москва")
+    assert errors(answer.text) == {"": "Такая запись уже есть."}
+    answer = send(browser, "/admin/city/new/", name="   ")
+    assert errors(answer.text) == {"name": "Заполните это поле."}
+    path = f"/admin/branch/edit/?id={network.lesnoy.id}"
+    assert list(errors(send(browser, path, time_zone="Europe/Atlantis").text)) == ["time_zone"]
+    assert send(browser, path, time_zone="Asia/Yekaterinburg").status_code == 302
+
+
+def test_an_employee_works_in_a_branch_of_the_person(network: Any, web: Any) -> None:
+    browser = web(network.director)
+    page = browser.get("/admin/employee/new/").text
+    assert "Мира" not in page
+    answer = send(browser, "/admin/employee/new/", name="Пётр", branch=str(network.mira.id))
+    assert errors(answer.text) == {"branch": "Выберите один из вариантов."}
+    answer = send(browser, "/admin/employee/new/", name="Пётр", branch=str(network.lesnoy.id))
+    assert answer.status_code == 302
+    assert "Пётр" in browser.get("/admin/employee/").text
+
+
+def test_two_people_edit_one_type(network: Any, web: Any) -> None:
+    path = f"/admin/accounttype/edit/?id={network.account_type.id}"
+    browser = web(network.owner)
+    form = fields(browser.get(path).text)
+    with transaction():
+        network.account_type.name = "Авансы"
+    answer = browser.post(path, data=form | {"position": "5"})
+    assert answer.status_code == 409
+    assert "Название: Депозиты → Авансы" in plain(answer.text)
+    db.session.expire_all()
+    assert db.session.scalars(select(AccountType.position)).one() == 0
