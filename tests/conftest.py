@@ -152,7 +152,8 @@ def _sqlite(home: Path) -> Iterator[TestDatabase]:
     _migrate(f"sqlite:///{template}", home)
 
     def renew() -> None:
-        for suffix in ("-wal", "-shm"):
+        # The file as well: a connection some test left open keeps the old file and cannot spoil the new one.
+        for suffix in ("", "-wal", "-shm"):
             path.with_name(path.name + suffix).unlink(missing_ok=True)
         shutil.copyfile(template, path)
 
