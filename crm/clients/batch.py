@@ -54,7 +54,7 @@ def create_clients(cards: Sequence[NewClient], *, by: Actor) -> list[Client]:
         )
         made.append(client)
     phones = [client.phone for client in made if client.phone and client.is_payer]
-    taken = {phone: payer.name for phone, payer in payers_by_phone(phones).items()}
+    taken = {phone: payer.name for phone, (payer, *_others) in payers_by_phone(phones).items()}
     for client in made:
         if not client.phone or not client.is_payer:
             continue

@@ -7,7 +7,7 @@ from datetime import date, datetime
 from typing import Any
 
 from flask_babel import lazy_pgettext as _lp
-from sqlalchemy import Date, ForeignKey, Index, Integer, String, Text, event
+from sqlalchemy import Date, ForeignKey, Index, Integer, String, Text, event, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from crm.access.scope import BranchScoped
@@ -22,6 +22,9 @@ class ClientStatus(LabelEnum):
 CLIENT_MOVES = {ClientStatus.ACTIVE: {ClientStatus.ARCHIVED}, ClientStatus.ARCHIVED: {ClientStatus.ACTIVE}}
 
 
+_HOLDS_PHONE = text("status = 'active' AND payer_id IS NULL")
+
+
 class Client(BranchScoped, Model):
     """A person's card. The payer holds contract, accounts and bills; a child or relative points at the payer.
 
@@ -29,7 +32,18 @@ class Client(BranchScoped, Model):
     external_id: number in the system it was imported from, if any.
     """
 
-    __table_args__ = (Index(None, "status", "name"),)
+    __table_args__ = (
+        Index(None, "status", "name"),
+        # An active payer's phone is his alone in the branch: imports and the desk know him by it.
+        Index(
+            "uq_client_branch_id_phone",
+            "branch_id",
+            "phone",
+            unique=True,
+            sqlite_where=_HOLDS_PHONE,
+            postgresql_where=_HOLDS_PHONE,
+        ),
+    )
 
     id: Mapped[PrimaryKey]
     payer_id: Mapped[int | None] = mapped_column(ForeignKey("client.id"), index=True)

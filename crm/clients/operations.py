@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from datetime import date
 
 from flask_babel import gettext as _
 from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
 
 from crm import clock
 from crm.access.actors import Actor, require
@@ -43,8 +46,8 @@ def create_client(
     fill_client(
         client, name=name, phone=phone, extra_phone=extra_phone, email=email, birth_date=birth_date, comment=comment
     )
-    db.session.add(client)
-    db.session.flush()
+    with _phone_kept_from_others(client.phone, client):
+        db.session.add(client)
     return client
 
 
@@ -75,10 +78,10 @@ def edit_client(
 ) -> Client:
     """Change a card's data. Raises DomainError beside the field. The caller commits."""
     require(by, "client.edit", client)
-    fill_client(
-        client, name=name, phone=phone, extra_phone=extra_phone, email=email, birth_date=birth_date, comment=comment
-    )
-    db.session.flush()
+    with _phone_kept_from_others(parse_phone(phone, field="phone"), client):
+        fill_client(
+            client, name=name, phone=phone, extra_phone=extra_phone, email=email, birth_date=birth_date, comment=comment
+        )
     return client
 
 
@@ -97,7 +100,7 @@ def fill_client(
         client, name=name, phone=phone, extra_phone=extra_phone, email=email, birth_date=birth_date, comment=comment
     )
     if client.phone and client.payer_id is None:
-        _refuse_taken_phone(client)
+        _refuse_taken_phone(client.phone, client)
 
 
 def set_fields(
@@ -126,11 +129,24 @@ def set_fields(
     client.comment = comment.strip()
 
 
-def _refuse_taken_phone(client: Client) -> None:
+@contextlib.contextmanager
+def _phone_kept_from_others(phone: str | None, client: Client) -> Iterator[None]:
+    """Write in this block what makes `phone` the client's: of two desks at once the database refuses the second."""
+    try:
+        with db.session.begin_nested():
+            yield
+            db.session.flush()
+    except IntegrityError:
+        if phone:
+            _refuse_taken_phone(phone, client)  # who took it has committed by now
+        raise
+
+
+def _refuse_taken_phone(phone: str, client: Client) -> None:
     """One payer per main phone among active cards; within a family the number may repeat."""
     with db.session.no_autoflush:
         query = select(Client).where(
-            Client.phone == client.phone, Client.payer_id.is_(None), Client.status == ClientStatus.ACTIVE
+            Client.phone == phone, Client.payer_id.is_(None), Client.status == ClientStatus.ACTIVE
         )
         others = [other for other in db.session.scalars(query) if other is not client]
     if others:
@@ -138,7 +154,7 @@ def _refuse_taken_phone(client: Client) -> None:
             "phone_taken",
             _(
                 "%(phone)s already belongs to the client %(name)s.",
-                phone=format_phone(client.phone),
+                phone=format_phone(phone),
                 name=others[0].name,
             ),
             "phone",
@@ -152,6 +168,13 @@ def archive_client(client: Client, *, by: Actor) -> Client:
 
 
 def restore_client(client: Client, *, by: Actor) -> Client:
-    """Bring an archived card back. The caller commits."""
+    """Bring an archived card back. The caller commits.
+
+    Raises DomainError "phone_taken" when its phone has become another payer's, Conflict when it is active already.
+    """
     require(by, "client.archive", client)
-    return transition(client, CLIENT_MOVES, ClientStatus.ACTIVE, by=by)
+    phone = client.phone if client.is_payer else None
+    if phone:
+        _refuse_taken_phone(phone, client)
+    with _phone_kept_from_others(phone, client):
+        return transition(client, CLIENT_MOVES, ClientStatus.ACTIVE, by=by)

@@ -46,9 +46,11 @@ def find_clients(text: str, *, limit: int = 20) -> list[Client]:
     return list(db.session.scalars(query))
 
 
-def payers_by_phone(phones: Sequence[str]) -> dict[str, Client]:
-    """Active payers whose main phone is one of `phones` (E.164), by phone; the oldest card where several share one."""
-    found: dict[str, Client] = {}
+def payers_by_phone(phones: Sequence[str]) -> dict[str, list[Client]]:
+    """Active payers whose main phone is one of `phones` (E.164), by phone; the oldest card first where several branches
+    have one each.
+    """
+    found: dict[str, list[Client]] = {}
     for start in range(0, len(phones), 1000):
         query = (
             select(Client)
@@ -60,5 +62,5 @@ def payers_by_phone(phones: Sequence[str]) -> dict[str, Client]:
             .order_by(Client.id)
         )
         for client in db.session.scalars(query):
-            found.setdefault(str(client.phone), client)
+            found.setdefault(str(client.phone), []).append(client)
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, time
 from decimal import Decimal
@@ -21,9 +21,10 @@ from crm.clients.queries import payers_by_phone
 from crm.db import db
 from crm.exchange import values
 from crm.exchange.importing import Columns, Figures, Refusal, Row, ledger_key
+from crm.exchange.models import ImportedRow
 from crm.exchange.reading import Field, Sheet, comparable
 from crm.ledger.batch import Posting, post_all
-from crm.ledger.models import AccountKind, AccountType, TransactionKind
+from crm.ledger.models import Account, AccountKind, AccountType, TransactionKind
 from crm.ledger.operations import Cause, Line, account_types_in, house_account, open_account
 from crm.phones import format_phone
 
@@ -99,8 +100,12 @@ class AccountImport:
         return AccountLine(**values | {"account_type": comparable(type_name), "type_name": type_name})
 
     def refusals(self, rows: Sequence[Row], applied: frozenset[str], column: Columns) -> Iterator[Refusal]:
-        """The client must be here, the type be offered in his branch; a line repeated word for word is one account."""
-        self._clients = payers_by_phone([row.values.phone for row in rows])
+        """One client must be here, the type be offered in his branch; a line repeated word for word is one account, and
+        a line that was changed since it was imported is not another one.
+        """
+        payers = payers_by_phone([row.values.phone for row in rows])
+        self._clients = {phone: payer for phone, (payer, *_others) in payers.items()}
+        imported = _imported_accounts(self._clients.values())
         first: dict[str, int] = {}
         for row in rows:
             line: AccountLine = row.values
@@ -115,6 +120,12 @@ class AccountImport:
             if client is None:
                 reason = _("There is no client with the phone %(phone)s.", phone=format_phone(line.phone))
                 yield Refusal(row.line, column("phone"), "unknown_client", reason)
+            elif len(payers[line.phone]) > 1:
+                reason = _(
+                    "Several clients have the phone %(phone)s: it is not known whose account this is.",
+                    phone=format_phone(line.phone),
+                )
+                yield Refusal(row.line, column("phone"), "ambiguous_phone", reason)
             elif line.account_type not in self._types[client.branch_id]:
                 reason = _(
                     "The branch “%(branch)s” offers no account type “%(type)s”.",
@@ -122,6 +133,11 @@ class AccountImport:
                     type=line.type_name,
                 )
                 yield Refusal(row.line, column("account_type"), "unknown_account_type", reason)
+            elif (client.id, self._types[client.branch_id][line.account_type].id) in imported:
+                reason = _(
+                    "This client's account was imported before with other data. Correct it in the client's card."
+                )
+                yield Refusal(row.line, column("balance"), "imported_before", reason)
 
     def notes(self, rows: Sequence[Row]) -> Iterator[tuple[int, str]]:
         for row in rows:
@@ -170,6 +186,19 @@ class AccountImport:
                 )
         post_all(postings, by=by)
         return ids
+
+
+def _imported_accounts(clients: Iterable[Client]) -> set[tuple[int, int]]:
+    """(client id, account type id) of accounts that imports have opened for these clients."""
+    ids, found = [client.id for client in clients], set[tuple[int, int]]()
+    for start in range(0, len(ids), 1000):
+        query = (
+            select(Account.client_id, Account.account_type_id)
+            .join(ImportedRow, (ImportedRow.row_id == Account.id) & (ImportedRow.entity == AccountImport.entity))
+            .where(Account.client_id.in_(ids[start : start + 1000]))
+        )
+        found.update((row.client_id, row.account_type_id) for row in db.session.execute(query))
+    return found
 
 
 def _total(rows: Sequence[Row]) -> str:

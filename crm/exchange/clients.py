@@ -150,7 +150,7 @@ class ClientImport:
                 reason = _(
                     "%(phone)s already belongs to the client %(name)s.",
                     phone=format_phone(phone),
-                    name=known[phone].name,
+                    name=known[phone][0].name,
                 )
             else:
                 first[phone] = row.line

@@ -286,6 +286,13 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_client_payer_id"), ["payer_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_client_phone"), ["phone"], unique=False)
         batch_op.create_index(batch_op.f("ix_client_status_name"), ["status", "name"], unique=False)
+        batch_op.create_index(
+            "uq_client_branch_id_phone",
+            ["branch_id", "phone"],
+            unique=True,
+            sqlite_where=sa.text("status = 'active' AND payer_id IS NULL"),
+            postgresql_where=sa.text("status = 'active' AND payer_id IS NULL"),
+        )
 
     op.create_table(
         "employee",
@@ -693,6 +700,7 @@ def upgrade() -> None:
         sa.Column("confirmation_url", sa.String(length=500), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("received_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("next_poll_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("author_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
         sa.Column("author_name", sa.String(length=200), nullable=False),
         sa.Column("comment", sa.Text(), nullable=False),
@@ -713,6 +721,7 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_payment_created_at"), ["created_at"], unique=False)
         batch_op.create_index(batch_op.f("ix_payment_received_at"), ["received_at"], unique=False)
         batch_op.create_index(batch_op.f("ix_payment_status_created_at"), ["status", "created_at"], unique=False)
+        batch_op.create_index(batch_op.f("ix_payment_status_next_poll_at"), ["status", "next_poll_at"], unique=False)
         batch_op.create_index("uq_payment_gateway_external_id", ["gateway", "external_id"], unique=True)
 
     op.create_table(
@@ -817,6 +826,7 @@ def downgrade() -> None:
     op.drop_table("ledger_transaction")
     with op.batch_alter_table("payment", schema=None) as batch_op:
         batch_op.drop_index("uq_payment_gateway_external_id")
+        batch_op.drop_index(batch_op.f("ix_payment_status_next_poll_at"))
         batch_op.drop_index(batch_op.f("ix_payment_status_created_at"))
         batch_op.drop_index(batch_op.f("ix_payment_received_at"))
         batch_op.drop_index(batch_op.f("ix_payment_created_at"))
@@ -893,6 +903,11 @@ def downgrade() -> None:
     op.drop_table("imported_row")
     op.drop_table("employee")
     with op.batch_alter_table("client", schema=None) as batch_op:
+        batch_op.drop_index(
+            "uq_client_branch_id_phone",
+            sqlite_where=sa.text("status = 'active' AND payer_id IS NULL"),
+            postgresql_where=sa.text("status = 'active' AND payer_id IS NULL"),
+        )
         batch_op.drop_index(batch_op.f("ix_client_status_name"))
         batch_op.drop_index(batch_op.f("ix_client_phone"))
         batch_op.drop_index(batch_op.f("ix_client_payer_id"))

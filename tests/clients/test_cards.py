@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime
+from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from crm import clock
 from crm.access.actors import SYSTEM
-from crm.clients.operations import archive_client, create_client, edit_client
-from crm.db import transaction
+from crm.access.models import Branch
+from crm.clients.models import Client, ClientStatus
+from crm.clients.operations import archive_client, create_client, edit_client, restore_client
+from crm.db import db, transaction
 from crm.errors import DomainError
 from tests.factories import Network, make_child, make_client
 
@@ -67,6 +71,48 @@ def test_one_payer_per_phone_but_a_family_may_share(network: Network) -> None:
     with transaction():
         archive_client(parent, by=SYSTEM)
     assert make_client(network.lesnoy, phone="9181590830").phone == "+79181590830"
+
+
+def test_a_phone_that_went_to_another_keeps_a_card_in_the_archive(network: Network) -> None:
+    first = make_client(network.lesnoy, phone="89181590830")
+    with transaction():
+        archive_client(first, by=SYSTEM)
+    second = make_client(network.lesnoy, phone="89181590830")
+    with pytest.raises(DomainError) as caught, transaction():
+        restore_client(first, by=SYSTEM)
+    assert (caught.value.code, caught.value.field) == ("phone_taken", "phone")
+    with transaction():
+        archive_client(second, by=SYSTEM)
+        restore_client(first, by=SYSTEM)
+    assert first.status is ClientStatus.ACTIVE
+
+
+@pytest.mark.parametrize("way", ["create", "edit", "restore"])
+def test_of_many_who_take_a_phone_at_once_one_gets_it(network: Network, in_parallel: Any, way: str) -> None:
+    branch_id, ids = network.lesnoy.id, []
+    for _ in range(4):
+        card = make_client(network.lesnoy, phone="89181590830" if way == "restore" else "")
+        if way == "restore":
+            with transaction():
+                archive_client(card, by=SYSTEM)
+        ids.append(card.id)
+
+    def take(index: int) -> None:
+        facts = {"name": "Анна", "phone": "89181590830", "by": SYSTEM}
+        with transaction():
+            card = db.session.get_one(Client, ids[index])
+            if way == "create":
+                create_client(branch=db.session.get_one(Branch, branch_id), **facts)
+            elif way == "edit":
+                edit_client(card, **facts, extra_phone="", email="", birth_date=None, comment="")
+            else:
+                restore_client(card, by=SYSTEM)
+
+    results = in_parallel(take, 4)
+    refused = [result for result in results if result is not None]
+    assert [getattr(error, "code", error) for error in refused] == ["phone_taken"] * 3
+    query = select(Client).where(Client.phone == "+79181590830", Client.status == ClientStatus.ACTIVE)
+    assert len(db.session.scalars(query).all()) == 1
 
 
 def test_keeping_ones_own_phone_is_no_conflict(network: Network) -> None:

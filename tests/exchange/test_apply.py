@@ -20,7 +20,7 @@ from crm.exchange.models import ImportedRow, ImportRun
 from crm.ledger.models import Account, AccountKind, Transaction, TransactionKind
 from tests.exchange.messy import make_messy_clients
 from tests.exchange.sheets import make_csv, make_xlsx
-from tests.factories import Network, house_balance, make_client
+from tests.factories import Network, house_balance, make_account, make_client
 
 CLIENT_HEADER = ("ФИО родителя", "ФИО ребёнка", "Телефон", "Филиал", "Баланс", "Осталось занятий", "Комментарий")
 ACCOUNT_HEADER = ("Клиент", "Телефон", "Тип счёта", "Баланс", "Открыт")
@@ -132,6 +132,36 @@ def test_a_deposit_is_opened_as_of_its_day_with_its_balance(network: Network, do
     assert account.opened_at == noon
     opening = db.session.scalars(select(Transaction)).one()
     assert (opening.kind, opening.happened_at) == (TransactionKind.OPENING, noon)
+
+
+def test_a_corrected_line_is_not_a_second_account(network: Network, do_import: Callable[..., Report]) -> None:
+    for number in (1, 2):
+        make_client(network.lesnoy, phone=f"+7918000000{number}")
+    lines = [("А", "+79180000001", "Депозиты", "100", ""), ("Б", "+79180000002", "Депозиты", "200", "")]
+    twins = ("Б", "+79180000002", "Депозиты", "5", "")  # two accounts of one type in one file are two accounts
+    do_import("account", make_csv([ACCOUNT_HEADER, *lines, twins]))
+    corrected = ("А", "+79180000001", "Депозиты", "150", "")
+    report = do_import("account", make_csv([ACCOUNT_HEADER, corrected, lines[1], twins]))
+    assert [(refusal.line, refusal.code) for refusal in report.refusals] == [(2, "imported_before")]
+    assert (report.created, report.applied_before, report.figures["imported_before"]) == (0, 2, 1)
+    assert total(AccountKind.DEPOSIT) == Decimal(305)
+
+
+def test_an_account_opened_at_the_desk_is_no_import(network: Network, do_import: Callable[..., Report]) -> None:
+    make_account(make_client(network.lesnoy, phone="+79180000001"), network.account_type, balance=10)
+    report = do_import("account", make_csv([ACCOUNT_HEADER, ("А", "+79180000001", "Депозиты", "100", "")]))
+    assert (report.created, total(AccountKind.DEPOSIT)) == (1, Decimal(110))
+
+
+def test_a_phone_two_branches_know_says_not_whose_account_it_is(
+    network: Network, do_import: Callable[..., Report]
+) -> None:
+    for branch in (network.lesnoy, network.rechnoy):  # each desk sees its own branch only
+        with scoped_to(Scope(frozenset({branch.id}))):
+            make_client(branch, phone="+79180000001")
+    report = do_import("account", make_csv([ACCOUNT_HEADER, ("А", "+79180000001", "Депозиты", "100", "")]))
+    assert (report.created, [refusal.code for refusal in report.refusals]) == (0, ["ambiguous_phone"])
+    assert total(AccountKind.DEPOSIT) == 0
 
 
 def test_totals_of_the_accounts_equal_the_file(network: Network, do_import: Callable[..., Report]) -> None:
