@@ -99,6 +99,7 @@ class KontoraView(ModelView):
     column_default_sort: ClassVar[Any] = "id"
     column_kinds: ClassVar[dict[str, Kind]] = {}
     column_totals: ClassVar[tuple[str, ...]] = ()
+    totals_label: ClassVar[Any] = _l("Total")
     form: ClassVar[type[Form] | None] = None
     form_columns: ClassVar[tuple[str, ...]] = ()
     creates: ClassVar[bool] = False
@@ -288,6 +289,10 @@ class KontoraView(ModelView):
 
     def base_condition(self, selection: Selection) -> Any:
         """Condition every row of the grid fulfils, e.g. not archived unless asked for; None for none."""
+        return None
+
+    def counted_in_totals(self) -> Any:
+        """Condition of the rows whose sums the totals add up; None for all. Say which in totals_label."""
         return None
 
     def bulk_actions(self) -> list[BulkAction]:

@@ -125,11 +125,14 @@ class Selection:
         return db.session.scalar(sa.select(sa.func.count()).select_from(inner)) or 0
 
     def totals(self, columns: Sequence[GridColumn]) -> dict[str, Any]:
-        """Sum per column over the whole selection."""
+        """Sum per column over the rows of the whole selection that count."""
         if not columns:
             return {}
         sums = [sa.func.coalesce(sa.func.sum(column.sql), 0).label(f"t{i}") for i, column in enumerate(columns)]
-        row = db.session.execute(self._where(sa.select(*sums).select_from(self.view.model))).one()
+        query = self._where(sa.select(*sums).select_from(self.view.model))
+        if (counted := self.view.counted_in_totals()) is not None:
+            query = query.where(counted)
+        row = db.session.execute(query).one()
         return {column.name: row[i] for i, column in enumerate(columns)}
 
     def row_ids(self) -> list[int]:

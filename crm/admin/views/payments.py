@@ -10,7 +10,7 @@ from flask_babel import lazy_gettext as _l
 from crm.admin.base import KontoraView
 from crm.clients.models import Client
 from crm.clients.queries import matches_text
-from crm.payments.models import Payment
+from crm.payments.models import Payment, PaymentMethod, PaymentStatus
 
 
 class PaymentView(KontoraView):
@@ -23,9 +23,14 @@ class PaymentView(KontoraView):
     column_details_list = (*column_list, "comment")
     column_filters = ("status", "method", "amount", "received_at", "branch")
     column_totals = ("amount",)
+    totals_label = _l("Total received")
     column_default_sort = "-id"
     empty_hint = _l("Payments appear when accounts are topped up and bills are paid.")
     has_search = True
+
+    def counted_in_totals(self) -> Any:
+        """Money from outside: not what was only begun or canceled, nor what moved between a client's accounts."""
+        return sa.and_(Payment.status == PaymentStatus.SUCCEEDED, Payment.method != PaymentMethod.ACCOUNT)
 
     def search_condition(self, text: str) -> Any:
         return Payment.client_id.in_(sa.select(Client.id).where(matches_text(text)))
