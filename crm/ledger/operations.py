@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -19,7 +19,7 @@ from crm.access.models import Branch, Employee
 from crm.access.scope import current_scope
 from crm.db import amount as to_amount
 from crm.db import db
-from crm.errors import Conflict, DomainError, NotFound
+from crm.errors import Conflict, DomainError, Forbidden, NotFound
 from crm.ledger.models import Account, AccountKind, AccountType, Entry, Transaction, TransactionKind, Unit
 
 
@@ -236,9 +236,10 @@ def _found_or_made(*, kind: AccountKind, unit: Unit, branch_id: int, client_id: 
 def create_account_type(
     *, name: str, branches: list[Branch], by: Actor, position: int | None = None, is_archived: bool = False
 ) -> AccountType:
-    """Add a kind of deposit to the network. Raises DomainError beside `name` or `branches`. The caller commits."""
+    """Add a kind of deposit to branches in scope. Raises DomainError by `name` or `branches`. The caller commits."""
     require(by, "accounttype.create")
     account_type = AccountType()
+    _require_covered(branches)
     _fill_account_type(account_type, name, branches, position, is_archived)
     db.session.add(account_type)
     db.session.flush()
@@ -254,11 +255,30 @@ def change_account_type(
     position: int | None = None,
     is_archived: bool = False,
 ) -> AccountType:
-    """Change a kind of deposit; accounts already opened stay. The caller commits."""
+    """Change a kind of deposit; accounts already opened stay. The caller commits.
+
+    Within the scope branches come and go; what all branches share (name, order, archive) is changed by those alone who
+    see every branch that offers the type. Raises Forbidden beside the field.
+    """
     require(by, "accounttype.edit")
+    _require_covered({*account_type.branches} ^ {*branches})
+    if not all(current_scope().covers(branch.id) for branch in account_type.branches):
+        shared = {"name": " ".join(name.split()), "position": position or 0, "is_archived": is_archived}
+        for field, value in shared.items():
+            if value != getattr(account_type, field):
+                raise Forbidden(
+                    "type_shared",
+                    _("Branches you do not see offer this type too: only the list of yours changes."),
+                    field,
+                )
     _fill_account_type(account_type, name, branches, position, is_archived)
     db.session.flush()
     return account_type
+
+
+def _require_covered(branches: Iterable[Branch]) -> None:
+    if not all(current_scope().covers(branch.id) for branch in branches):
+        raise Forbidden("foreign_branch", _("This belongs to another branch."), "branches")
 
 
 def _fill_account_type(

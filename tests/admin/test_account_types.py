@@ -7,8 +7,11 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
+from crm.access.scope import Scope, scoped_to
 from crm.db import db, transaction
+from crm.errors import Forbidden
 from crm.ledger.models import AccountType
+from crm.ledger.operations import change_account_type, create_account_type
 from tests.admin.test_grids import first_column, plain
 from tests.admin.world import errors, fields, send
 from tests.factories import make_account, make_account_type, make_client
@@ -93,3 +96,33 @@ def test_an_account_is_opened_of_a_type_of_its_branch_only(network: Any, web: An
         network.account_type.is_archived = True
     assert "Депозиты" not in browser.get(path).text
     assert make_account(make_client(network.mira), foreign)  # where it is offered, it can be
+
+
+@pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(("field", "value"), [("name", "Другое"), ("position", "7"), ("is_archived", "y")])
+def test_what_foreign_branches_share_stays(network: Any, web: Any, field: str, value: str) -> None:
+    """The type is offered in Samara too, which the regional director of Moscow does not see."""
+    path = f"/admin/accounttype/edit/?id={network.account_type.id}"
+    answer = send(web(network.regional), path, **{field: value})
+    assert answer.status_code == 422
+    assert list(errors(answer.text)) == [field]
+    db.session.expire_all()
+    kind = network.account_type
+    assert (kind.name, kind.position, kind.is_archived, len(kind.branches)) == ("Депозиты", 0, False, 3)
+    own = make_account_type(network.lesnoy, network.rechnoy)
+    assert send(web(network.regional), path.replace(str(kind.id), str(own.id)), **{field: value}).status_code == 302
+    with transaction():
+        db.session.delete(own)  # and its name with it
+    assert send(web(network.owner), path, **{field: value}).status_code == 302
+
+
+@pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
+def test_types_reach_no_further_than_the_scope(network: Any) -> None:
+    shared = {"name": "Депозиты", "by": network.regional}
+    with scoped_to(Scope(frozenset({network.lesnoy.id, network.rechnoy.id}))):
+        for branches in ([network.lesnoy], [network.lesnoy, network.rechnoy]):  # Samara is taken away
+            with pytest.raises(Forbidden) as caught:
+                change_account_type(network.account_type, branches=branches, **shared)
+            assert caught.value.field == "branches"
+        with pytest.raises(Forbidden):
+            create_account_type(name="Новый", branches=[network.lesnoy, network.mira], by=network.regional)
