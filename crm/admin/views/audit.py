@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from flask_babel import lazy_gettext as _l
+from flask_login import current_user
 from markupsafe import Markup
 
 from crm.access.scope import current_scope
@@ -56,6 +57,12 @@ class AuditView(KontoraView):
         return next((view for view in views if view.model.__tablename__ == table), None)
 
     def within_sight(self, query: Any) -> Any:
-        """Lines of a branch are seen where the branch is; lines of the network only in the network."""
+        """Lines of a branch are seen where the branch is; lines of the network only in the network; and of any entity
+        only by those who may see the entity itself.
+        """
+        if not current_user.may("*.view"):
+            views = (view for view in self.admin._views if isinstance(view, KontoraView))
+            tables = [view.model.__tablename__ for view in views if view.is_accessible()]
+            query = query.where(AuditEntry.entity.in_(tables))
         branch_ids = current_scope().branch_ids
         return query if branch_ids is None else query.where(AuditEntry.branch_id.in_(branch_ids))
