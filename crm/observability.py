@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from flask import Blueprint, Flask, Response, current_app, g, jsonify, render_template, request
+from flask import Blueprint, Flask, Response, abort, current_app, g, jsonify, render_template, request
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -35,6 +35,7 @@ SECONDS = Histogram("kontora_request_seconds", "Seconds a request took", ["endpo
 
 # Asked every few seconds by machines; in the log they would hide what matters.
 _QUIET = frozenset({"health.healthz", "health.readyz", "health.metrics", "static"})
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "", None})  # no address: a unix socket
 
 log = structlog.get_logger()
 health = Blueprint("health", __name__)
@@ -199,7 +200,12 @@ class _Waiting:
 
 @health.get("/metrics")
 def metrics() -> Response:
-    """Figures in Prometheus' text format; summed over the web processes when they share a folder."""
+    """Figures in Prometheus' text format; summed over the web processes when they share a folder.
+
+    For this machine only: to whom a proxy leads here, there is nothing at this address.
+    """
+    if {"X-Forwarded-For", "Forwarded"} & {*request.headers.keys()} or request.remote_addr not in _LOOPBACK:
+        abort(404)
     waiting = CollectorRegistry()
     waiting.register(_Waiting())
     requests = REGISTRY

@@ -92,3 +92,11 @@ def test_figures_of_requests_messages_and_the_queue(app, network):
     assert "kontora_queue_length 0.0" in figures
     assert 'kontora_requests_total{endpoint="health.healthz",status="200"}' in figures
     assert 'kontora_request_seconds_count{endpoint="health.healthz"}' in figures
+
+
+@pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded"])
+def test_figures_are_for_this_machine_alone(app, network, header):
+    assert app.test_client().get("/metrics", headers={header: "127.0.0.1"}).status_code == 404
+    stranger = {"REMOTE_ADDR": "192.0.2.1"}
+    assert app.test_client().get("/metrics", environ_base=stranger).status_code == 404
+    assert app.test_client().get("/metrics", environ_base={"REMOTE_ADDR": "::1"}).status_code == 200
