@@ -57,7 +57,7 @@ def grids(url: str, home: Path, sample: Sample) -> Iterator[str]:
         "bills, searched by client's name": (f"q={sample.name}", f"search={sample.name}"),
         f"bills, page {deep}": (f"page={deep}", f"page={deep - 1}"),  # stock counts pages from 0
     }
-    with Contestant(kontora.site, url, home, sample.user_id) as ours, Contestant(stock.site, url) as theirs:
+    with Contestant(kontora.site, url, home, sample.session_user) as ours, Contestant(stock.site, url) as theirs:
         for name, (our_query, their_query) in cases.items():
             result = duel(
                 partial(ours.run, "get", f"/admin/bill/?{our_query}"),
@@ -76,7 +76,7 @@ def grids(url: str, home: Path, sample: Sample) -> Iterator[str]:
 def export(url: str, home: Path, sample: Sample) -> Iterator[str]:
     our_file, their_file = home / "ours.xlsx", home / "theirs.xlsx"
     with (
-        Contestant(kontora.site, url, home, sample.user_id) as ours,
+        Contestant(kontora.site, url, home, sample.session_user) as ours,
         Contestant(bare.xlsx, url, sample.labels) as theirs,
     ):
         result = duel(

@@ -28,7 +28,7 @@ class Sample:
     bill statuses as people read them, with "overdue".
     """
 
-    user_id: int
+    session_user: str  # of the owner, as User.get_id() writes it
     bills: int
     name: str
     tokens: list[str]
@@ -52,7 +52,7 @@ def prepare(database_url: str, home: Path, bills: int) -> Sample:
             # What PostgreSQL does by itself a minute later; SQLite has nobody to do it.
             if connection.dialect.name == "postgresql":
                 connection.execute(text("VACUUM ANALYZE"))
-        owner = db.session.scalars(select(User.id).where(User.email == "owner@demo.test")).one()
+        owner = db.session.scalars(select(User).where(User.email == "owner@demo.test")).one()
         # Kontora finds «Семёнов» by «Семенов» and the peer does not: a name both find.
         middle = select(func.max(Client.id) / 2).scalar_subquery()
         name = db.session.scalars(
@@ -60,7 +60,7 @@ def prepare(database_url: str, home: Path, bills: int) -> Sample:
         ).one()
         pending = select(Bill.token).where(Bill.status == BillStatus.PENDING).order_by(Bill.id.desc()).limit(50)
         return Sample(
-            user_id=owner,
+            session_user=owner.get_id(),
             bills=db.session.scalar(select(func.count()).select_from(Bill)) or 0,
             name=name.split()[0],
             tokens=list(db.session.scalars(pending)),
@@ -74,10 +74,10 @@ def _labels() -> dict[str, str]:
         return {**labels, "overdue": gettext("Payment term expired")}
 
 
-def site(database_url: str, home: Path, user_id: int | None) -> Mapping[str, Skill]:
+def site(database_url: str, home: Path, session_user: str | None) -> Mapping[str, Skill]:
     """The application, with this user signed in: get(path), and export(file) of all bills."""
     app = _app(database_url, home)
-    session = {"_user_id": str(user_id), "_fresh": True} if user_id is not None else None
+    session = {"_user_id": session_user, "_fresh": True} if session_user is not None else None
     client = browser(app, session=session)
 
     def export(file: Path) -> bytes:

@@ -31,6 +31,7 @@ class Settings:
     public_url: str
     data_dir: Path
     is_demo: bool
+    trusted_proxies: int
 
     @property
     def is_https(self) -> bool:
@@ -57,12 +58,19 @@ def read_settings(env: Mapping[str, str] | None = None) -> Settings:
         public_url=_url("PUBLIC_URL", env.get("PUBLIC_URL") or f"http://127.0.0.1:{port}", "http", "https").rstrip("/"),
         data_dir=data_dir,
         is_demo=_flag("KONTORA_DEMO", env.get("KONTORA_DEMO") or "0"),
+        trusted_proxies=_count("TRUSTED_PROXIES", env.get("TRUSTED_PROXIES") or "0"),
     )
 
 
 def _port(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 0 < int(text) < 65536:
         raise SettingsError(f"PORT: {text!r} is not a port number (1 to 65535)")
+    return int(text)
+
+
+def _count(name: str, text: str) -> int:
+    if text not in {"0", "1", "2", "3", "4", "5"}:
+        raise SettingsError(f"{name}: {text!r} is not a number of proxies (0 to 5)")
     return int(text)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flask import Flask, Response, abort, current_app, g, redirect, request, session, url_for
 from flask_login import LoginManager, current_user
+from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.wrappers import Response as BaseResponse
 
 from crm.access.actors import SYSTEM
@@ -18,19 +19,27 @@ CSP = (
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 
+# Files for everybody: who asks need not be found out.
+_STATIC = frozenset({"static", "bootstrap.static"})
+
 login_manager = LoginManager()
 
 
 @login_manager.user_loader
-def _load_user(user_id: str) -> User | None:
-    user = db.session.get(User, int(user_id)) if user_id.isdigit() else None
-    return user if user is not None and user.is_active else None
+def _load_user(session_id: str) -> User | None:
+    """The user of a session, as User.get_id() wrote it, unless he was switched off or has a new password since."""
+    number, _dot, _password = session_id.partition(".")
+    user = db.session.get(User, int(number)) if number.isascii() and number.isdigit() and len(number) < 19 else None
+    return user if user is not None and user.is_active and user.get_id() == session_id else None
 
 
 def _begin() -> None:
     """Who asks, for which branches, and whether SQLite needs the write lock."""
     set_read_only(request.method in {"GET", "HEAD", "OPTIONS"})
     g.scope_token = None
+    g.branches = []
+    if request.endpoint in _STATIC:
+        return
     # Always, also for strangers: the thread has served somebody else before.
     set_origin(Origin(SYSTEM, f"request:{g.request_id}"))
     with scoped_to(NOWHERE):
@@ -75,6 +84,9 @@ def _to_login() -> BaseResponse:
 
 
 def register(app: Flask) -> None:
+    if proxies := app.config["SETTINGS"].trusted_proxies:
+        # Each proxy adds itself at the end of the headers: what stands before the trusted ones anybody may have typed.
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies, x_host=proxies)  # type: ignore[method-assign]
     login_manager.init_app(app)
     login_manager.unauthorized_handler(_to_login)
     app.before_request(_begin)

@@ -305,7 +305,7 @@ def web(app: Flask) -> Callable[..., Client]:
     """web(user=None, branch=None) -> a client signed in as the user, with that branch chosen, in Russian."""
 
     def sign_in(user: User | None = None, branch: Branch | None = None, *, language: str = "ru") -> Client:
-        user_id, branch_id = user.id if user else None, branch.id if branch else None
+        session_user, branch_id = user.get_id() if user else None, branch.id if branch else None
         client = Client(app, app.response_class, use_cookies=True)
         client.environ_base["HTTP_ACCEPT_LANGUAGE"] = language
         client.environ_base["REMOTE_ADDR"] = "127.0.0.1"
@@ -313,8 +313,8 @@ def web(app: Flask) -> Callable[..., Client]:
 
         def fill_session() -> None:
             with client.session_transaction(base_url="https://kontora.test") as session:
-                if user_id is not None:
-                    session["_user_id"] = str(user_id)
+                if session_user is not None:
+                    session["_user_id"] = session_user
                     session["_fresh"] = True
                 if branch_id is not None:
                     session["branch_id"] = branch_id

@@ -49,6 +49,8 @@ def test_public_url_says_whether_cookies_are_secure(tmp_path: Path) -> None:
         ("SMTP_URL", "host:25"),
         ("PUBLIC_URL", "ftp://host"),
         ("KONTORA_DEMO", "yes"),
+        ("TRUSTED_PROXIES", "-1"),
+        ("TRUSTED_PROXIES", "many"),
     ],
 )
 def test_a_bad_value_names_itself(tmp_path: Path, name: str, value: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from hashlib import sha256
 
 from flask_babel import lazy_gettext as _l
 from flask_login import UserMixin
@@ -105,6 +106,10 @@ class User(UserMixin, Model):
 
     branches: Mapped[list[Branch]] = relationship(secondary=user_branch, order_by=Branch.id)
     cities: Mapped[list[City]] = relationship(secondary=user_city, order_by=City.id)
+
+    def get_id(self) -> str:
+        """What a session keeps: whose it is, and of which password. A new password ends the sessions of the old."""
+        return f"{self.id}.{sha256(self.password_hash.encode()).hexdigest()[:16]}"
 
     def may(self, permission: str) -> bool:
         return self.is_active and may(self.role.value, permission)

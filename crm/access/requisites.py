@@ -21,7 +21,7 @@ from crm.phones import parse_phone
 
 
 def create_company(*, by: Actor, **fields: str) -> Company:
-    """Add a legal entity to the network; fields and errors as of set_requisites(), a name is a must. The caller commits."""
+    """Add a legal entity; fields and errors as of set_requisites(), and a name is a must. The caller commits."""
     require(by, "company.create")
     company = Company(name="")
     _fill(company, {"name": "", **fields})

@@ -25,6 +25,8 @@ from wtforms import PasswordField, StringField
 
 from crm.access.operations import LoginFailed, sign_in
 from crm.admin.fields import REQUIRED, Form
+from crm.audit.models import AuditAction
+from crm.audit.operations import record
 from crm.db import db, transaction
 from crm.errors import DomainError
 from crm.i18n import LANGUAGES
@@ -69,6 +71,7 @@ def login() -> str | BaseResponse | tuple[str, int]:
         with transaction():
             try:
                 user = sign_in(form.email.data, form.password.data, address=request.remote_addr or "")
+                record(AuditAction.LOGIN, user, {}, by=user)
             except LoginFailed as error:  # the failure itself is to be committed
                 failure = error
             except DomainError as error:
@@ -97,7 +100,7 @@ def switch() -> BaseResponse:
     branch_id = request.form.get("branch_id", "")
     if not branch_id:
         session.pop("branch_id", None)
-    elif branch_id.isascii() and branch_id.isdigit() and int(branch_id) in {branch.id for branch in g.branches}:
+    elif branch_id in {str(branch.id) for branch in g.branches}:
         session["branch_id"] = int(branch_id)
     else:
         abort(404)

@@ -55,12 +55,12 @@ class Browser:
     """The owner in an application of the test's own, network or branch."""
 
     def __init__(self, app: Flask, user: User, branch: Any = None) -> None:
-        self.client, user_id, branch_id = app.test_client(), user.id, branch.id if branch else None
+        self.client, session_user, branch_id = app.test_client(), user.get_id(), branch.id if branch else None
         db.session.commit()
 
         def sign_in() -> None:
             with self.client.session_transaction(base_url="https://kontora.test") as session:
-                session["_user_id"], session["_fresh"] = str(user_id), True
+                session["_user_id"], session["_fresh"] = session_user, True
                 if branch_id:
                     session["branch_id"] = branch_id
 

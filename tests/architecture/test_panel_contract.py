@@ -286,13 +286,13 @@ def probe(app: Flask) -> Iterator[Flask]:
 
 def fetch(app: Flask, user: Any, path: str, method: str = "GET") -> Any:
     """An answer to `user` from an application of the test's own."""
-    user_id = user.id
+    session_user = user.get_id()
     db.session.commit()
     client = app.test_client()
 
     def ask() -> Any:
         with client.session_transaction(base_url="https://kontora.test") as session:
-            session["_user_id"], session["_fresh"] = str(user_id), True
+            session["_user_id"], session["_fresh"] = session_user, True
         return client.open(path, method=method, base_url="https://kontora.test")
 
     return contextvars.Context().run(ask)

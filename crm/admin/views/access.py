@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from flask import g, request
 from flask_admin import expose
 from flask_babel import lazy_gettext as _l
-from flask_login import current_user
+from flask_login import current_user, login_user
 from wtforms import BooleanField, PasswordField, StringField, validators
 
 from crm.access.models import Branch, City, Company, Employee, Role, User
@@ -77,7 +77,8 @@ class UserView(KontoraView):
         )
 
     def save(self, form: Any, row: Any) -> Any:
-        return change_user(
+        is_own = row is current_user._get_current_object()
+        change_user(
             row,
             email=form.email.data,
             name=form.name.data,
@@ -88,6 +89,9 @@ class UserView(KontoraView):
             is_active=form.is_active.data,
             by=current_user,
         )
+        if is_own:
+            login_user(row)  # a new password ends the other sessions, not the one it was typed in
+        return row
 
 
 class EmployeeView(KontoraView):
