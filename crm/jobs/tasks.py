@@ -29,11 +29,8 @@ from crm.once import forget_forms
 from crm.payments.gateways import get_gateway
 from crm.payments.gateways.base import GatewayError
 from crm.payments.operations import accept_notice
-from crm.payments.queries import unfinished_payments
+from crm.payments.polling import take_questions
 
-# A notice usually comes within seconds; after three days the gateway has given the payment up itself.
-NOTICE_IS_LATE_AFTER = timedelta(minutes=2)
-NOTICE_IS_LOST_AFTER = timedelta(days=3)
 TRACES_KEPT = timedelta(days=7)
 
 log = structlog.get_logger()
@@ -83,17 +80,13 @@ def _sweep() -> None:
 
 def _poll_payments() -> None:
     """Ask the gateways about payments whose notice may have been lost."""
-    now = clock.now()
     with transaction():
-        unfinished = [
-            (payment.gateway, payment.external_id)
-            for payment in unfinished_payments(before=now - NOTICE_IS_LATE_AFTER, after=now - NOTICE_IS_LOST_AFTER)
-        ]
-    for gateway, external_id in unfinished:
+        questions = take_questions(now=clock.now())
+    for asked in questions:
         try:
-            accept_notice(get_gateway(gateway or ""), external_id or "")
+            accept_notice(get_gateway(asked.gateway), asked.external_id)
         except (GatewayError, LookupError, DomainError) as error:
-            log.warning("payment_poll_failed", gateway=gateway, external_id=external_id, reason=str(error))
+            log.warning("payment_poll_failed", gateway=asked.gateway, external_id=asked.external_id, reason=str(error))
 
 
 def _check_ledger() -> None:

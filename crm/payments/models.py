@@ -56,13 +56,15 @@ class Payment(BranchScoped, Model):
     """Money from a client to one of his accounts, by hand or through a gateway.
 
     gateway, external_id: the gateway's name and its id of this payment; unique together.
-    confirmation_url: where the client pays while it is pending.
+    confirmation_url: where the client pays while it is pending. next_poll_at: when the gateway is asked about it next,
+    None until it has been asked once.
     """
 
     __table_args__ = (
         CheckConstraint("amount > 0", name="amount"),
         Index("uq_payment_gateway_external_id", "gateway", "external_id", unique=True),
         Index(None, "status", "created_at"),
+        Index(None, "status", "next_poll_at"),
     )
 
     id: Mapped[PrimaryKey]
@@ -77,6 +79,7 @@ class Payment(BranchScoped, Model):
     confirmation_url: Mapped[str | None] = mapped_column(String(500))
     created_at: Mapped[datetime] = mapped_column(index=True)
     received_at: Mapped[datetime | None] = mapped_column(index=True)
+    next_poll_at: Mapped[datetime | None]
     author_id: Mapped[int | None] = mapped_column(ForeignKey("user.id"))
     author_name: Mapped[str] = mapped_column(String(200))
     comment: Mapped[str] = mapped_column(Text, default="")

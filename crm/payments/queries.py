@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from sqlalchemy import select
 from sqlalchemy.orm import joinedload
 
 from crm.bills.models import Bill
 from crm.db import db
-from crm.payments.models import Payment, PaymentStatus
+from crm.payments.models import Payment
 
 
 def payments_of(client_id: int, *, limit: int = 50) -> list[Payment]:
@@ -24,23 +22,8 @@ def payments_of(client_id: int, *, limit: int = 50) -> list[Payment]:
     return list(db.session.scalars(query))
 
 
-def unfinished_payments(*, before: datetime, after: datetime) -> list[Payment]:
-    """Online payments started in the window whose outcome is not known: their notice may have been lost."""
-    query = (
-        select(Payment)
-        .where(
-            Payment.status == PaymentStatus.PENDING,
-            Payment.external_id.is_not(None),
-            Payment.created_at < before,
-            Payment.created_at > after,
-        )
-        .order_by(Payment.id)
-    )
-    return list(db.session.scalars(query))
-
-
 def payment_of_bill(bill: Bill, payment_id: int | None) -> Payment | None:
-    """The payment with this id, if it is one of the bill's."""
-    if payment_id is None:
+    """The payment with this id, if it is one of the bill's; any number may be asked for."""
+    if payment_id is None or not 0 < payment_id < 2**63:
         return None
     return db.session.scalar(select(Payment).where(Payment.id == payment_id, Payment.bill_id == bill.id))
