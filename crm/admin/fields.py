@@ -70,12 +70,20 @@ class Required(validators.InputRequired):
 REQUIRED = Required()
 
 
+# Whole groups of three or no groups: `12,34.5` is a slip of the finger, not 1234.50.
+_IN_THOUSANDS = re.compile(
+    r"-?[0-9]{1,3}(?:(?:\s+[0-9]{3})+(?:[.,][0-9]*)?|(?:,[0-9]{3})+\.[0-9]*|(?:\.[0-9]{3})+,[0-9]*)"
+)
+
+
 def read_money(text: str) -> Decimal:
     """A sum as people type it: `1 234,50`, `1,234.50`, `99.9`, with or without ₽. Raises ValueError with the reason."""
-    plain = re.sub(r"[\s₽]", "", text)
-    if "," in plain and "." in plain:  # the first one sets thousands apart
-        plain = plain.replace(min(",.", key=plain.index), "")
-    plain = plain.replace(",", ".").replace("−", "-")
+    plain = re.sub(r"^-\s+", "-", text.replace("₽", "").replace("−", "-").strip())
+    if _IN_THOUSANDS.fullmatch(plain):
+        plain = re.sub(r"\s", "", plain)
+        if "," in plain and "." in plain:
+            plain = plain.replace(min(",.", key=plain.index), "")
+    plain = plain.replace(",", ".")
     if not re.fullmatch(r"-?(\d{1,15}(\.\d*)?|\.\d+)", plain, re.ASCII):
         raise ValueError(_("Enter a sum in numbers, for example 1500 or 99,90."))
     value = round(Decimal(plain), 2)

@@ -117,7 +117,7 @@ def set_fields(
     name = " ".join(name.split())
     if not name:
         raise DomainError("name_empty", _("Enter the name."), "name")
-    if birth_date is not None and not date(1900, 1, 1) <= birth_date <= clock.now().date():
+    if birth_date is not None and not date(1900, 1, 1) <= birth_date <= _today_of(client):
         raise DomainError(
             "birth_date_invalid", _("The date of birth cannot be in the future or before 1900."), "birth_date"
         )
@@ -127,6 +127,10 @@ def set_fields(
     client.email = normalise_email(email, field="email") if email.strip() else None
     client.birth_date = birth_date
     client.comment = comment.strip()
+
+
+def _today_of(client: Client) -> date:
+    return clock.today(db.session.get_one(Branch, client.branch_id))
 
 
 @contextlib.contextmanager

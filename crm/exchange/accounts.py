@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, time
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from flask_babel import gettext as _
@@ -58,34 +59,6 @@ class AccountImport:
         "duplicate_line",
     )
 
-    fields: tuple[Field, ...] = (
-        Field(
-            "phone",
-            ("Телефон", "Тел.", "Номер телефона", "Телефон клиента", "Phone", "Mobile"),
-            values.parse_required_phone,
-            "bad_phone",
-            is_required=True,
-        ),
-        Field(
-            "account_type",
-            ("Тип счёта", "Счёт", "Вид счёта", "Account type", "Account"),
-            values.parse_required_name,
-            "unknown_account_type",
-            is_required=True,
-        ),
-        Field(
-            "balance",
-            ("Баланс", "Остаток", "Сумма", "Balance", "Amount"),
-            values.parse_deposit,
-            "bad_balance",
-            is_required=True,
-        ),
-        Field(
-            "opened_on", ("Открыт", "Дата открытия", "Дата", "Opened", "Opened on"), values.parse_past_date, "bad_date"
-        ),
-        Field("name", ("Клиент", "ФИО", "ФИО клиента", "Плательщик", "Client", "Name"), values.parse_name, "bad_name"),
-    )
-
     def __init__(self) -> None:
         covers = current_scope().covers
         self._branches = {branch.id: branch for branch in db.session.scalars(select(Branch)) if covers(branch.id)}
@@ -94,6 +67,34 @@ class AccountImport:
             for branch in self._branches.values()
         }
         self._clients: dict[str, Client] = {}
+        parse_day = partial(values.parse_past_date, today=values.latest_day(self._branches.values()))
+        self.fields: tuple[Field, ...] = (
+            Field(
+                "phone",
+                ("Телефон", "Тел.", "Номер телефона", "Телефон клиента", "Phone", "Mobile"),
+                values.parse_required_phone,
+                "bad_phone",
+                is_required=True,
+            ),
+            Field(
+                "account_type",
+                ("Тип счёта", "Счёт", "Вид счёта", "Account type", "Account"),
+                values.parse_required_name,
+                "unknown_account_type",
+                is_required=True,
+            ),
+            Field(
+                "balance",
+                ("Баланс", "Остаток", "Сумма", "Balance", "Amount"),
+                values.parse_deposit,
+                "bad_balance",
+                is_required=True,
+            ),
+            Field("opened_on", ("Открыт", "Дата открытия", "Дата", "Opened", "Opened on"), parse_day, "bad_date"),
+            Field(
+                "name", ("Клиент", "ФИО", "ФИО клиента", "Плательщик", "Client", "Name"), values.parse_name, "bad_name"
+            ),
+        )
 
     def typed(self, values: dict[str, Any]) -> AccountLine:
         type_name = values["account_type"]
@@ -133,6 +134,8 @@ class AccountImport:
                     type=line.type_name,
                 )
                 yield Refusal(row.line, column("account_type"), "unknown_account_type", reason)
+            elif line.opened_on and line.opened_on > clock.today(self._branches[client.branch_id]):
+                yield Refusal(row.line, column("opened_on"), "bad_date", values.not_past(line.opened_on))
             elif (client.id, self._types[client.branch_id][line.account_type].id) in imported:
                 reason = _(
                     "This client's account was imported before with other data. Correct it in the client's card."

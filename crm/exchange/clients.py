@@ -7,11 +7,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from flask_babel import gettext as _
 from sqlalchemy import select
 
+from crm import clock
 from crm.access.actors import Actor
 from crm.access.models import Branch
 from crm.access.scope import current_scope
@@ -55,6 +57,7 @@ class ClientImport:
         self._branches = {
             comparable(branch.name): branch for branch in db.session.scalars(select(Branch)) if covers(branch.id)
         }
+        parse_day = partial(values.parse_past_date, today=values.latest_day(self._branches.values()))
         self.fields: tuple[Field, ...] = (
             Field(
                 "name",
@@ -97,13 +100,13 @@ class ClientImport:
             Field(
                 "birth_date",
                 ("Дата рождения родителя", "Дата рождения клиента", "Дата рождения", "Date of birth", "Birth date"),
-                values.parse_past_date,
+                parse_day,
                 "bad_date",
             ),
             Field(
                 "child_birth_date",
                 ("Дата рождения ребёнка", "Дата рождения ученика", "Child's date of birth", "Child's birth date"),
-                values.parse_past_date,
+                parse_day,
                 "bad_date",
             ),
             Field(
@@ -139,10 +142,14 @@ class ClientImport:
         return ClientLine(**values | {"extra_phone": values["extra_phone"] or ""})
 
     def refusals(self, rows: Sequence[Row], applied: frozenset[str], column: Columns) -> Iterator[Refusal]:
-        """One payer per phone: of lines that share one the first is taken."""
+        """One payer per phone: of lines that share one the first is taken. Nobody is born tomorrow in his branch."""
         known = payers_by_phone([row.values.phone for row in rows if row.key not in applied])
         first: dict[str, int] = {}
         for row in rows:
+            if unborn := self._unborn(row.values):
+                for name in unborn:
+                    yield Refusal(row.line, column(name), "bad_date", values.not_past(getattr(row.values, name)))
+                continue
             phone = row.values.phone
             if phone in first:
                 reason = _("%(phone)s stands in line %(line)s already.", phone=format_phone(phone), line=first[phone])
@@ -156,6 +163,11 @@ class ClientImport:
                 first[phone] = row.line
                 continue
             yield Refusal(row.line, column("phone"), "duplicate_phone", reason)
+
+    def _unborn(self, line: ClientLine) -> list[str]:
+        """Names of the fields that say somebody is born later than today in the line's branch."""
+        today = clock.today(self._branches[comparable(line.branch)])
+        return [name for name in ("birth_date", "child_birth_date") if (day := getattr(line, name)) and day > today]
 
     def notes(self, rows: Sequence[Row]) -> Iterable[tuple[int, str]]:
         text = _("There is a child's date of birth but no child: the date is left out.")

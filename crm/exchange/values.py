@@ -6,6 +6,7 @@ A cell is a str, float, bool, date, datetime, time or timedelta, as the reader g
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from flask_babel import gettext as _
 
 from crm import clock
+from crm.access.models import Branch
 from crm.access.operations import normalise_email
 from crm.db import amount
 from crm.errors import DomainError
@@ -87,20 +89,29 @@ def parse_email(cell: Any) -> str:
         raise DomainError("email_invalid", _("“%(value)s” is not an e-mail address.", value=_shown(cell))) from None
 
 
-def parse_past_date(cell: Any) -> date | None:
-    """A day from 1900 to today: a date, `31.12.2019`, `31/12/2019`, `31.12.19` or `2019-12-31`; None for empty.
+def parse_past_date(cell: Any, *, today: date) -> date | None:
+    """A day from 1900 to `today`: a date, `31.12.2019`, `31/12/2019`, `31.12.19` or `2019-12-31`; None for empty.
 
     A year of two digits is the latest such year that has not yet to come.
     """
     if is_blank(cell):
         return None
-    today = clock.now().date()
     day = _day(cell, today)
     if day is None:
         raise DomainError("date_invalid", _("“%(value)s” is not a date.", value=_shown(cell)))
     if not date(1900, 1, 1) <= day <= today:
-        raise DomainError("date_invalid", _("“%(value)s” is in the future or before 1900.", value=_shown(cell)))
+        raise DomainError("date_invalid", not_past(cell))
     return day
+
+
+def not_past(cell: Any) -> str:
+    """The reason a day that has yet to come, or is too long ago, is refused."""
+    return _("“%(value)s” is in the future or before 1900.", value=_shown(cell))
+
+
+def latest_day(branches: Iterable[Branch]) -> date:
+    """Today where the day is furthest on. A line's own branch may be behind it: importers check that, too."""
+    return max((clock.today(branch) for branch in branches), default=clock.now().date())
 
 
 def _day(cell: Any, today: date) -> date | None:

@@ -51,6 +51,14 @@ def test_a_bad_value_is_refused_beside_its_field(network: Network, field: str, v
     assert (caught.value.code, caught.value.field) == (code, field)
 
 
+def test_nobody_is_born_tomorrow_in_his_branch(network: Network) -> None:
+    with clock.frozen(datetime(2026, 11, 20, 20, 30, tzinfo=UTC)):  # the 21st in Samara, not yet in Moscow
+        assert make_client(network.mira, birth_date=date(2026, 11, 21)).birth_date == date(2026, 11, 21)
+        with pytest.raises(DomainError) as caught:
+            make_client(network.lesnoy, birth_date=date(2026, 11, 21))
+    assert caught.value.code == "birth_date_invalid"
+
+
 @pytest.mark.spec("E2", "E5")
 def test_parent_and_children_are_cards_of_their_own(network: Network) -> None:
     parent = make_client(network.lesnoy, name="Мать")

@@ -164,6 +164,24 @@ def test_a_phone_two_branches_know_says_not_whose_account_it_is(
     assert total(AccountKind.DEPOSIT) == 0
 
 
+def test_today_is_the_day_of_the_lines_branch(network: Network, do_import: Callable[..., Report]) -> None:
+    header = ("ФИО родителя", "ФИО ребёнка", "Телефон", "Филиал", "Дата рождения ребёнка")
+    lines = [
+        ("А", "Сын", "+79180000001", "Лесной", "21.11.2026"),
+        ("Б", "Дочь", "+79180000002", "Мира", "21.11.2026"),
+        ("В", "Дочь", "+79180000003", "Лесной", "20.11.2026"),
+    ]
+    with clock.frozen(datetime(2026, 11, 20, 20, 30, tzinfo=UTC)):  # the 21st in Samara, not yet in Moscow
+        report = do_import("client", make_xlsx([header, *lines]))
+        assert [(refusal.line, refusal.code) for refusal in report.refusals] == [(2, "bad_date")]
+        assert report.created == 2
+        lines = [("", f"+7918000000{n}", "Депозиты", 5, "21.11.2026") for n in (2, 3)]
+        report = do_import("account", make_xlsx([ACCOUNT_HEADER, *lines]))
+        assert [(refusal.line, refusal.code) for refusal in report.refusals] == [(3, "bad_date")]
+    account = db.session.scalars(select(Account).where(Account.kind == AccountKind.DEPOSIT)).one()
+    assert account.opened_at == datetime(2026, 11, 20, 20, 30, tzinfo=UTC)
+
+
 def test_totals_of_the_accounts_equal_the_file(network: Network, do_import: Callable[..., Report]) -> None:
     sums = [Decimal(n * 137) / 100 for n in range(1, 41)]
     clients = [(f"Клиент {n}", "", f"+7918{n:07d}", "Лесной", 0, 0, "") for n in range(1, 41)]
