@@ -7,7 +7,7 @@ from hashlib import sha256
 
 from flask_babel import lazy_gettext as _l
 from flask_login import UserMixin
-from sqlalchemy import Boolean, Column, ForeignKey, String, Table, Text
+from sqlalchemy import Boolean, Column, ForeignKey, Integer, String, Table, Text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from crm.access.permissions import may
@@ -44,6 +44,9 @@ class Company(Model):
     email: Mapped[str] = mapped_column(String(254), default="")
     offer_url: Mapped[str | None] = mapped_column(String(500))
     currency: Mapped[str] = mapped_column(String(3), default="RUB")
+    version: Mapped[int] = mapped_column(Integer)
+
+    __mapper_args__ = {"version_id_col": version}
 
     def __str__(self) -> str:
         return self.name
@@ -67,9 +70,12 @@ class Branch(Model):
     time_zone: Mapped[str] = mapped_column(String(64))
     address: Mapped[str] = mapped_column(Text, default="")
     phone: Mapped[str | None] = mapped_column(Phone)
+    version: Mapped[int] = mapped_column(Integer)
 
     company: Mapped[Company] = relationship(lazy="joined")
     city: Mapped[City] = relationship(lazy="joined")
+
+    __mapper_args__ = {"version_id_col": version}
 
     def __str__(self) -> str:
         return self.name
@@ -103,9 +109,12 @@ class User(UserMixin, Model):
     locale: Mapped[str | None] = mapped_column(String(5))
     created_at: Mapped[datetime]
     last_login_at: Mapped[datetime | None]
+    version: Mapped[int] = mapped_column(Integer)
 
     branches: Mapped[list[Branch]] = relationship(secondary=user_branch, order_by=Branch.id)
     cities: Mapped[list[City]] = relationship(secondary=user_city, order_by=City.id)
+
+    __mapper_args__ = {"version_id_col": version}
 
     def get_id(self) -> str:
         """What a session keeps: whose it is, and of which password. A new password ends the sessions of the old."""
@@ -127,8 +136,11 @@ class Employee(Model):
     branch_id: Mapped[int] = mapped_column(ForeignKey("branch.id"))
     user_id: Mapped[int | None] = mapped_column(ForeignKey("user.id"), unique=True)
     is_active: Mapped[bool] = mapped_column(Boolean, default=True)
+    version: Mapped[int] = mapped_column(Integer)
 
     branch: Mapped[Branch] = relationship()
+
+    __mapper_args__ = {"version_id_col": version}
 
     def __str__(self) -> str:
         return self.name

@@ -174,6 +174,7 @@ def change_user(
         raise Forbidden("own_role", _("Nobody changes his own role: ask somebody else to."), "role")
     user.email, user.name, user.role, user.is_active = email, name.strip(), role, is_active
     user.branches, user.cities = branches, cities
+    user.version += 1  # by itself it would not notice branches and cities: their tables are others
     if password:
         user.password_hash = hash_password(password)
     db.session.flush()

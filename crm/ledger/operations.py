@@ -272,6 +272,7 @@ def change_account_type(
                     field,
                 )
     _fill_account_type(account_type, name, branches, position, is_archived)
+    account_type.version += 1  # by itself it would not notice branches: their table is another
     db.session.flush()
     return account_type
 

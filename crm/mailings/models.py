@@ -65,6 +65,9 @@ class Template(Model):
     channel: Mapped[Channel] = mapped_column(label_enum(Channel), default=Channel.EMAIL)
     subject: Mapped[Text200]
     body: Mapped[str] = mapped_column(Text)
+    version: Mapped[int] = mapped_column(Integer)
+
+    __mapper_args__ = {"version_id_col": version}
 
     def __str__(self) -> str:
         return self.name

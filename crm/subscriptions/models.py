@@ -31,7 +31,9 @@ class Plan(Model):
     lessons: Mapped[int] = mapped_column(Integer)
     duration_days: Mapped[int] = mapped_column(Integer, default=30)
     is_archived: Mapped[bool] = mapped_column(Boolean, default=False)
+    version: Mapped[int] = mapped_column(Integer)
 
+    __mapper_args__ = {"version_id_col": version}
     __table_args__ = (
         CheckConstraint("price >= 0", name="price"),
         CheckConstraint("lessons >= 0", name="lessons"),

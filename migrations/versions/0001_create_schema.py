@@ -45,6 +45,7 @@ def upgrade() -> None:
         sa.Column("email", sa.String(length=254), nullable=False),
         sa.Column("offer_url", sa.String(length=500), nullable=True),
         sa.Column("currency", sa.String(length=3), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_company")),
     )
     op.create_table(
@@ -99,6 +100,7 @@ def upgrade() -> None:
         sa.Column("lessons", sa.Integer(), nullable=False),
         sa.Column("duration_days", sa.Integer(), nullable=False),
         sa.Column("is_archived", sa.Boolean(), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
         sa.CheckConstraint("duration_days > 0", name=op.f("ck_plan_duration")),
         sa.CheckConstraint("lessons >= 0", name=op.f("ck_plan_lessons")),
         sa.CheckConstraint("price >= 0", name=op.f("ck_plan_price")),
@@ -116,6 +118,7 @@ def upgrade() -> None:
         ),
         sa.Column("subject", sa.String(length=200), nullable=False),
         sa.Column("body", sa.Text(), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_template")),
         sa.UniqueConstraint("name", name=op.f("uq_template_name")),
     )
@@ -157,6 +160,7 @@ def upgrade() -> None:
         sa.Column("locale", sa.String(length=5), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("last_login_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("version", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_user")),
         sa.UniqueConstraint("email", name=op.f("uq_user_email")),
     )
@@ -177,6 +181,7 @@ def upgrade() -> None:
         sa.Column("time_zone", sa.String(length=64), nullable=False),
         sa.Column("address", sa.Text(), nullable=False),
         sa.Column("phone", sa.String(length=20), nullable=True),
+        sa.Column("version", sa.Integer(), nullable=False),
         sa.ForeignKeyConstraint(["city_id"], ["city.id"], name=op.f("fk_branch_city_id_city")),
         sa.ForeignKeyConstraint(["company_id"], ["company.id"], name=op.f("fk_branch_company_id_company")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_branch")),
@@ -302,6 +307,7 @@ def upgrade() -> None:
         sa.Column("branch_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("user_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
         sa.Column("is_active", sa.Boolean(), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
         sa.ForeignKeyConstraint(["branch_id"], ["branch.id"], name=op.f("fk_employee_branch_id_branch")),
         sa.ForeignKeyConstraint(["user_id"], ["user.id"], name=op.f("fk_employee_user_id_user")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_employee")),

@@ -9,6 +9,7 @@ import pytest
 from crm.access.requisites import set_requisites
 from crm.db import db, transaction
 from crm.errors import DomainError, Forbidden
+from tests.admin.world import send
 
 # Numbers whose check digits agree with each other.
 GOOD = {
@@ -142,10 +143,10 @@ def test_the_form_in_the_panel_saves_them_and_shows_mistakes_beside_their_fields
     page = browser.get(path).text
     assert re.search(r"<button[^>]*>\s*Сохранить\s*</button>", page)
     assert re.search(r'<label[^>]*for="offer_url"[^>]*>\s*публичная оферта', page, re.IGNORECASE)
-    refused = browser.post(path, data=GOOD | {"offer_url": "javascript:alert(1)"})
+    refused = send(browser, path, **GOOD | {"offer_url": "javascript:alert(1)"})
     assert re.search(r'id="offer_url"[^>]*is-invalid|is-invalid[^>]*id="offer_url"', refused.text)
     db.session.expire_all()
     assert network.company.offer_url is None
-    assert browser.post(path, data=GOOD).status_code == 302
+    assert send(browser, path, **GOOD).status_code == 302
     db.session.expire_all()
     assert (network.company.offer_url, network.company.inn) == (GOOD["offer_url"], GOOD["inn"])
