@@ -223,8 +223,12 @@ def after_commit(effect: Callable[[], None]) -> None:
     info["after_commit"].append(effect)
 
 
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
 def configure_sqlite(engine: Engine) -> None:
-    """Foreign keys on, WAL, and honest transactions (the driver's own begin comes too late)."""
+    """Foreign keys on, WAL, lower() for every alphabet, honest transactions (the driver's own begin comes too late)."""
     if engine.dialect.name != "sqlite":
         return
 
@@ -235,6 +239,8 @@ def configure_sqlite(engine: Engine) -> None:
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=30000"):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
+        # SQLite's own knows the case of ASCII only: a search for «анна» would not find «Анна».
+        connection.create_function("lower", 1, _lower, deterministic=True)
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Any) -> None:

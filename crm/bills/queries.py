@@ -65,7 +65,7 @@ class Generations:
 
 
 def generations_of(client_id: int, key: str, *, today: date) -> Generations:
-    """The bills issued to a client under `key`, then `key:2`, `key:3`… The caller holds the lock of the client's card."""
+    """The bills issued to a client under `key`, then `key:2`, `key:3`… The caller has locked the client's card."""
     under_key = or_(Bill.dedupe_key == key, Bill.dedupe_key.startswith(f"{key}:", autoescape=True))
     issued = select(Bill).where(Bill.client_id == client_id, under_key)
     count = db.session.scalar(select(func.count()).select_from(issued.subquery())) or 0
