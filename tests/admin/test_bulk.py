@@ -10,6 +10,7 @@ from sqlalchemy import func, select
 
 from crm.audit.models import AuditAction, AuditEntry
 from crm.bills.models import Bill, BillStatus
+from crm.bills.operations import archive_bills
 from crm.db import db
 from tests.admin.test_grids import plain
 from tests.admin.world import fields
@@ -33,6 +34,29 @@ def test_choosing_changes_nothing_and_warns(network: Any, web: Any) -> None:
     for text in ("Подтвердите действие", "1 запись", "Данное действие необратимо. Оплата по ссылке будет недоступна."):
         assert text in plain(page.text)
     assert archived() == 0
+
+
+def test_many_rows_are_done_in_batches_each_kept_whatever_becomes_of_the_next(
+    network: Any, web: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bills = [make_bill(make_client(network.lesnoy)) for _ in range(5)]
+    asked: list[list[int]] = []
+
+    def archive(ids: list[int], *, by: Any) -> Any:
+        asked.append(ids)
+        if len(asked) == 3:
+            raise RuntimeError("on purpose")
+        return archive_bills(ids, by=by)
+
+    monkeypatch.setattr("crm.admin.base.BATCH", 2)
+    monkeypatch.setattr("crm.admin.views.bills.archive_bills", archive)
+    browser = web(network.administrator, network.lesnoy)
+    page = plain(browser.post(ACTION, data={"action": "archive", "all": "1", "confirmed": "1"}).text)
+    ids = [bill.id for bill in bills]
+    assert asked == [ids[:2], ids[2:4], ids[4:]]
+    assert archived() == 4
+    assert "Выполнено: 4, с ошибками: 1." in page
+    assert page.index(bills[3].title) < page.index(bills[0].title), "in the order of the grid"
 
 
 def test_ticking_nothing_says_so(network: Any, web: Any) -> None:
