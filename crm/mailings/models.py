@@ -141,7 +141,7 @@ RUN_MOVES = {
 class MailingRun(BranchScoped, Model):
     """One execution of a rule; unique per rule and planned time, so that two schedulers make one run.
 
-    lease_until: while running, the instant after which another worker may take it over.
+    lease_until: while running, the instant after which another worker may take it over. note: why it ended early.
     """
 
     __table_args__ = (UniqueConstraint("rule_id", "planned_at"), Index(None, "status", "lease_until"))
@@ -155,6 +155,7 @@ class MailingRun(BranchScoped, Model):
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     total: Mapped[int] = mapped_column(Integer, default=0)
+    note: Mapped[str] = mapped_column(String(200), default="")
     author_id: Mapped[int | None] = mapped_column(ForeignKey("user.id"))
 
     rule: Mapped[MailingRule] = relationship()

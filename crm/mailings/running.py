@@ -65,6 +65,8 @@ def execute_run(run_id: int, *, by: Actor, limit: int = TURN) -> bool:
     if claim is None:
         return False
     try:
+        if _is_off(claim):
+            return _end_turn(claim, is_done=True, by=by, note=_("The mailing was switched off before this run ended."))
         payers = _payers_left(claim)
         for payer_id in payers[:limit]:
             claim = _do_payer(claim, payer_id, by=by)
@@ -75,13 +77,21 @@ def execute_run(run_id: int, *, by: Actor, limit: int = TURN) -> bool:
         return False
 
 
-def _end_turn(claim: _Claim, *, is_done: bool, by: Actor) -> bool:
+def _is_off(claim: _Claim) -> bool:
+    """Whether the rule has been switched off since the run was planned; by hand it runs all the same."""
+    with transaction():
+        run = db.session.get_one(MailingRun, claim.run_id, populate_existing=True)
+        db.session.refresh(run.rule)
+        return not run.is_manual and not run.rule.is_active
+
+
+def _end_turn(claim: _Claim, *, is_done: bool, by: Actor, note: str = "") -> bool:
     with transaction():
         _renew(claim)
         run = db.session.get_one(MailingRun, claim.run_id, populate_existing=True)
         ring(DELIVER)
         if is_done:
-            transition(run, RUN_MOVES, RunStatus.DONE, by=by, finished_at=clock.now(), lease_until=None)
+            transition(run, RUN_MOVES, RunStatus.DONE, by=by, finished_at=clock.now(), lease_until=None, note=note)
         else:
             run.lease_until = clock.now()  # free for the next turn, whoever takes it
             ring(EXECUTE_RUN, run.id)

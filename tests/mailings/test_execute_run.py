@@ -18,7 +18,7 @@ from crm.errors import Forbidden
 from crm.ledger.operations import base_account
 from crm.mailings import running
 from crm.mailings.models import MailingRun, MailingRunLine, Message, RunResult, RunStatus
-from crm.mailings.operations import run_now
+from crm.mailings.operations import plan_due_runs, run_now
 from crm.mailings.running import execute_run
 from tests.factories import (
     make_bill,
@@ -285,6 +285,23 @@ def test_run_now_needs_the_permission_and_clicking_twice_is_one_run(network):
     with later(seconds=1), transaction():
         assert run_now(rule, by=network.director) is first
     assert (first.is_manual, first.author_id, count(MailingRun)) == (True, network.director.id, 1)
+
+
+@pytest.mark.parametrize("is_manual", [False, True])
+def test_a_rule_switched_off_ends_the_run_the_clock_had_planned(network, web, is_manual):
+    make_subscription(make_client(network.lesnoy))
+    rule = make_rule(network.lesnoy)
+    with later(days=1):
+        with transaction():
+            planned = run_now(rule, by=SYSTEM) if is_manual else plan_due_runs(now=clock.now())[0]
+            rule.is_active = False
+        assert execute_run(planned.id, by=SYSTEM)
+        db.session.expire_all()
+        assert planned.status is RunStatus.DONE
+        assert count(Bill) == int(is_manual)
+        assert bool(planned.note) != is_manual
+        page = web(network.director).get(f"/admin/mailingrun/details/?id={planned.id}").text
+        assert ("alert-warning" in page) != is_manual
 
 
 def test_the_month_is_that_of_the_planned_moment(network):

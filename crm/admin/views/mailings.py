@@ -159,9 +159,10 @@ class MailingRunView(KontoraView):
             .where(MailingRunLine.run_id == row.id)
             .options(sa.orm.joinedload(MailingRunLine.client), sa.orm.joinedload(MailingRunLine.bill))
             .order_by(MailingRunLine.id)
-            .limit(1000)
+            .limit(1001)
         )
-        return {"lines": list(db.session.scalars(lines))}
+        found = list(db.session.scalars(lines))
+        return {"lines": found[:1000], "is_cut": len(found) > 1000}
 
 
 class MessageView(KontoraView):
