@@ -11,18 +11,21 @@ from collections.abc import Iterator
 from functools import cache
 from types import TracebackType
 from typing import Any
+from urllib.parse import urlsplit
 
 import structlog
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from flask import Blueprint, Flask, Response, abort, current_app, g, jsonify, render_template, request
+from flask_babel import lazy_gettext as _l
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 from redis.exceptions import RedisError
 from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
-from werkzeug.exceptions import InternalServerError
+from werkzeug.exceptions import HTTPException, InternalServerError
+from werkzeug.wrappers import Response as BaseResponse
 
 from crm.access.scope import EVERYWHERE, scoped_to
 from crm.config import ROOT
@@ -139,6 +142,47 @@ def _show_unexpected(error: InternalServerError) -> tuple[Response | str, int]:
         return Response(f"Error {error_id}\n", content_type="text/plain; charset=utf-8"), 500
 
 
+# code: (what it is about, what to do)
+_REFUSALS: dict[int, tuple[Any, Any]] = {
+    400: (
+        _l("The form could not be accepted"),
+        _l("This page has been open for too long. Open it again and repeat."),
+    ),
+    401: (_l("Please sign in"), _l("Sign in and open the page again.")),
+    403: (_l("There is no access here"), _l("Your role does not allow this action.")),
+    404: (
+        _l("There is no such page"),
+        _l("Nothing found at this address, or it belongs to another branch."),
+    ),
+    405: (_l("This address is not opened like this"), _l("Go back and use the buttons of the page.")),
+    413: (_l("That is too large"), _l("Send less at once: no more than 16 megabytes.")),
+    429: (_l("Too often"), _l("Wait a minute and try again.")),
+}
+_OTHER_REFUSAL = (_l("This did not work"), _l("Go back and try again."))
+
+
+def _show_refusal(error: HTTPException) -> BaseResponse:
+    """Our page, in the person's language, in place of the server's bare English one; headers such as Allow stay."""
+    answer = error.get_response()
+    if error.code is None or error.code < 400:
+        return answer
+    heading, advice = _REFUSALS.get(error.code, _OTHER_REFUSAL)
+    if request.accept_mimetypes.best == "application/json":
+        word = error.name.lower().replace(" ", "_")
+        answer.data, answer.content_type = jsonify(error=word, message=str(heading)).data, "application/json"
+    else:
+        page = render_template("components/refused.html", heading=heading, advice=advice, back=_own_referrer())
+        answer.data, answer.content_type = page.encode(), "text/html; charset=utf-8"
+    return answer
+
+
+def _own_referrer() -> str | None:
+    """The page of ours the person comes from, if it is another one."""
+    came_from = urlsplit(request.referrer or "")
+    is_ours = came_from.scheme in {"http", "https"} and came_from.netloc == request.host
+    return request.referrer if is_ours and request.referrer != request.url else None
+
+
 # --- health ----------------------------------------------------------------------------------------------------------
 
 
@@ -221,4 +265,5 @@ def register(app: Flask) -> None:
     app.before_request(_name_request)
     app.after_request(_note_response)
     app.register_error_handler(InternalServerError, _show_unexpected)
+    app.register_error_handler(HTTPException, _show_refusal)
     app.register_blueprint(health)

@@ -49,6 +49,39 @@ def test_an_unexpected_error_shows_an_id_and_logs_the_rest(app, logged, monkeypa
     assert set(as_json.json) == {"error", "id"}
 
 
+@pytest.mark.parametrize("language", ["ru", "en"])
+@pytest.mark.parametrize(
+    ("method", "path", "options", "code"),
+    [
+        ("GET", "/nothing/here", {}, 404),
+        ("DELETE", "/pay/token", {}, 405),
+        ("POST", "/switch", {"data": {"branch_id": "1"}}, 400),
+        ("POST", "/login", {"data": {"email": "a" * 17 * 2**20}}, 413),
+    ],
+)
+def test_a_refusal_is_a_page_of_ours_in_the_persons_language(network, web, language, method, path, options, code):
+    browser = web(language=language)
+    browser.with_csrf = False
+    answer = browser.open(path, method=method, **options)
+    assert answer.status_code == code
+    assert f'<html lang="{language}">' in answer.text
+    assert '<a href="/">' in answer.text
+    assert "werkzeug" not in answer.text.lower()
+    assert answer.headers["Content-Security-Policy"]
+    if code == 405:
+        assert "GET" in answer.headers["Allow"]
+
+
+def test_a_refusal_leads_back_to_our_own_page_alone_and_is_json_for_programs(network, web):
+    browser = web(network.instructor)
+    for referrer, is_ours in (("https://kontora.test/admin/", True), ("https://elsewhere.test/admin/", False)):
+        page = browser.get("/admin/user/", headers={"Referer": referrer})
+        assert page.status_code == 403
+        assert (f'href="{referrer}"' in page.text) == is_ours
+    as_json = browser.get("/admin/user/", headers={"Accept": "application/json"})
+    assert (as_json.status_code, as_json.json["error"]) == (403, "forbidden")
+
+
 def test_an_exception_is_reported_under_an_id(app, logged):
     error_id = report_exception(ValueError("on purpose"))
     (line,) = logged()
