@@ -1,5 +1,5 @@
-"""Account types, accounts, transactions, entries. The database refuses to change what has been posted (triggers in
-ledger/triggers.py).
+"""Account types, accounts, transactions, entries. The database refuses to change what has been posted (triggers of
+migration 0002).
 """
 
 from __future__ import annotations

@@ -19,8 +19,8 @@ from crm.errors import DomainError
 from crm.ledger.models import Account, AccountKind, Entry, Transaction, TransactionKind, Unit
 from crm.ledger.operations import Line, base_account, house_account, lessons_account, post, reverse
 from crm.ledger.queries import check_ledger
-from crm.ledger.triggers import drop_statements
 from tests.factories import Network, make_account, make_client
+from tests.migrations import triggers
 
 BREAKS = {
     "unbalanced transaction": "UPDATE ledger_entry SET amount = amount + 1"
@@ -39,7 +39,7 @@ BREAKS = {
 def test_each_kind_of_damage_is_found(network: Network, what: str) -> None:
     make_account(make_client(network.lesnoy), balance=1000)
     assert check_ledger() == []
-    for statement in drop_statements(db.engine.dialect.name):
+    for statement in triggers().drop_statements(db.engine.dialect.name):
         db.session.execute(text(statement))
     db.session.execute(text(BREAKS[what]))
     assert what in {problem.what for problem in check_ledger()}
