@@ -170,7 +170,6 @@ def test_a_templates_tags_stand_beside_it_in_red(network: Any, web: Any) -> None
     page = browser.get(TEMPLATE).text
     shown = re.findall(r'<code class="tag">([^<]+)</code>', page)
     assert {"{customer.name}", "{bill.url}", "{bill.amount}", "{bill.type}"} <= set(shown)
-    assert "Теги счёта сработают только при автоматическом выставлении счетов." in plain(page)
     style = (ROOT / "static" / "app.css").read_text()
     colour = re.search(r"(?:^|\})\s*\.tag\s*\{[^}]*color:\s*#([0-9a-f]{6})", style)
     assert colour is not None
