@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -15,11 +14,11 @@ from crm.audit.models import AuditEntry
 from crm.clients.models import Client
 from crm.db import db, transaction
 from crm.errors import DomainError, Forbidden, NotFound
-from crm.ledger.models import Account, AccountKind, AccountType, Transaction
+from crm.ledger.models import Account, AccountKind, AccountType
 from crm.ledger.operations import account_types_in, create_account_type, open_account
 from crm.ledger.queries import accounts_of, entries_of
 from crm.payments.models import DESK_METHODS, Payment, PaymentMethod, PaymentStatus
-from crm.payments.operations import open_account_paid, top_up
+from crm.payments.operations import open_account_paid
 from tests.factories import (
     Network,
     house_balance,
@@ -160,7 +159,7 @@ def test_a_balance_asks_for_cash_or_card(network: Network, method: PaymentMethod
 def test_a_senseless_balance_opens_nothing(network: Network, sum_: Decimal) -> None:
     with pytest.raises(DomainError) as caught:
         open_(network, make_client(network.lesnoy), initial_balance=sum_, method=PaymentMethod.CASH)
-    assert (caught.value.code, caught.value.field) == ("amount_invalid", "amount")
+    assert (caught.value.code, caught.value.field) == ("amount_invalid", "initial_balance")
     assert count(Account) == 0
 
 
@@ -268,50 +267,6 @@ def test_senseless_sums_are_refused(network: Network, sum_: Decimal) -> None:
         make_payment(account, sum_)
     assert (caught.value.code, caught.value.field) == ("amount_invalid", "amount")
     assert account.balance == 0
-
-
-def test_the_same_form_sent_twice_takes_the_money_once(network: Network, in_parallel: Callable[..., list[Any]]) -> None:
-    account_id = make_account(make_client(network.lesnoy)).id
-
-    def send(_index: int) -> int:
-        with transaction():
-            account = db.session.get_one(Account, account_id)
-            return top_up(account, amount=Decimal(100), method=PaymentMethod.CASH, by=network_owner(), key="form:1").id
-
-    owner_id = network.owner.id
-
-    def network_owner() -> Any:
-        from crm.access.models import User
-
-        return db.session.get_one(User, owner_id)
-
-    ids = in_parallel(send)
-    assert len(set(ids)) == 1, ids
-    assert isinstance(ids[0], int)
-    assert (db.session.get_one(Account, account_id).balance, count(Transaction)) == (100, 1)
-
-
-def test_the_opening_form_sent_twice_opens_one_account(network: Network, in_parallel: Callable[..., list[Any]]) -> None:
-    client_id, type_id, branch_id = make_client(network.lesnoy).id, network.account_type.id, network.lesnoy.id
-
-    def send(_index: int) -> int:
-        from crm.access.actors import SYSTEM
-
-        with transaction():
-            return open_account_paid(
-                db.session.get_one(Client, client_id),
-                db.session.get_one(AccountType, type_id),
-                branch=db.session.get_one(Branch, branch_id),
-                initial_balance=Decimal(500),
-                method=PaymentMethod.CASH,
-                by=SYSTEM,
-                key="form:1",
-            ).id
-
-    ids = in_parallel(send)
-    assert len(set(ids)) == 1, ids
-    assert isinstance(ids[0], int)
-    assert (count(Account), count(Payment)) == (2, 1), "the deposit and the cash desk"
 
 
 def test_opening_is_in_the_audit(network: Network) -> None:

@@ -15,24 +15,8 @@ from crm.db import db, transaction
 from crm.errors import DomainError
 from crm.ledger.models import Account
 from crm.payments.models import Payment, PaymentMethod, PaymentStatus
-from crm.payments.operations import open_account_paid, top_up
+from crm.payments.operations import top_up
 from tests.factories import make_account, make_account_type, make_bill, make_client
-
-
-@pytest.mark.parametrize("sum_", ["-0.01", "100000000.01"])
-def test_an_impossible_initial_balance_opens_no_account(network, sum_):
-    client = make_client(network.lesnoy)
-    with pytest.raises(DomainError) as refused:
-        open_account_paid(
-            client,
-            network.account_type,
-            branch=network.lesnoy,
-            initial_balance=Decimal(sum_),
-            method=PaymentMethod.CASH,
-            by=SYSTEM,
-        )
-    assert (refused.value.code, refused.value.field) == ("amount_invalid", "initial_balance")
-    assert db.session.scalars(select(Account).where(Account.client_id == client.id)).all() == []
 
 
 def test_the_first_money_of_a_branch_may_come_from_two_desks_at_once(network, in_parallel):
