@@ -45,6 +45,7 @@ class PayForm(Form):
         query=lambda: g.paying_accounts,
         title=lambda account: f"{account.title}: {money(account.balance)}",
         is_optional=True,
+        description=_l("Needed only for a payment from the client's account."),
     )
 
 
@@ -129,6 +130,9 @@ class BillView(KontoraView):
         bill = self.get_one(request.values.get("id"))
         g.paying_accounts = [a for a in accounts_of(bill.client_id) if a.id != bill.account_id and a.balance > 0]
         form = PayForm(request.form if request.method == "POST" else None)
+        if not g.paying_accounts:  # nothing to pay from: not offered at all
+            del form.account
+            form.method.choices = [c for c in form.method.choices if c.value != PaymentMethod.ACCOUNT.value]
         return self.answer(
             form,
             lambda: pay_bill_at_desk(bill, **form.data, by=current_user),
