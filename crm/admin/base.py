@@ -331,9 +331,6 @@ class KontoraView(ModelView):
         """The view that shows rows of `model`."""
         return next((view for view in self.admin._views if getattr(view, "model", None) is model), None)
 
-    def row_class(self, row: Any) -> str:
-        return ""
-
     def save_new(self, form: Any) -> Any:
         """Create a row from a valid form, through an operation. Raises DomainError beside a field."""
         row = self.model()

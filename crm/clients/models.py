@@ -29,7 +29,6 @@ class Client(BranchScoped, Model):
     """A person's card. The payer holds contract, accounts and bills; a child or relative points at the payer.
 
     search: lower-cased name, e-mail, digits of both phones; kept by a listener, never set by hand.
-    external_id: number in the system it was imported from, if any.
     """
 
     __table_args__ = (
