@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 from flask import Flask, Response, abort, current_app, g, redirect, request, session, url_for
+from flask_babel import gettext as _
 from flask_login import LoginManager, current_user
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.wrappers import Response as BaseResponse
@@ -11,8 +15,9 @@ from crm.access.actors import SYSTEM
 from crm.access.models import Branch, User
 from crm.access.queries import branches_of, scope_of
 from crm.access.scope import NOWHERE, enter_scope, leave_scope, scoped_to
-from crm.audit.origin import Origin, set_origin
+from crm.audit.origin import Origin, acting, set_origin
 from crm.db import db, set_read_only
+from crm.errors import Forbidden
 
 CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
@@ -56,6 +61,29 @@ def _end(_error: BaseException | None) -> None:
     if token is not None:
         leave_scope(token)
     set_read_only(False)
+
+
+@contextlib.contextmanager
+def on_behalf_of(user_id: int, *, branch_id: int | None, locale: str, source: str) -> Iterator[User]:
+    """Run a block as a person would have run it from the panel: his rights, his branches, his language.
+
+    branch_id: the branch he had chosen. A request context of its own, because views ask the request who acts; and so a
+    database session of its own. Raises Forbidden when he was switched off or has lost the branch since.
+    """
+    app = current_app._get_current_object()  # type: ignore[attr-defined]
+    with app.test_request_context("/admin/", headers={"Accept-Language": locale}), scoped_to(NOWHERE):
+        user = db.session.get(User, user_id)
+        if user is None or not user.is_active:
+            raise Forbidden("forbidden", _("Your role does not allow this action."))
+        g.branches = branches_of(user)
+        g.scope = scope_of(user, g.branches, branch_id)
+        g.request_id = source
+        g._login_user = user  # where Flask-Login keeps whom it has found
+        if g.scope.branch_id != branch_id:
+            raise Forbidden("foreign_branch", _("This belongs to another branch."))
+        with scoped_to(g.scope), acting(user, source):
+            db.session.commit()
+            yield user
 
 
 def chosen_branch() -> Branch | None:

@@ -120,7 +120,7 @@ def postgresql() -> Iterator[str]:
         data, log = home / "data", home / "log"
         quiet: dict[str, Any] = {"cwd": home, "env": {"LC_ALL": "C", "PATH": os.environ["PATH"]}, **as_owner}
         done = subprocess.run(
-            [programs / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "-N"],
+            [programs / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "-N"],
             capture_output=True,
             text=True,
             **quiet,

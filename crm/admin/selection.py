@@ -18,7 +18,7 @@ from crm.admin.kinds import BadFilter, Place
 from crm.db import db
 
 if TYPE_CHECKING:
-    from crm.admin.base import GridColumn, KontoraView
+    from crm.admin.columns import ColumnsView, GridColumn
 
 PAGE_SIZES = (25, 50, 100, 200)
 COUNT_LIMIT = 10_000
@@ -44,7 +44,7 @@ class Filter:
 class Selection:
     """See the module. sort: (column, descending) or None for the view's default."""
 
-    view: KontoraView
+    view: ColumnsView
     place: Place
     search: str = ""
     filters: tuple[Filter, ...] = ()
@@ -55,7 +55,7 @@ class Selection:
     _conditions: tuple[Any, ...] = field(default=(), repr=False)
 
     @classmethod
-    def from_args(cls, view: KontoraView, args: MultiDict[str, str], place: Place) -> Selection:
+    def from_args(cls, view: ColumnsView, args: MultiDict[str, str], place: Place) -> Selection:
         """Read an address. What cannot be read is dropped or marked; nothing raises."""
         columns = view.filter_columns()
         filters, conditions = [], []

@@ -17,9 +17,11 @@ from crm.access.actors import SYSTEM
 from crm.access.operations import forget_attempts
 from crm.access.scope import EVERYWHERE, scoped_to
 from crm.audit.origin import acting
+from crm.background.models import BackgroundJob, JobStatus
+from crm.background.operations import RUN, claim_job, execute_job, finish_job, forget_jobs, ring_for_jobs
 from crm.bell import ring
 from crm.db import db, transaction
-from crm.errors import DomainError, report_exception
+from crm.errors import DomainError, Forbidden, report_exception
 from crm.jobs.models import CronTick
 from crm.ledger.queries import check_ledger
 from crm.mailings.delivery import deliver_batch, give_up_lost_claims
@@ -30,6 +32,7 @@ from crm.payments.gateways import get_gateway
 from crm.payments.gateways.base import GatewayError
 from crm.payments.operations import accept_notice
 from crm.payments.polling import take_questions
+from crm.security import on_behalf_of
 
 TRACES_KEPT = timedelta(days=7)
 
@@ -76,6 +79,21 @@ def _sweep() -> None:
         now = clock.now()
         give_up_lost_claims(now=now)
         ring_for_waiting(now=now)
+        ring_for_jobs(now=now)
+
+
+def _run_background(job_id: int) -> None:
+    """A long job somebody started from the panel, with his rights."""
+    if not claim_job(job_id):
+        return
+    job = db.session.get_one(BackgroundJob, job_id)
+    author_id, branch_id, locale = job.author_id, job.branch_id, job.locale
+    db.session.commit()
+    try:
+        with on_behalf_of(author_id, branch_id=branch_id, locale=locale, source=f"job:{job_id}"):
+            execute_job(job_id)
+    except Forbidden as error:
+        finish_job(job_id, JobStatus.FAILED, str(error))
 
 
 def _poll_payments() -> None:
@@ -104,11 +122,13 @@ def _prune() -> None:
         db.session.execute(delete(CronTick).where(CronTick.tick < oldest))
         forget_forms(before=oldest)
         forget_attempts(before=oldest)
+        forget_jobs(now=clock.now())
 
 
 TASKS: dict[str, Callable[..., None]] = {
     EXECUTE_RUN: _execute_run,
     DELIVER: _deliver,
+    RUN: _run_background,
     "mailings.plan": _plan,
     "jobs.sweep": _sweep,
     "payments.poll": _poll_payments,
