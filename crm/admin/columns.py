@@ -15,6 +15,7 @@ from flask_login import current_user
 from markupsafe import Markup
 from sqlalchemy.orm import MANYTOONE, InstrumentedAttribute, RelationshipProperty, joinedload, selectinload
 
+from crm.access.fields import FieldRules, field_rules
 from crm.admin.kinds import Kind, Place, ReferenceKind, kind_of
 from crm.admin.labels import LABELS
 from crm.admin.selection import Selection
@@ -31,7 +32,8 @@ class GridColumn:
     name: str
     label: Any
     kind: Kind
-    sql: Any  # the mapped column to filter, sort and total by; None for a computed value
+    sql: Any  # the mapped column, or a typed expression, to filter, sort and total by; None for a computed value
+    is_custom: bool = False  # a field staff have added, named `custom.<key>`
 
     def value(self, row: Any) -> Any:
         for part in self.name.split("."):
@@ -169,7 +171,32 @@ class ColumnsView(ModelView):
     @property
     def columns(self) -> list[GridColumn]:
         """The grid's columns here and now: within one branch its name would only repeat."""
-        return [column for column in self._all_columns if column.name != "branch" or g.scope.branch_id is None]
+        shown = [column for column in self._all_columns if column.name != "branch" or g.scope.branch_id is None]
+        return self.without_hidden(shown)
+
+    def available_columns(self) -> list[GridColumn]:
+        """All this person may have in the grid: those shown by default, those of the details, those staff have added;
+        without what the company or his role hides.
+        """
+        names = dict.fromkeys([*(column.name for column in self._all_columns), *(self.column_details_list or ())])
+        return self.without_hidden([self.column(name) for name in names])
+
+    def without_hidden(self, columns: list[GridColumn]) -> list[GridColumn]:
+        """The columns this person may see, in their order."""
+        hidden = self.field_rules().hidden
+        return [column for column in columns if column.name not in hidden]
+
+    def field_rules(self) -> FieldRules:
+        """What the role of this person says of the fields; asked once per request."""
+        known: dict[str, FieldRules] = g.setdefault("field_rules", {})
+        if self.entity not in known:
+            known[self.entity] = field_rules(current_user, self.entity)
+        return known[self.entity]
+
+    def is_frozen(self, name: str) -> bool:
+        """Whether this person sees the column but may not change it: forms, cells, bulk edit and import obey."""
+        rules = self.field_rules()
+        return name in rules.frozen or name in rules.hidden
 
     @cached_property
     def _all_columns(self) -> list[GridColumn]:
@@ -196,27 +223,29 @@ class ColumnsView(ModelView):
         keys = {column.name for column in columns if column.name.endswith("_id")}  # of tables without a relation
         return [column.name for column in columns if column.kind.is_editable and column.name not in keys]
 
-    @cached_property
-    def details_columns(self) -> list[GridColumn]:
-        return [self.column(name) for name in self.column_details_list or [column.name for column in self._all_columns]]
+    def details_columns(self, row: Any) -> list[GridColumn]:
+        """What the details page of a row shows."""
+        names = self.column_details_list or [column.name for column in self._all_columns]
+        return self.without_hidden([self.column(name) for name in names])
 
     def filter_columns(self) -> dict[str, GridColumn]:
         names = self.column_filters or [column.name for column in self._all_columns if column.sql is not None]
-        return {
-            name: column for name in names if (column := self.column(name)).kind.operators and column.sql is not None
-        }
+        columns = self.without_hidden([self.column(name) for name in names])
+        return {column.name: column for column in columns if column.kind.operators and column.sql is not None}
 
     def sortable_columns(self) -> dict[str, Any]:
         found = {
             column.name: column.sql
-            for column in self._all_columns
+            for column in self.available_columns()
             if column.sql is not None and column.kind.is_sortable
         }
         return {"id": self.model.id, **found}
 
     def default_sort(self) -> tuple[str, bool]:
-        name = self.column_default_sort
-        return (name.removeprefix("-"), name.startswith("-"))
+        name = self.column_default_sort.removeprefix("-")
+        if name in self.field_rules().hidden:
+            return ("id", True)
+        return (name, self.column_default_sort.startswith("-"))
 
     def loader_options(self) -> list[Any]:
         """Load what the columns show along with the rows: the number of queries never depends on the rows.

@@ -26,7 +26,7 @@ class HistoryView(ColumnsView):
         return self.render(
             self.details_template,
             row=row,
-            columns=self.details_columns,
+            columns=self.details_columns(row),
             history_lines=self.history(row),
             **self.details_context(row),
         )
