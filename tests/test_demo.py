@@ -151,9 +151,8 @@ def test_volume_leaves_sound_books(app: Flask, clients: int, bills: int) -> None
     load_demo(clients=clients, bills=bills)
     assert (count(Client), count(Bill)) == (clients, bills)
     assert check_ledger() == []
-    assert count(Client, Client.payer_id.is_(None)) == len(
-        set(db.session.scalars(select(Client.phone).where(Client.payer_id.is_(None))))
-    )
+    phones = db.session.scalars(select(Client.phone).where(Client.payer_id.is_(None), Client.phone.is_not(None))).all()
+    assert len(phones) == len(set(phones))
     paid = count(Bill, Bill.status == BillStatus.PAID)
     assert count(Payment, Payment.bill_id.is_not(None)) >= paid
     assert count(AuditEntry, AuditEntry.entity == "client") >= clients

@@ -10,11 +10,12 @@ import random
 import secrets
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from datetime import datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Table, func, insert, select, text
+from sqlalchemy import Table, func, select, text
 
 from crm import clock
 from crm.access.models import Branch, User
@@ -22,15 +23,24 @@ from crm.audit.models import AuditAction, AuditEntry
 from crm.bills.models import Bill, BillCounter, BillMethod, BillStatus
 from crm.clients.models import Client, ClientStatus, fold
 from crm.db import Model, db, transaction
-from crm.demo.names import Person, child_of, grown_up, phone_of
+from crm.demo.names import Person, child_of, grown_up, surname_of_many
 from crm.demo.network import DemoNetwork
 from crm.ledger.models import Account, AccountKind, Entry, Transaction, TransactionKind, Unit
 from crm.ledger.operations import house_account
 from crm.payments.models import Payment, PaymentMethod, PaymentStatus
 
 FAMILIES_AT_ONCE = 1500
-DAYS = 360  # over which things are spread
+DAYS = 720  # over which things are spread
 _ZERO = Decimal("0.00")
+_CARD: dict[str, Any] = {
+    "payer_id": None,
+    "status": ClientStatus.ACTIVE,
+    "phone": None,
+    "extra_phone": None,
+    "email": None,
+    "birth_date": None,
+    "comment": "",
+}
 
 
 def add_volume(network: DemoNetwork, *, clients: int, bills: int, chance: random.Random) -> None:
@@ -80,10 +90,20 @@ class _Writer:
         chance = self._chance
         branch = self._network.branches[number % len(self._network.branches)]
         joined = self._moment(branch, chance.randrange(DAYS // 2, DAYS))
-        parent = grown_up(chance)
-        payer_id = self._add_card(branch, parent, joined, phone=phone_of(number), email=f"client{number}@example.org")
+        parent = grown_up(chance, surname_of_many(chance))
+        payer_id = self._add_card(
+            branch,
+            parent,
+            joined,
+            status=ClientStatus.ARCHIVED if chance.random() < 0.07 else ClientStatus.ACTIVE,
+            phone=_phone(number) if chance.random() < 0.95 else None,
+            extra_phone=_phone(10**7 - number) if chance.random() < 0.15 else None,
+            email=f"client{number}@example.{chance.choice(('org', 'com', 'net'))}" if chance.random() < 0.7 else None,
+            comment=chance.choice(("Просили звонить после шести", "Ходят всей семьёй", "")),
+        )
         for _ in range(children):
-            self._add_card(branch, child_of(parent, chance), joined, payer_id=payer_id)
+            born = self._now.date() - timedelta(days=chance.randrange(4 * 365, 15 * 365))
+            self._add_card(branch, child_of(parent, chance), joined, payer_id=payer_id, birth_date=born)
         account = self._add(
             Account,
             kind=AccountKind.BASE,
@@ -99,20 +119,16 @@ class _Writer:
             self._add_bill(branch, payer_id, account)
 
     def _add_card(self, branch: Branch, person: Person, at: datetime, **facts: Any) -> int:
-        phone, email = facts.get("phone"), facts.get("email")
         row = self._add(
             Client,
+            **{**_CARD, **facts},
             branch_id=branch.id,
-            payer_id=facts.get("payer_id"),
-            status=ClientStatus.ACTIVE,
             name=person.name,
-            phone=phone,
-            email=email,
-            comment="",
-            search=" ".join([fold(person.name), email or "", (phone or "").lstrip("+")]).strip(),
             created_at=at,
             version=1,
         )
+        phones = (phone.lstrip("+") for phone in (row["phone"], row["extra_phone"]) if phone)
+        row["search"] = " ".join([fold(person.name), row["email"] or "", *phones]).strip()
         self._note(row, "client", person.name, branch, at, {"name": [None, person.name]})
         return int(row["id"])
 
@@ -122,7 +138,8 @@ class _Writer:
         day = clock.local(issued, branch).date()
         fate = chance.choices((BillStatus.PAID, BillStatus.PENDING, BillStatus.ARCHIVED), (35, 50, 15))[0]
         paid_at = min(issued + timedelta(hours=chance.randrange(1, 72)), self._now) if fate is BillStatus.PAID else None
-        amount = chance.choice(self._network.plans).price
+        price, discount = chance.choice(self._network.plans).price, chance.choice((0, 0, 0, 5, 10, 25))
+        amount = (price * (100 - discount) / 100).quantize(_ZERO)
         number = self._numbers[branch.company_id, day.year] = self._numbers.get((branch.company_id, day.year), 0) + 1
         bill = self._add(
             Bill,
@@ -134,7 +151,7 @@ class _Writer:
             client_id=payer_id,
             account_id=account["id"],
             status=fate,
-            method=BillMethod.MANUAL,
+            method=chance.choice(tuple(BillMethod)),
             amount=amount,
             period_from=day,
             period_to=day + timedelta(days=29),
@@ -227,22 +244,30 @@ class _Writer:
             db.session.merge(BillCounter(company_id=company_id, year=year, last=last))
 
 
+def _phone(number: int) -> str:
+    """The phone of the number-th payer, none of his neighbours' alike."""
+    return f"+7902{number * 7_654_321 % 10**7:07d}"
+
+
 def _write_rows(table: Table, rows: list[dict[str, Any]]) -> None:
+    """Values are made as the column types make them for an INSERT, then handed to the driver as they are."""
     connection = db.session.connection()
-    if connection.dialect.name != "postgresql":
-        connection.execute(insert(table), rows)
-        return
-    # COPY is several times faster than INSERT; values are made as the column types make them for an INSERT.
     names = list(rows[0])
     bind: list[Callable[[Any], Any] | None] = [
         table.c[name].type.dialect_impl(connection.dialect).bind_processor(connection.dialect) for name in names
     ]
+    values = ([make(row[name]) if make else row[name] for name, make in zip(names, bind, strict=True)] for row in rows)
     quote = connection.dialect.identifier_preparer.quote
     columns = ", ".join(quote(name) for name in names)
     cursor: Any = connection.connection.cursor()
-    with cursor, cursor.copy(f"COPY {quote(table.name)} ({columns}) FROM STDIN") as copy:
-        for row in rows:
-            copy.write_row([make(row[name]) if make else row[name] for name, make in zip(names, bind, strict=True)])
+    with closing(cursor):
+        if connection.dialect.name == "postgresql":
+            with cursor.copy(f"COPY {quote(table.name)} ({columns}) FROM STDIN") as copy:
+                for row in values:
+                    copy.write_row(row)
+        else:
+            marks = ", ".join("?" for _ in names)
+            cursor.executemany(f"INSERT INTO {quote(table.name)} ({columns}) VALUES ({marks})", values)  # noqa: S608
 
 
 def _restart_sequences(models: Iterable[type[Model]]) -> None:
