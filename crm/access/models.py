@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime
 from hashlib import sha256
+from typing import Any
 
 from flask_babel import lazy_gettext as _l
 from flask_login import UserMixin
 from sqlalchemy import Boolean, Column, ForeignKey, Integer, String, Table, Text
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.orm import Mapped, foreign, mapped_column, relationship
 
 from crm.access.permissions import may
 from crm.db import LabelEnum, Model, Phone, PrimaryKey, Text200, label_enum
@@ -95,6 +96,31 @@ user_city = Table(
 )
 
 
+class FieldRule(LabelEnum):
+    """What a role is denied of a field."""
+
+    HIDE = "hide", _l("Hidden")
+    FREEZE = "freeze", _l("Read only")
+
+
+class RoleSettings(Model):
+    """What the owner changed of a role: one row per role, there from the start.
+
+    permissions: {permission: bool} where it differs from the built-in table; fields: {"entity.field": FieldRule}.
+    """
+
+    id: Mapped[PrimaryKey]
+    role: Mapped[Role] = mapped_column(label_enum(Role), unique=True)
+    permissions: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    fields: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    version: Mapped[int] = mapped_column(Integer)
+
+    __mapper_args__ = {"version_id_col": version}
+
+    def __str__(self) -> str:
+        return str(self.role.label)
+
+
 class User(UserMixin, Model):
     """A person who signs in to the panel."""
 
@@ -113,6 +139,11 @@ class User(UserMixin, Model):
 
     branches: Mapped[list[Branch]] = relationship(secondary=user_branch, order_by=Branch.id)
     cities: Mapped[list[City]] = relationship(secondary=user_city, order_by=City.id)
+    # Along with the user, in the same query: every permission check asks for it. Forgotten with the transaction, so
+    # that what the owner changes holds at once, in every process.
+    role_settings: Mapped[RoleSettings | None] = relationship(
+        primaryjoin=lambda: foreign(User.role) == RoleSettings.role, viewonly=True, lazy="joined"
+    )
 
     __mapper_args__ = {"version_id_col": version}
 
@@ -121,7 +152,9 @@ class User(UserMixin, Model):
         return f"{self.id}.{sha256(self.password_hash.encode()).hexdigest()[:16]}"
 
     def may(self, permission: str) -> bool:
-        return self.is_active and may(self.role.value, permission)
+        """Whether his role allows it, as the owner has it now."""
+        changed = self.role_settings.permissions if self.role_settings is not None else {}
+        return self.is_active and may(self.role.value, permission, changed)
 
     def __str__(self) -> str:
         return self.name
@@ -156,4 +189,7 @@ class LoginAttempt(Model):
     failed_at: Mapped[datetime] = mapped_column(index=True)
 
 
-__all__ = ["Branch", "City", "Company", "Employee", "LoginAttempt", "Role", "User", "user_branch", "user_city"]
+__all__ = [
+    *("Branch", "City", "Company", "Employee", "FieldRule", "LoginAttempt", "Role", "RoleSettings", "User"),
+    *("user_branch", "user_city"),
+]

@@ -15,7 +15,7 @@ from sqlalchemy import delete, func, select, update
 from crm import clock
 from crm.access.actors import Actor, require
 from crm.access.models import Branch, City, LoginAttempt, Role, User
-from crm.access.permissions import permissions_of
+from crm.access.roles import manageable_roles
 from crm.db import db
 from crm.errors import DomainError, Forbidden
 
@@ -28,10 +28,8 @@ _nobody = _hasher.hash(secrets.token_urlsafe(16))
 
 
 def may_manage(by: Actor, role: Role) -> bool:
-    """May `by` give this role, and change those who have it? Only who holds all that the role holds: nobody lifts
-    himself, or a friend, above himself.
-    """
-    return all(by.may(permission) for permission in permissions_of(role.value))
+    """May `by` give this role, and change those who have it? See manageable_roles()."""
+    return role in manageable_roles(by)
 
 
 def _require_management(by: Actor, role: Role) -> None:
@@ -144,6 +142,13 @@ class LoginFailed(DomainError):
     status = 401
 
 
+def _require_another_owner(user: User, *, field: str) -> None:
+    """Locks the active owners: two who take the role from each other at the same moment leave one."""
+    owners = select(User.id).where(User.role == Role.OWNER, User.is_active).order_by(User.id)
+    if set(db.session.scalars(owners.with_for_update(key_share=True))) <= {user.id}:
+        raise DomainError("last_owner", _("This is the last head of the network; appoint another first."), field)
+
+
 def change_user(
     user: User,
     *,
@@ -166,10 +171,8 @@ def change_user(
     email = normalise_email(email, field="email")
     if db.session.scalar(select(User.id).where(User.email == email, User.id != user.id)):
         raise DomainError("email_taken", _("A user with this e-mail already exists."), field="email")
-    if role is not Role.OWNER or not is_active:
-        others = select(User.id).where(User.role == Role.OWNER, User.is_active, User.id != user.id)
-        if user.role is Role.OWNER and db.session.scalar(others.limit(1)) is None:
-            raise DomainError("last_owner", _("This is the last head of the network; appoint another first."), "role")
+    if user.role is Role.OWNER and user.is_active and not (role is Role.OWNER and is_active):
+        _require_another_owner(user, field="is_active" if role is Role.OWNER else "role")
     if user.id == by.id and role is not user.role:
         raise Forbidden("own_role", _("Nobody changes his own role: ask somebody else to."), "role")
     user.email, user.name, user.role, user.is_active = email, name.strip(), role, is_active
@@ -178,4 +181,5 @@ def change_user(
     if password:
         user.password_hash = hash_password(password)
     db.session.flush()
+    db.session.expire(user, ["role_settings"])  # of the role he had
     return user

@@ -1,20 +1,66 @@
 """Which role may do what: one table, read top to bottom. What is not listed is denied.
 
-A permission is `entity.action`. Entities and actions are those of the panel's views (`admin/views/`), plus verbs that
-are no plain edit (`account.open`, `bill.issue`). `*` stands for any entity or any action.
+A permission is `entity.action`. Entities are those of the panel's views (`admin/views/`), actions what views and
+operations ask for. ROLES is what a role may when nobody has changed it; what the owner changed in the panel is kept in
+RoleSettings and goes before it. `*` stands for any entity or any action.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from functools import lru_cache
+from types import MappingProxyType
+from typing import Any
 
-ENTITIES = (
-    *("client", "accounttype", "account", "bill", "subscription", "plan", "payment", "message", "template"),
-    *("mailingrule", "mailingrun", "company", "city", "branch", "user", "employee", "audit"),
-)
+from flask_babel import lazy_gettext as _l
+from flask_babel import lazy_pgettext as _lp
 
 READ = ("view", "export")
+EDITED = (*READ, "create", "edit")
+
+# Everything that can be allowed: what a view or an operation asks for and is not here, fails a test.
+ACTIONS: dict[str, tuple[str, ...]] = {
+    "client": (*EDITED, "archive", "import"),
+    "account": (*READ, "open", "top_up", "spend", "import"),
+    "accounttype": EDITED,
+    "bill": (*READ, "issue", "archive"),
+    "payment": READ,
+    "subscription": (*READ, "sell"),
+    "plan": EDITED,
+    "mailingrule": (*EDITED, "run"),
+    "mailingrun": READ,
+    "template": EDITED,
+    "message": (*READ, "send"),
+    "user": EDITED,
+    "employee": EDITED,
+    "branch": EDITED,
+    "city": EDITED,
+    "company": EDITED,
+    "role": (*READ, "edit"),
+    "audit": READ,
+}
+PERMISSIONS = tuple(f"{entity}.{action}" for entity, actions in ACTIONS.items() for action in actions)
+
+ACTION_NAMES: dict[str, Any] = {
+    "view": _lp("permission", "See"),
+    "export": _lp("permission", "Export"),
+    "create": _lp("permission", "Add"),
+    "edit": _lp("permission", "Change"),
+    "archive": _l("Archive and restore"),
+    "import": _l("Import from files"),
+    "issue": _l("Issue"),
+    "open": _lp("permission", "Open"),
+    "run": _l("Run by hand"),
+    "sell": _l("Sell"),
+    "send": _lp("permission", "Send"),
+    "spend": _l("Pay bills from"),
+    "top_up": _l("Top up and take payments"),
+}
+
+# Who could give these could give himself everything: the owner's alone, whatever else is changed.
+RESERVED = frozenset({"role.edit"})
+
 DESK = {
     "client": (*READ, "create", "edit", "archive"),
     "accounttype": READ,
@@ -43,14 +89,15 @@ DIRECTOR = DESK | {
     "audit": READ,
 }
 
+OWNER = "owner"
 ROLES: dict[str, dict[str, tuple[str, ...]]] = {
-    "owner": {"*": ("*",)},
+    OWNER: {"*": ("*",)},
     "regional_director": DIRECTOR
     | {"accounttype": ("*",), "plan": ("*",), "template": ("*",)}
     | {"branch": (*READ, "edit"), "city": READ, "company": ("view",)},
     "director": DIRECTOR,
     "administrator": DESK,
-    "manager": {entity: READ for entity in ENTITIES if entity not in {"user", "company", "city"}},
+    "manager": {entity: READ for entity in ACTIONS if entity not in {"user", "company", "city", "role"}},
     "instructor": {"client": ("view",), "subscription": ("view",), "employee": ("view",)},
     "support": dict.fromkeys(
         ("accounttype", "company", "city", "branch", "user", "employee", "template", "plan"), ("*",)
@@ -59,12 +106,15 @@ ROLES: dict[str, dict[str, tuple[str, ...]]] = {
 }
 
 # Sees every branch without being attached to any.
-NETWORK_WIDE_ROLES = frozenset({"owner", "support"})
+NETWORK_WIDE_ROLES = frozenset({OWNER, "support"})
+
+
+_UNCHANGED: Mapping[str, bool] = MappingProxyType({})
 
 
 @lru_cache(maxsize=4096)
-def may(role: str, permission: str) -> bool:
-    """Does `role` hold `permission`? Unknown roles hold nothing; nobody holds what is not `entity.action`."""
+def is_built_in(role: str, permission: str) -> bool:
+    """Does the table give `permission` to `role`? Unknown roles hold nothing; nobody what is not `entity.action`."""
     entity, _, action = permission.partition(".")
     return bool(entity and action) and any(
         fnmatchcase(entity, entity_pattern) and any(fnmatchcase(action, pattern) for pattern in actions)
@@ -72,6 +122,13 @@ def may(role: str, permission: str) -> bool:
     )
 
 
-def permissions_of(role: str) -> frozenset[str]:
-    """What `role` holds, as the table writes it: `client.*` is held by those alone who hold it as a whole."""
-    return frozenset(f"{entity}.{action}" for entity, actions in ROLES[role].items() for action in actions)
+def may(role: str, permission: str, changes: Mapping[str, bool] = _UNCHANGED) -> bool:
+    """Does `role` hold `permission`, given what the owner `changes` of the table? His own role nothing changes."""
+    if role == OWNER or permission in RESERVED:
+        return is_built_in(role, permission)
+    return bool(changes.get(permission, is_built_in(role, permission)))
+
+
+def permissions_of(role: str, changes: Mapping[str, bool] = _UNCHANGED) -> frozenset[str]:
+    """All that `role` holds of what there is."""
+    return frozenset(permission for permission in PERMISSIONS if may(role, permission, changes))

@@ -109,8 +109,19 @@ def _changes(row: Any, *, is_new: bool) -> dict[str, Any]:
             continue
         old = None if is_new or not history.deleted else _plain(history.deleted[0])
         new = _plain(history.added[0]) if history.added else None
-        if old != new:
-            found[column.key] = ["…", "…"] if column.key in secret else [old, new]
+        if old == new:
+            continue
+        if column.key in secret:
+            found[column.key] = ["…", "…"]
+        elif isinstance(old, dict) or isinstance(new, dict):  # each of its keys is a field of its own
+            before, after = old or {}, new or {}
+            found |= {
+                f"{column.key}.{key}": [before.get(key), after.get(key)]
+                for key in (*before, *(key for key in after if key not in before))
+                if before.get(key) != after.get(key)
+            }
+        else:
+            found[column.key] = [old, new]
     for name, relation in state.mapper.relationships.items():
         if not relation.uselist or relation.secondary is None or name not in state.dict:
             continue

@@ -12,7 +12,7 @@ from crm import clock
 from crm.access.actors import SYSTEM
 from crm.access.models import Role, User
 from crm.access.operations import create_user
-from crm.access.permissions import ENTITIES, ROLES, may
+from crm.access.permissions import ACTIONS, ROLES, may
 from crm.bills.operations import archive_bill, issue_bill
 from crm.clients.operations import archive_client, create_client
 from crm.db import db, transaction
@@ -67,7 +67,7 @@ def test_roles_that_hold(permission: str) -> None:
 def test_every_role_is_in_the_table_and_no_other() -> None:
     assert set(ROLES) == {role.value for role in Role}
     for role, entities in ROLES.items():
-        assert set(entities) - {"*"} <= set(ENTITIES), role
+        assert set(entities) - {"*"} <= set(ACTIONS), role
 
 
 @pytest.mark.parametrize("permission", ["", "client", "client.", ".view", "."])

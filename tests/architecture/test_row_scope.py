@@ -27,6 +27,7 @@ NETWORK_TABLES = {
     "login_attempt": "before anybody is signed in",
     "mailing_run_line": "read through its run, which is scoped",
     "plan": "price list of the network",
+    "role_settings": "what a role may, in the whole network",
     "submitted_form": "keys of forms carried out, of whatever branch",
     "template": "texts of the network",
     "user": "staff of the network",
