@@ -149,7 +149,7 @@ class FormsView(HistoryView):
             except StaleDataError:
                 is_stale = True
             except IntegrityError as error:
-                if (reason := _reason_of(error)) is None:
+                if (reason := reason_of(error)) is None:
                     raise
                 form.form_errors.append(reason)
         stale = self.history(row, limit=3) if is_stale and row is not None else []
@@ -168,7 +168,7 @@ class FormsView(HistoryView):
             target.errors = [*target.errors, str(error)]
 
 
-def _reason_of(error: IntegrityError) -> str | None:
+def reason_of(error: IntegrityError) -> str | None:
     """What a person can mend when the database refuses a row; None for a mistake of ours."""
     text = str(error.orig).lower()
     if "unique" in text or "duplicate key" in text:

@@ -7,11 +7,11 @@ from typing import Any
 from flask import request
 from flask_admin import expose
 
-from crm.admin.exporting import ExportView
+from crm.admin.inline import InlineView
 from crm.admin.selection import COUNT_LIMIT, PAGE_SIZES, Selection
 
 
-class GridView(ExportView):
+class GridView(InlineView):
     """See the module."""
 
     @expose("/")
