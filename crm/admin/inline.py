@@ -43,9 +43,9 @@ class InlineView(ExportView):
     ) -> Any:
         """Change one field of a row as its form would have: its rules, permissions and operation, in one transaction.
 
-        raw: what was typed, as the form would send it; or `value`, the value itself. version: that of the row the person
-        was shown; None does not ask. Returns the row. Raises DomainError with what to tell, Forbidden among them, and
-        StaleDataError when the row is no longer what he was shown.
+        raw: what was typed, as the form would send it; or `value`, the value itself. version: of the row as the person
+        was shown it; None does not ask. Returns the row. Raises DomainError with what to tell, Forbidden among them,
+        and StaleDataError when the row is no longer what he was shown.
         """
         if not self.is_editable_inline(name) or not self.may_edit_row(row):
             raise Forbidden("forbidden", _("This field cannot be changed here."))
@@ -70,7 +70,7 @@ class InlineView(ExportView):
         else:
             field.process(MultiDict([(field.name, item) for item in raw or []]), field.object_data)
         form.validate()
-        broken = [str(text) for item in form if item.name == name for text in item.errors]
+        broken = [str(text) for text in field.errors]
         broken += [
             f"{item.label.text}: {text}"
             for item in form
@@ -103,7 +103,7 @@ class InlineView(ExportView):
         if not self.may_edit:
             abort(403)
         row = self.get_one(request.values.get("id"))
-        if not self.may_edit_row(row) or not self.is_editable_inline(name):
+        if not self.is_editable_inline(name) or not self.may_edit_row(row):
             abort(403)
         if request.method == "GET":
             field = self.form_class()(None, obj=row)[name]
@@ -135,7 +135,11 @@ class InlineView(ExportView):
         who = entry.actor_name if entry is not None else _("Somebody else")
         now = Markup.escape(self.plain_cell(row, self.column(name))).striptags()
         return jsonify(
-            error=_("%(who)s changed this record meanwhile. Here is now: %(now)s. Save once more to replace it.", who=who, now=now),
+            error=_(
+                "%(who)s changed this record meanwhile. Here is now: %(now)s. Save once more to replace it.",
+                who=who,
+                now=now,
+            ),
             now=now,
             cells=self._cells_by_name(row),
             version=getattr(row, "version", None),
