@@ -9,7 +9,7 @@ import contextlib
 import re
 import tempfile
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
@@ -19,12 +19,13 @@ from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
 import xlsxwriter
+from xlsxwriter.utility import xl_col_to_name
 from xlsxwriter.worksheet import Worksheet
 
 ColumnType = Literal["text", "number", "money", "integer", "date", "datetime", "bool"]
 
 XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
-ROWS_PER_SHEET = 1_048_575  # Excel's 1 048 576 less the header
+ROWS_PER_SHEET = 1_048_574  # Excel's 1 048 576 less the header and the totals
 MAX_TEXT = 32_767  # characters in a cell
 MAX_EXACT = 10**13  # Excel keeps fifteen digits of a number, two of them kopecks; longer ones are kept as text
 CHUNK = 64 * 1024
@@ -36,8 +37,13 @@ _FORMATS: dict[str, str] = {
     "datetime": "dd.mm.yyyy hh:mm",
 }
 _WIDTHS: dict[str, int] = {"text": 24, "number": 12, "money": 14, "integer": 10, "date": 12, "datetime": 17, "bool": 8}
+_TOTAL = {"bold": True, "top": 1}
 # What XML 1.0 cannot hold; tabs and line breaks stay.
 _UNWRITABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+_LOOKS_ESCAPED = re.compile("_(?=x[0-9a-fA-F]{4}_)")
+# Texts that are not written as they are: of these characters, or with white space at an end, which readers would drop.
+_SPECIAL = re.compile("[\x00-\x1f&<>\ud800-\udfff\ufffe\uffff]|_x|^\\s|\\s$")
+_DAY_ZERO = date(1899, 12, 30).toordinal()
 
 
 @dataclass(frozen=True)
@@ -49,11 +55,20 @@ class Column:
     width: float | None = None
 
 
-class _PlainWorksheet(Worksheet):
-    """xlsxwriter takes a text `<r>…</r>` for ready-made rich-text XML; in data it is a text like any other."""
+Cell = Callable[[Any], str]  # a value as the XML of its cell, from behind the cell's address on
 
-    def _xml_rich_inline_string(self, string: str, attributes: Any) -> None:
-        self._xml_inline_string(string, False, attributes)
+
+class _RowsWorksheet(Worksheet):
+    """A worksheet that takes whole rows as XML: its generic way through a table of cells takes three times as long."""
+
+    def add_row(self, number: int, xml: str) -> None:
+        """Write the cells of row `number`, counted from 1; rows come in order."""
+        self.row_data_fh.write(f'<row r="{number}">{xml}</row>')
+
+    def set_extent(self, rows: int, columns: int) -> None:
+        """Tell how far the cells reach once they are written."""
+        if rows and columns:
+            self.dim_rowmin, self.dim_rowmax, self.dim_colmin, self.dim_colmax = 0, rows - 1, 0, columns - 1
 
 
 def write_workbook(
@@ -64,47 +79,55 @@ def write_workbook(
     title: str,
     time_zone: str | None = "UTC",
     rows_per_sheet: int = ROWS_PER_SHEET,
+    totals: Callable[[], Sequence[Any] | None] | None = None,
+    folder: str | None = None,
 ) -> int:
     """Write `rows` (values in the order of `columns`, None = empty cell) as .xlsx into `stream`; return their number.
 
     money, number, integer: Decimal or int; date: date; datetime: aware datetime, shown on the wall clock of
     `time_zone` (None: on its own, so that rows of several zones keep theirs); anything else is written as text. Rows
-    beyond a full sheet continue on another of the same columns.
+    beyond a full sheet continue on another of the same columns. totals: asked once all rows are written for the values
+    of a last line below them, None for no such line. folder: where the intermediate files lie while it is written.
     """
-    with tempfile.TemporaryDirectory(prefix="kontora-export-") as folder, contextlib.ExitStack() as open_files:
+    with tempfile.TemporaryDirectory(prefix="kontora-export-", dir=folder) as place, contextlib.ExitStack() as files:
         options = {
             "constant_memory": True,
-            "strings_to_formulas": False,
-            "strings_to_urls": False,
-            "strings_to_numbers": False,
-            "tmpdir": folder,  # goes with the folder even if `rows` fails half-way
+            "use_zip64": True,  # a sheet of a million wide rows is more than four gigabytes before compression
+            "tmpdir": place,  # goes with the folder even if `rows` fails half-way
         }
         book = xlsxwriter.Workbook(stream, options)
-        styles = {kind: book.add_format({"num_format": style}) for kind, style in _FORMATS.items()}
-        header = book.add_format({"bold": True, "bg_color": "#EDEFF2", "bottom": 1, "text_wrap": True, "valign": "top"})
         zone = ZoneInfo(time_zone) if time_zone else None
-        cells = [_cell_writer(column, styles.get(column.type), zone) for column in columns]
+        header = book.add_format({"bold": True, "bg_color": "#EDEFF2", "bottom": 1, "text_wrap": True, "valign": "top"})
+        styles = {kind: book.add_format({"num_format": style}) for kind, style in _FORMATS.items()}
+        sums = {kind: book.add_format(_TOTAL | {"num_format": style}) for kind, style in _FORMATS.items()}
+        plain_sum = book.add_format(_TOTAL)
+        head_line = _line([_text_cell(_style(header)) for _column in columns])
+        line = _line([_cell(column.type, _style(styles.get(column.type)), zone) for column in columns])
+        sum_line = _line([_cell(column.type, _style(sums.get(column.type, plain_sum)), zone) for column in columns])
         source, total, sheets = iter(rows), 0, 0
         first: tuple[Sequence[Any], ...] = ()
         while True:
             sheets += 1
-            sheet = book.add_worksheet(sheet_name(title, sheets), worksheet_class=_PlainWorksheet)
-            open_files.callback(sheet.row_data_fh.close)  # book.close() is not reached if `rows` fails
+            sheet = book.add_worksheet(sheet_name(title, sheets), worksheet_class=_RowsWorksheet)
+            files.callback(sheet.row_data_fh.close)  # book.close() is not reached if `rows` fails
             for index, column in enumerate(columns):
                 sheet.set_column(index, index, column.width or _WIDTHS[column.type])
-                sheet.write_string(0, index, _text(column.header), header)
             sheet.freeze_panes(1, 0)
-            written = 0
-            for written, row in enumerate(islice(chain(first, source), rows_per_sheet), 1):
-                for index, value in enumerate(row):
-                    if value is not None:
-                        cells[index](sheet, written, index, value)
+            sheet.add_row(1, head_line(1, [column.header for column in columns]))
+            number = 1
+            for number, row in enumerate(islice(chain(first, source), rows_per_sheet), 2):
+                sheet.add_row(number, line(number, row))
             if columns:
-                sheet.autofilter(0, 0, written, len(columns) - 1)
-            total += written
+                sheet.autofilter(0, 0, number - 1, len(columns) - 1)
+            total += number - 1
             first = tuple(islice(source, 1))
             if not first:
                 break
+            sheet.set_extent(number, len(columns))
+        if totals is not None and (values := totals()) is not None:
+            number += 1
+            sheet.add_row(number, sum_line(number, values))
+        sheet.set_extent(number, len(columns))
         book.close()
     return total
 
@@ -150,41 +173,84 @@ def sheet_name(title: str, number: int = 1) -> str:
     return name + suffix
 
 
-def _text(value: Any) -> str:
-    return _UNWRITABLE.sub("", str(value))[:MAX_TEXT]
+def _style(found: Any) -> str:
+    """The attribute of cells of a format; none for the plain one."""
+    return f' s="{found._get_xf_index()}"' if found is not None else ""
 
 
-def _cell_writer(column: Column, style: Any, zone: ZoneInfo | None) -> Any:
-    """How values of this column are written: a function of (sheet, row, column index, value)."""
+def _line(cells: Sequence[Cell]) -> Callable[[int, Sequence[Any]], str]:
+    """How the cells of a row are written: a function of its number, counted from 1, and its values."""
+    letters = [xl_col_to_name(index) for index in range(len(cells))]
 
-    def as_text(sheet: Worksheet, row: int, index: int, value: Any) -> None:
-        sheet.write_string(row, index, _text(value))
+    def line(number: int, values: Sequence[Any]) -> str:
+        return "".join(
+            [
+                f'<c r="{letter}{number}"{cell(value)}'
+                for letter, cell, value in zip(letters, cells, values, strict=True)
+                if value is not None
+            ]
+        )
 
-    def as_number(sheet: Worksheet, row: int, index: int, value: Any) -> None:
+    return line
+
+
+def _cell(kind: ColumnType, style: str, zone: ZoneInfo | None) -> Cell:
+    """How values of a column of this type are written."""
+    if kind == "text":
+        return _text_cell(style)
+    if kind == "bool":
+        return lambda value: f'{style} t="b"><v>{int(bool(value))}</v></c>'
+    if kind in {"date", "datetime"}:
+        return _date_cell(style, zone, is_day=kind == "date")
+    return _number_cell(style)
+
+
+def _text_cell(style: str) -> Cell:
+    start, preserve = f'{style} t="inlineStr"><is><t', ' xml:space="preserve"'
+
+    def text(value: Any) -> str:
+        plain = value if type(value) is str else str(value)
+        if len(plain) <= MAX_TEXT and not _SPECIAL.search(plain):
+            return f"{start}>{plain}</t></is></c>"
+        return f"{start}{preserve}>{_escaped(plain)}</t></is></c>"
+
+    return text
+
+
+def _escaped(text: str) -> str:
+    """What XML or Excel would take for something else, as they want it: `&amp;`, and `_x005F_x0041_` for `_x0041_`."""
+    text = _UNWRITABLE.sub("", text)[:MAX_TEXT]
+    text = _LOOKS_ESCAPED.sub("_x005F", text).replace("\r", "_x000D_")
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _number_cell(style: str) -> Cell:
+    as_text = _text_cell("")
+
+    def number(value: Any) -> str:
         # bool is a kind of int, but True is no amount
         if isinstance(value, (Decimal, int)) and not isinstance(value, bool) and -MAX_EXACT < value < MAX_EXACT:
-            sheet.write_number(row, index, value, style)
-        else:
-            as_text(sheet, row, index, value)
+            return f"{style}><v>{value}</v></c>"
+        return as_text(value)
 
-    def as_date(sheet: Worksheet, row: int, index: int, value: Any) -> None:
+    return number
+
+
+def _date_cell(style: str, zone: ZoneInfo | None, *, is_day: bool) -> Cell:
+    as_text = _text_cell("")
+
+    def day(value: Any) -> str:
+        seconds = 0
         if isinstance(value, datetime):
-            value = (value.astimezone(zone) if zone else value).replace(tzinfo=None, microsecond=0)
-            value = value.date() if column.type == "date" else value
-        if isinstance(value, date) and value.year >= 1900:
-            sheet.write_datetime(row, index, value, style)
-        else:  # Excel's calendar begins in 1900
-            as_text(sheet, row, index, f"{value:%d.%m.%Y}" if isinstance(value, date) else value)
+            value = value.astimezone(zone) if zone else value
+            seconds = 0 if is_day else value.hour * 3600 + value.minute * 60 + value.second
+        elif not isinstance(value, date):
+            return as_text(value)
+        number = value.toordinal() - _DAY_ZERO
+        if number < 61:
+            if value.year < 1900:  # Excel's calendar begins in 1900
+                return as_text(f"{value:%d.%m.%Y}")
+            number -= 1  # and holds a 29 February 1900 that never was
+        return f"{style}><v>{number + seconds / 86400:.16G}</v></c>" if seconds else f"{style}><v>{number}</v></c>"
 
-    def as_bool(sheet: Worksheet, row: int, index: int, value: Any) -> None:
-        sheet.write_boolean(row, index, bool(value))
-
-    return {
-        "text": as_text,
-        "number": as_number,
-        "money": as_number,
-        "integer": as_number,
-        "date": as_date,
-        "datetime": as_date,
-        "bool": as_bool,
-    }[column.type]
+    return day
