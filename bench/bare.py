@@ -47,6 +47,7 @@ def xlsx(database_url: str, labels: dict[str, str]) -> Mapping[str, Skill]:
             zones = [name for (name,) in connection.execute("SELECT DISTINCT time_zone FROM branch").fetchall()]
             today = {name: datetime.now(ZoneInfo(name)).date() for name in zones}
             cursor.execute(CELLS)
+            total = 0
             for at, row in enumerate(cursor, 1):
                 year, number, client, amount, status, start, end, until, issued, paid, branch, zone_name = row
                 zone = ZoneInfo(zone_name)
@@ -56,6 +57,7 @@ def xlsx(database_url: str, labels: dict[str, str]) -> Mapping[str, Skill]:
                 sheet.write_string(at, 0, f"{year}-{number:06d}")
                 sheet.write_string(at, 1, client)
                 sheet.write_number(at, 2, amount / 100, money)
+                total += amount
                 sheet.write_string(at, 3, labels[status])
                 sheet.write_datetime(at, 4, start, day)
                 sheet.write_datetime(at, 5, end, day)
@@ -66,6 +68,8 @@ def xlsx(database_url: str, labels: dict[str, str]) -> Mapping[str, Skill]:
                         there = as_moment(instant).astimezone(zone).replace(tzinfo=None, microsecond=0)
                         sheet.write_datetime(at, column, there, moment)
                 sheet.write_string(at, 9, branch)
+            sheet.write_string(at + 1, 0, labels["total"])
+            sheet.write_number(at + 1, 2, total / 100, money)
         book.close()
         return b""
 

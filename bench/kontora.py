@@ -25,7 +25,7 @@ from crm.demo import load_demo
 @dataclass(frozen=True)
 class Sample:
     """What to ask for in a database. name: a family name many clients bear; tokens: of bills that can be paid; labels:
-    bill statuses as people read them, with "overdue".
+    bill statuses as people read them, with "overdue", and "total".
     """
 
     session_user: str  # of the owner, as User.get_id() writes it
@@ -71,7 +71,7 @@ def prepare(database_url: str, home: Path, bills: int) -> Sample:
 def _labels() -> dict[str, str]:
     with force_locale("ru"):
         labels = {status.value: str(status.label) for status in BillStatus}
-        return {**labels, "overdue": gettext("Payment term expired")}
+        return {**labels, "overdue": gettext("Payment term expired"), "total": gettext("Total")}
 
 
 def site(database_url: str, home: Path, session_user: str | None) -> Mapping[str, Skill]:

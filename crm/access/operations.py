@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from datetime import datetime, timedelta
+from functools import cache
 from ipaddress import ip_address
 
 from argon2 import PasswordHasher
@@ -23,8 +24,14 @@ MAX_FAILURES = 5
 FAILURE_WINDOW = timedelta(minutes=10)
 
 _hasher = PasswordHasher()
-# Checked when the user is unknown, so that both answers take the same time.
-_nobody = _hasher.hash(secrets.token_urlsafe(16))
+
+
+@cache
+def _nobody() -> str:
+    """Checked when the user is unknown, so that both answers take the same time. Made at the first sign-in: it takes
+    64 megabytes, which a worker never needs.
+    """
+    return _hasher.hash(secrets.token_urlsafe(16))
 
 
 def may_manage(by: Actor, role: Role) -> bool:
@@ -110,7 +117,7 @@ def sign_in(email: str, password: str, *, address: str) -> User:
             raise DomainError("throttled", _("Too many attempts. Try again in ten minutes."))
     user = db.session.scalar(select(User).where(User.email == email))
     try:
-        _hasher.verify(user.password_hash if user else _nobody, password)
+        _hasher.verify(user.password_hash if user else _nobody(), password)
         matches = user is not None and user.is_active
     except (VerifyMismatchError, InvalidHashError):
         matches = False

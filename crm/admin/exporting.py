@@ -1,63 +1,213 @@
-"""A selection as an Excel file."""
+"""A selection as an Excel file: at once while it is small, as a job when it is not."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from operator import attrgetter
-from typing import Any
+from operator import attrgetter, itemgetter
+from typing import Any, ClassVar
+from zoneinfo import ZoneInfo
 
+import sqlalchemy as sa
 from flask import Response, request
 from flask_admin import expose
 from flask_login import current_user
+from sqlalchemy.orm import InstrumentedAttribute, RelationshipProperty, Session
 
 from crm import clock
+from crm.access.models import Branch
 from crm.admin.bulk import BulkView
+from crm.admin.cells import CellRows, Joins, SqlCell, compile_cells
 from crm.admin.columns import GridColumn
+from crm.admin.kinds import Kind, ReferenceKind
 from crm.admin.selection import Selection
 from crm.audit.operations import record_export
-from crm.db import db, reading, transaction
+from crm.db import db, end_reading, reading, transaction
 from crm.exchange import excel
 
-XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
+
+@dataclass(frozen=True)
+class Export:
+    """What a file holds. columns: in their order; file_name: what it is saved as."""
+
+    selection: Selection
+    columns: list[GridColumn]
+    title: str
+    file_name: str
+
+    @property
+    def sheet_columns(self) -> list[excel.Column]:
+        width_of = self.selection.view.column_width
+        return [excel.Column(str(column.label), column.kind.excel, width_of(column)) for column in self.columns]
+
+    def totals(self, rows: CellRows) -> list[Any] | None:
+        """The last line: the sums, and what they are before them; None where there is nothing to add up."""
+        if not rows.sums or not rows.count:
+            return None
+        line = [rows.sums.get(place) for place in range(len(self.columns))]
+        if line[0] is None:
+            line[0] = str(self.selection.view.totals_label)
+        return line
 
 
 class ExportView(BulkView):
     """See the module."""
 
-    @expose("/export/xlsx/")
+    label_column: ClassVar[str | None] = None  # what str() of a row is, where it is a column
+
+    @property
+    def may_export(self) -> bool:
+        return self.may("export")
+
+    @expose("/export/xlsx/", methods=("GET",))
     def export(self) -> Any:
-        """The selection as Excel: the shown columns, in the shown order, all pages."""
-        selection = Selection.from_args(self, request.args, self.here())
-        title = str(self.name)
-        columns = [excel.Column(str(column.label), column.kind.excel, column.kind.width) for column in self.columns]
+        """The selection as Excel, all pages: the shown columns in the shown order, or all there are (columns=all)."""
+        selection = Selection.from_args(self, request.values, self.here())
+        columns = self.available_columns() if request.values.get("columns") == "all" else self.columns
+        count = selection.count(is_exact=True)
+        export = self.export_of(selection, columns)
         with transaction():
-            rows = selection.count(is_exact=True)
-            record_export(self.model.__tablename__, rows=rows, description=selection.url(), by=current_user)
-        with reading():  # a long export holds up nobody who writes
-            chunks = excel.export_file(columns, self._export_rows(selection), title=title, time_zone=None)
-        stamp = clock.local(clock.now(), self.here()).strftime("%Y-%m-%d")
+            record_export(self.model.__tablename__, rows=count, description=selection.url(), by=current_user)
+        with reading(), self.export_rows(export) as rows:  # a long export holds up nobody who writes
+            chunks = excel.export_file(
+                export.sheet_columns, rows, title=export.title, time_zone=None, totals=lambda: export.totals(rows)
+            )
         return Response(
             chunks,
-            mimetype=XLSX,
-            headers={"Content-Disposition": excel.content_disposition(f"{title} {stamp}.xlsx")},
+            mimetype=excel.XLSX,
+            headers={"Content-Disposition": excel.content_disposition(export.file_name)},
         )
 
-    def _export_rows(self, selection: Selection) -> Iterator[list[Any]]:
-        cells = [self.exporter(column) for column in self.columns]
-        for row in db.session.scalars(selection.query().execution_options(yield_per=1000)):
-            yield [cell(row) for cell in cells]
+    def export_of(self, selection: Selection, columns: Sequence[GridColumn]) -> Export:
+        title = str(self.name)
+        stamp = clock.local(clock.now(), self.here()).strftime("%Y-%m-%d")
+        return Export(selection, list(columns), title, f"{title} {stamp}.xlsx")
+
+    def column_width(self, column: GridColumn) -> float:
+        """Width of a column in a sheet, in characters."""
+        return column.kind.width
+
+    # --- rows -------------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def export_rows(self, export: Export, *, is_fast: bool | None = None) -> Iterator[CellRows]:
+        """The rows, read through a session of their own: whoever notes progress meanwhile commits and reads on.
+
+        is_fast: through SQL alone or through the ORM; as the columns allow, unless told.
+        """
+        cells = self._sql_cells(export.columns) if is_fast is not False else None
+        if cells is None and is_fast:
+            raise LookupError("a column needs the ORM")
+        summed = [place for place, column in enumerate(export.columns) if column.name in self.column_totals]
+        counted = self.counted_in_totals() if summed else None
+        extra = [] if counted is None else [counted.label("is_counted")]
+        is_counted = itemgetter(-1) if extra else None
+        end_reading()
+        with reading(), Session(db.engine, autoflush=False) as session:
+            if cells is None:
+                makers: list[Any] = [_of_first(self.exporter(column)) for column in export.columns]
+                query = export.selection.query().add_columns(*extra)
+                yield CellRows(session, query, makers, summed=summed, is_counted=is_counted, chunk=1000)
+            else:
+                joins, sources = cells
+                selected, makers = compile_cells(sources, start=1)  # behind the row's id, which brings the row scope
+                query = joins.apply(export.selection.select(*selected, *extra))
+                yield CellRows(session, query, makers, summed=summed, is_counted=is_counted)
+
+    def _sql_cells(self, columns: Sequence[GridColumn]) -> tuple[Joins, list[SqlCell]] | None:
+        joins, cells = Joins(), []
+        for column in columns:
+            cell = self.sql_cell(column, joins)
+            if cell is None:
+                return None
+            cells.append(cell)
+        return joins, cells
+
+    # --- cells ------------------------------------------------------------------------------------------------------
 
     def exporter(self, column: GridColumn) -> Callable[[Any], Any]:
         """How a row's cell is made for exchange/excel.py: what the grid shows, as a number or a date where it is one.
 
-        Asked once per file: what is the same for all of its rows is found out once.
+        Asked once per file: what is the same for all of its rows is found out once. Who overrides this for a column
+        says the same in sql_cell(), or None there.
         """
         value = column.value if "." in column.name else attrgetter(column.name)
+        if column.is_custom:
+            value = column.value
         export = column.kind.exporter()
         if column.kind.excel == "datetime":
             return lambda row: self._on_wall_clock(export(value(row)), row)
         return lambda row: export(value(row))
 
+    def sql_cell(self, column: GridColumn, joins: Joins) -> SqlCell | None:
+        """The same cell as exporter()'s, of SQL values; None when only the row itself can tell."""
+        head, _dot, rest = column.name.partition(".")
+        attribute = getattr(self.model, head, None)
+        if not column.is_custom and _is_relation(attribute):
+            return self._sql_reference(attribute, rest, column.kind, joins)
+        if column.sql is None:
+            return None
+        return self._sql_value(column.sql, column.kind)
+
+    def sql_label(self, row: Any) -> SqlCell | None:
+        """str() of a row of this table in SQL values, for exports of tables that point here; None when it cannot be
+        said. row: the model, or an alias of it that may be NULL; make() is not asked about that.
+        """
+        return SqlCell((getattr(row, self.label_column),)) if self.label_column else None
+
+    def _sql_reference(self, relation: Any, rest: str, kind: Kind, joins: Joins) -> SqlCell | None:
+        prop = relation.property
+        if prop.uselist:
+            return None
+        if rest:
+            target = joins.to(relation)
+            found = getattr(target, rest, None)
+            return (
+                self._sql_value(found, kind) if isinstance(found, InstrumentedAttribute) and "." not in rest else None
+            )
+        if isinstance(kind, ReferenceKind) and kind.small:
+            return SqlCell((_key_of(relation),), labels_of(kind.target).get)
+        view = self.view_of(prop.mapper.class_)
+        target = joins.to(relation)
+        label = view.sql_label(target) if isinstance(view, ExportView) else None
+        if label is None or label.make is None:
+            return label
+        make = label.make
+        return SqlCell((target.id, *label.expressions), lambda id, *values: None if id is None else make(*values))
+
+    def _sql_value(self, expression: Any, kind: Kind) -> SqlCell:
+        export = kind.exporter()
+        if kind.excel != "datetime":
+            return SqlCell((expression,), export)
+        here = ZoneInfo(self.here().time_zone)
+        branch = getattr(self.model, "branch", None)
+        if not _is_relation(branch):
+            return SqlCell((expression,), lambda value: None if value is None else export(value).astimezone(here))
+        zones = {found.id: ZoneInfo(found.time_zone) for found in db.session.scalars(sa.select(Branch))}
+        return SqlCell(
+            (expression, _key_of(branch)),
+            lambda value, branch_id: None if value is None else export(value).astimezone(zones.get(branch_id, here)),
+        )
+
     def _on_wall_clock(self, instant: datetime | None, row: Any) -> datetime | None:
         return None if instant is None else clock.local(instant, self.place_of(row))
+
+
+def labels_of(model: type[Any]) -> dict[int, str]:
+    """What the rows of a small table are called, by id."""
+    return {row.id: str(row) for row in db.session.scalars(sa.select(model))}
+
+
+def _is_relation(attribute: Any) -> bool:
+    return isinstance(attribute, InstrumentedAttribute) and isinstance(attribute.property, RelationshipProperty)
+
+
+def _key_of(relation: Any) -> Any:
+    """The mapped column that holds the key of a many-to-one relation."""
+    return getattr(relation.class_, next(iter(relation.property.local_columns)).key)
+
+
+def _of_first(cell: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda row: cell(row[0])

@@ -110,6 +110,10 @@ class Selection:
         """SELECT of the rows, ordered, with what the columns show loaded along."""
         return self._ordered(self._where(sa.select(self.view.model)).options(*self.view.loader_options()))
 
+    def select(self, *expressions: Any) -> Any:
+        """SELECT of the rows' ids and these expressions, ordered, without the rows themselves."""
+        return self._ordered(self._where(sa.select(self.view.model.id, *expressions).select_from(self.view.model)))
+
     def rows(self) -> tuple[list[Any], bool]:
         """The page's rows, and whether there is a next page."""
         offset = (self.page - 1) * self.size

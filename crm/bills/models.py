@@ -46,6 +46,16 @@ bill_subscription = Table(
 )
 
 
+def bill_title(year: int, number: int) -> str:
+    """A bill's number as printed: `2026-000123`."""
+    return f"{year}-{number:06d}"
+
+
+def is_past_term(status: BillStatus, payable_until: date | None, *, today: date) -> bool:
+    """Whether a bill of this status and last payable day is overdue on the branch's day `today`."""
+    return status is BillStatus.PENDING and payable_until is not None and today > payable_until
+
+
 class Bill(BranchScoped, Model):
     """A request to pay `amount` into `account` for a period.
 
@@ -97,15 +107,11 @@ class Bill(BranchScoped, Model):
     @property
     def title(self) -> str:
         """Number as printed: `2026-000123`."""
-        return f"{self.year}-{self.number:06d}"
+        return bill_title(self.year, self.number)
 
     @property
     def is_overdue(self) -> bool:
-        return (
-            self.status is BillStatus.PENDING
-            and self.payable_until is not None
-            and clock.today(self.branch) > self.payable_until
-        )
+        return is_past_term(self.status, self.payable_until, today=clock.today(self.branch))
 
     def __str__(self) -> str:
         return self.title

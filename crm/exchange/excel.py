@@ -133,14 +133,19 @@ def write_workbook(
 
 
 def export_file(
-    columns: Sequence[Column], rows: Iterable[Sequence[Any]], *, title: str, time_zone: str | None = "UTC"
+    columns: Sequence[Column],
+    rows: Iterable[Sequence[Any]],
+    *,
+    title: str,
+    time_zone: str | None = "UTC",
+    totals: Callable[[], Sequence[Any] | None] | None = None,
 ) -> Iterator[bytes]:
     """The workbook in chunks, for a Flask response: built on disk before this returns, so that a failing query is an
     error page and not a torn file. The file is gone once the chunks are read or dropped.
     """
     file = tempfile.TemporaryFile(prefix="kontora-export-")  # noqa: SIM115 - closed by _chunks
     try:
-        write_workbook(file, columns, rows, title=title, time_zone=time_zone)
+        write_workbook(file, columns, rows, title=title, time_zone=time_zone, totals=totals)
         file.seek(0)
     except BaseException:
         file.close()
@@ -225,7 +230,7 @@ def _escaped(text: str) -> str:
 
 
 def _number_cell(style: str) -> Cell:
-    as_text = _text_cell("")
+    as_text = _text_cell(style)
 
     def number(value: Any) -> str:
         # bool is a kind of int, but True is no amount
@@ -237,7 +242,7 @@ def _number_cell(style: str) -> Cell:
 
 
 def _date_cell(style: str, zone: ZoneInfo | None, *, is_day: bool) -> Cell:
-    as_text = _text_cell("")
+    as_text = _text_cell(style)
 
     def day(value: Any) -> str:
         seconds = 0

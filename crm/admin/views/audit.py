@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from crm.access.scope import current_scope
 from crm.admin.base import GridColumn, KontoraView
+from crm.admin.cells import Joins, SqlCell
 from crm.admin.kinds import NOTHING
 from crm.audit.models import AuditAction, AuditEntry
 
@@ -51,6 +52,9 @@ class AuditView(KontoraView):
             return None if shown is NOTHING else html.unescape(re.sub("<[^>]+>", "", str(shown).replace("<br>", "\n")))
 
         return as_text
+
+    def sql_cell(self, column: GridColumn, joins: Joins) -> SqlCell | None:
+        return None if column.name in {"entity", "changes"} else super().sql_cell(column, joins)
 
     def _view_of_table(self, table: str) -> KontoraView | None:
         views = (view for view in self.admin._views if isinstance(view, KontoraView))

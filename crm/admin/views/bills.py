@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import date
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,11 +14,14 @@ from flask_babel import lazy_gettext as _l
 from flask_login import current_user
 from markupsafe import Markup
 
+from crm import clock
+from crm.access.models import Branch
 from crm.admin.base import BulkAction, GridColumn, KontoraView, permission
+from crm.admin.cells import Joins, SqlCell
 from crm.admin.fields import EnumField, Form, ReferenceField
 from crm.admin.kinds import DateKind, Place
 from crm.bills.links import bill_url
-from crm.bills.models import Bill, BillStatus
+from crm.bills.models import Bill, BillStatus, bill_title, is_past_term
 from crm.bills.operations import archive_bill, archive_bills, check_payable
 from crm.clients.models import Client
 from crm.clients.queries import matches_text
@@ -91,6 +95,22 @@ class BillView(KontoraView):
             return export
         overdue = _("Payment term expired")
         return lambda bill: overdue if bill.is_overdue else export(bill)
+
+    def sql_cell(self, column: GridColumn, joins: Joins) -> SqlCell | None:
+        if column.name == "title":
+            return self.sql_label(Bill)
+        if column.name != "status":
+            return super().sql_cell(column, joins)
+        overdue, export = _("Payment term expired"), column.kind.exporter()
+        days = {branch.id: clock.today(branch) for branch in db.session.scalars(sa.select(Branch))}
+
+        def status(found: BillStatus, until: date | None, branch_id: int) -> Any:
+            return overdue if is_past_term(found, until, today=days[branch_id]) else export(found)
+
+        return SqlCell((Bill.status, Bill.payable_until, Bill.branch_id), status)
+
+    def sql_label(self, row: Any) -> SqlCell | None:
+        return SqlCell((row.year, row.number), bill_title)
 
     def loader_options(self) -> list[Any]:
         return [*super().loader_options(), sa.orm.selectinload(Bill.branch)]

@@ -146,6 +146,7 @@ class MessageForm(Form):
 class ClientView(KontoraView):
     entity = "client"
     icon = "person-lines-fill"
+    label_column = "name"
     column_list = ("name", "phone", "email", "payer", "branch", "created_at")
     column_filters = ("status", "branch", "birth_date", "created_at", "phone", "email")
     column_default_sort = "name"

@@ -11,14 +11,16 @@ from flask_login import current_user
 from wtforms import BooleanField, IntegerField, StringField, validators
 
 from crm.access.models import Branch
-from crm.admin.base import KontoraView
+from crm.admin.base import GridColumn, KontoraView
+from crm.admin.cells import Joins, SqlCell
+from crm.admin.exporting import labels_of
 from crm.admin.fields import REQUIRED, Form, ReferencesField
 from crm.admin.kinds import BalanceKind
 from crm.admin.selection import Selection
 from crm.clients.models import Client
 from crm.clients.queries import matches_text
 from crm.db import db
-from crm.ledger.models import Account, Unit
+from crm.ledger.models import Account, AccountType, Unit
 from crm.ledger.operations import change_account_type, create_account_type
 from crm.ledger.queries import entries_of
 
@@ -82,6 +84,13 @@ class AccountView(KontoraView):
 
     def search_condition(self, text: str) -> Any:
         return Account.client_id.in_(sa.select(Client.id).where(matches_text(text)))
+
+    def sql_cell(self, column: GridColumn, joins: Joins) -> SqlCell | None:
+        return self.sql_label(Account) if column.name == "title" else super().sql_cell(column, joins)
+
+    def sql_label(self, row: Any) -> SqlCell | None:
+        names = labels_of(AccountType)
+        return SqlCell((row.account_type_id, row.kind), lambda type_id, kind: names.get(type_id) or str(kind.label))
 
     def within_sight(self, query: Any) -> Any:
         return query.where(Account.client_id.is_not(None), Account.unit == Unit.MONEY)
