@@ -11,6 +11,7 @@ from flask_babel import gettext as _
 from flask_login import current_user
 
 from crm.admin.base import grid_url
+from crm.admin.rights import rights_of_person
 from crm.bills.models import Bill, BillStatus
 from crm.clients.models import Client, ClientStatus
 from crm.clients.queries import find_clients
@@ -58,6 +59,11 @@ class HomeView(AdminIndexView):
         if len(found) == 1:
             return redirect(url_for("client.card_view", id=found[0].id))
         return self.render("admin/search.html", text=text, found=found[:50], has_more=len(found) > 50)
+
+    @expose("/rights/")
+    def rights(self) -> Any:
+        """What I can do here, and why."""
+        return self.render("admin/rights.html", **rights_of_person(self.admin._views, current_user))
 
     @staticmethod
     def _count(model: Any, condition: Any) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 from flask_admin import Admin
 from flask_babel import lazy_gettext as _l
 
-from crm.access.models import Branch, City, Company, Employee, User
+from crm.access.models import Branch, City, Company, Employee, RoleSettings, User
 from crm.admin.base import KontoraView
 from crm.admin.views.access import BranchView, CityView, CompanyView, EmployeeView, UserView
 from crm.admin.views.audit import AuditView
@@ -16,6 +16,7 @@ from crm.admin.views.clients import ClientView
 from crm.admin.views.ledger import AccountTypeView, AccountView
 from crm.admin.views.mailings import MailingRuleView, MailingRunView, MessageView, TemplateView
 from crm.admin.views.payments import PaymentView
+from crm.admin.views.roles import RoleView
 from crm.admin.views.subscriptions import PlanView, SubscriptionView
 from crm.audit.models import AuditEntry
 from crm.bills.models import Bill
@@ -44,6 +45,7 @@ def add_views(admin: Admin) -> None:
         TemplateView(Template, _l("Email templates"), MAILINGS),
         MessageView(Message, _l("Messages"), MAILINGS),
         UserView(User, _l("Users"), SETTINGS),
+        RoleView(RoleSettings, _l("Roles"), SETTINGS),
         EmployeeView(Employee, _l("Employees"), SETTINGS),
         BranchView(Branch, _l("Branches"), SETTINGS),
         CityView(City, _l("Cities"), SETTINGS),

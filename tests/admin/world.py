@@ -11,7 +11,7 @@ from flask import Flask
 from sqlalchemy import select
 
 from crm.access.actors import SYSTEM
-from crm.access.models import Branch, Role
+from crm.access.models import Branch, Role, RoleSettings
 from crm.admin.base import KontoraView
 from crm.audit.models import AuditEntry
 from crm.db import db, transaction
@@ -32,7 +32,7 @@ from tests.factories import (
 )
 
 # Of the whole network: the row scope does not know them.
-NETWORK_WIDE = frozenset({"accounttype", "plan", "template", "city", "company"})
+NETWORK_WIDE = frozenset({"accounttype", "plan", "template", "city", "company", "role"})
 
 
 def views(app: Flask) -> list[KontoraView]:
@@ -66,6 +66,7 @@ def one_of_each(branch: Branch, mark: str) -> dict[str, int]:
         "branch": branch.id,
         "city": branch.city_id,
         "company": branch.company_id,
+        "role": db.session.scalars(select(RoleSettings.id).where(RoleSettings.role == Role.MANAGER)).one(),
         "audit": db.session.scalar(audited) or 0,
     }
 

@@ -49,8 +49,19 @@ OWN = {
     "bill.pay_view": "account.top_up",
     "company.licensing_view": "company.view",
     "mailingrule.run_view": "mailingrule.run",
+    "role.reset_view": "role.edit",
+    "user.rights_view": "user.view",
 }
-TAKES_ID = {"details_view", "edit_view", "cell_view", "archive_view", "pay_view", "run_view"}
+TAKES_ID = {
+    "details_view",
+    "edit_view",
+    "cell_view",
+    "archive_view",
+    "pay_view",
+    "run_view",
+    "reset_view",
+    "rights_view",
+}
 
 MINE, FOREIGN = "Своё-7f3a", "Чужое-9c1d"
 

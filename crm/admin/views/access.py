@@ -13,20 +13,29 @@ from flask_login import current_user, login_user
 from wtforms import BooleanField, PasswordField, StringField, validators
 
 from crm.access.models import Branch, City, Company, Employee, Role, User
-from crm.access.operations import change_user, create_user, may_manage
+from crm.access.operations import change_user, create_user
 from crm.access.permissions import NETWORK_WIDE_ROLES
 from crm.access.requisites import create_company, set_requisites
+from crm.access.roles import manageable_roles
 from crm.access.scope import current_scope
 from crm.admin.base import DEFAULT_ZONE, KontoraView, permission
 from crm.admin.fields import REQUIRED, EnumField, Form, ReferenceField, ReferencesField
+from crm.admin.rights import rights_of_person
 from crm.db import db
+
+
+def roles_in_reach() -> list[Role]:
+    """The roles this person may give; found out once per request."""
+    if "roles_in_reach" not in g:
+        g.roles_in_reach = manageable_roles(current_user)
+    return list(g.roles_in_reach)
 
 
 class RoleField(EnumField):
     """The roles this person may give."""
 
     def __init__(self, label: Any = None, **kwargs: Any) -> None:
-        super().__init__(Role, label, members=[role for role in Role if may_manage(current_user, role)], **kwargs)
+        super().__init__(Role, label, members=roles_in_reach(), **kwargs)
 
 
 class UserForm(Form):
@@ -54,6 +63,14 @@ class UserView(KontoraView):
     form = UserForm
     creates = edits = True
     create_label = _l("Add a user")
+    details_template = "admin/user.html"
+
+    @expose("/rights/")
+    @permission("view")
+    def rights_view(self) -> Any:
+        """What can this person do, and why."""
+        user = self.get_one(request.args.get("id"))
+        return self.render("admin/rights.html", **rights_of_person(self.admin._views, user))
 
     def within_sight(self, query: Any) -> Any:
         """Who works in branches only sees who works there with him."""
@@ -62,7 +79,7 @@ class UserView(KontoraView):
         return query.where(User.branches.any(Branch.id.in_([branch.id for branch in g.branches])))
 
     def may_edit_row(self, row: Any) -> bool:
-        return super().may_edit_row(row) and may_manage(current_user, row.role)
+        return super().may_edit_row(row) and row.role in roles_in_reach()
 
     def save_new(self, form: Any) -> Any:
         return create_user(
