@@ -18,7 +18,9 @@ from sqlalchemy.orm import MANYTOONE, InstrumentedAttribute, RelationshipPropert
 from crm.access.fields import FieldRules, field_rules
 from crm.admin.kinds import Kind, Place, ReferenceKind, kind_of
 from crm.admin.labels import LABELS
-from crm.admin.selection import Selection
+from crm.admin.ordering import SortKey
+from crm.admin.selection import Selection, Sort
+from crm.admin.sorting import keys_of
 from crm.db import db
 from crm.security import chosen_branch
 
@@ -65,6 +67,7 @@ class ColumnsView(ModelView):
     column_searchable_list: ClassVar[Any] = ()
     column_default_sort: ClassVar[Any] = "id"
     column_kinds: ClassVar[dict[str, Kind]] = {}
+    column_sorts: ClassVar[dict[str, tuple[str, ...]]] = {}  # columns of the table a computed one is ordered by
     column_totals: ClassVar[tuple[str, ...]] = ()
     totals_label: ClassVar[Any] = _l("Total")
     form: ClassVar[Any] = None
@@ -229,23 +232,29 @@ class ColumnsView(ModelView):
         return self.without_hidden([self.column(name) for name in names])
 
     def filter_columns(self) -> dict[str, GridColumn]:
-        names = self.column_filters or [column.name for column in self._all_columns if column.sql is not None]
-        columns = self.without_hidden([self.column(name) for name in names])
+        """What the rows can be filtered by: the declared columns first, then all this person may have in the grid."""
+        columns = [*self.without_hidden([self.column(name) for name in self.column_filters]), *self.available_columns()]
         return {column.name: column for column in columns if column.kind.operators and column.sql is not None}
 
-    def sortable_columns(self) -> dict[str, Any]:
+    def sortable_columns(self) -> dict[str, GridColumn]:
+        """What the rows can be ordered by."""
         found = {
-            column.name: column.sql
+            column.name: column
             for column in self.available_columns()
-            if column.sql is not None and column.kind.is_sortable
+            if column.kind.is_sortable and (column.sql is not None or column.name in self.column_sorts)
         }
-        return {"id": self.model.id, **found}
+        return {"id": self.column("id"), **found}
 
-    def default_sort(self) -> tuple[str, bool]:
-        name = self.column_default_sort.removeprefix("-")
-        if name in self.field_rules().hidden:
-            return ("id", True)
-        return (name, self.column_default_sort.startswith("-"))
+    def sort_keys(self, name: str) -> list[SortKey]:
+        """Keys that order the rows by a sortable column."""
+        if name in self.column_sorts:
+            return [key for part in self.column_sorts[name] for key in keys_of(self.column(part))]
+        return keys_of(self.column(name))
+
+    def default_sort(self) -> tuple[Sort, ...]:
+        hidden = self.field_rules().hidden
+        sorts = (Sort(part.removeprefix("-"), part.startswith("-")) for part in self.column_default_sort.split(","))
+        return tuple(sort for sort in sorts if sort.name not in hidden) or (Sort("id", True),)
 
     def loader_options(self) -> list[Any]:
         """Load what the columns show along with the rows: the number of queries never depends on the rows.

@@ -8,7 +8,7 @@ from flask import request
 from flask_admin import expose
 
 from crm.admin.inline import InlineView
-from crm.admin.selection import COUNT_LIMIT, PAGE_SIZES, Selection
+from crm.admin.selection import COUNT_LIMIT, PAGE_SIZES, Selection, Summary
 
 
 class GridView(InlineView):
@@ -17,18 +17,23 @@ class GridView(InlineView):
     @expose("/")
     def index_view(self) -> Any:
         selection = Selection.from_args(self, request.args, self.here())
-        rows, has_next = selection.rows()
-        count = selection.count() if has_next or selection.page > 1 else len(rows)
+        page = selection.read_page()
         totalled = [column for column in self.columns if column.name in self.column_totals]
+        summary = selection.summary(totalled, exact=request.args.get("count") == "1")
         return self.render(
             self.list_template,
             selection=selection,
-            rows=rows,
-            has_next=has_next,
-            count=count,
-            count_limit=COUNT_LIMIT,
+            page=page,
+            rows=page.rows,
+            links=selection.page_links(page),
+            summary=summary,
+            count=_counted(summary),
             page_sizes=PAGE_SIZES,
-            totals=selection.totals(totalled) if rows else {},
             actions=[action for action in self.bulk_actions() if self.may(action.permission)],
             filters=self.filter_columns(),
         )
+
+
+def _counted(summary: Summary) -> str:
+    """The number of rows as it is shown: honest where nobody has counted to the end."""
+    return str(summary.count) if summary.is_exact else f"{COUNT_LIMIT // 1000} 000+"

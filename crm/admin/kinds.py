@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import sqlalchemy as sa
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
+from flask_babel import lazy_pgettext as _lp
 from markupsafe import Markup
 from sqlalchemy.orm import InstrumentedAttribute
 from wtforms import BooleanField, IntegerField, StringField, TextAreaField, TimeField, validators
@@ -29,6 +30,7 @@ from crm.admin.fields import (
     read_money,
     rows_on_offer,
 )
+from crm.admin.periods import PERIODS, days_of
 from crm.db import LabelEnum, Money, Phone, UtcDateTime
 from crm.exchange.excel import ColumnType
 from crm.i18n import day, moment, money
@@ -48,12 +50,24 @@ class Place:
         self.time_zone = time_zone
 
 
+# What a filter's suffix is called where it is offered; a kind may name it otherwise.
+OPERATOR_LABELS: dict[str, Any] = {
+    "is": _lp("filter", "is any of"),
+    "not": _lp("filter", "is none of"),
+    "has": _l("contains"),
+    "from": _l("from"),
+    "to": _l("to"),
+    "empty": _lp("filter", "is empty"),
+    "period": _lp("filter", "in the period"),
+}
+
+
 class Kind:
     """Text and anything else without a better kind.
 
     excel: column type of exchange/excel.py; css: classes of the cell; operators: filter suffixes the kind understands,
-    in the order they are offered; is_sortable: whether the database can order by the column as people expect;
-    is_editable: whether a form made from the schema holds it.
+    in the order they are offered; operator_labels: what they are called; is_sortable: whether the database can order by
+    the column as people expect; is_editable: whether a form made from the schema holds it.
     """
 
     excel: ClassVar[ColumnType] = "text"
@@ -61,7 +75,8 @@ class Kind:
     width: ClassVar[int] = 24
     is_sortable: ClassVar[bool] = True
     is_editable: ClassVar[bool] = True
-    operators: ClassVar[tuple[str, ...]] = ("has",)
+    operators: ClassVar[tuple[str, ...]] = ("has", "is", "not", "empty")
+    operator_labels: ClassVar[dict[str, Any]] = OPERATOR_LABELS
     input_type: ClassVar[str] = "text"
 
     def show(self, value: Any, place: Place) -> str | Markup:
@@ -85,8 +100,46 @@ class Kind:
         return ()
 
     def condition(self, column: Any, operator: str, values: list[str], place: Place) -> sa.ColumnElement[bool]:
-        """SQL condition of one filter. Raises BadFilter."""
-        return column.icontains(values[0].replace("\x00", ""), autoescape=True)
+        """SQL condition of one filter; of several values any will do. Raises BadFilter, or KeyError for an operator."""
+        if operator == "empty":
+            if values[0] not in {"0", "1"}:
+                raise BadFilter(_("“%(text)s” is not one of the choices.", text=values[0]))
+            return self.blank(column) if values[0] == "1" else sa.not_(self.blank(column))
+        if operator == "not":  # a blank is none of them
+            return sa.or_(column.is_(None), sa.not_(self.condition(column, "is", values, place)))
+        if operator == "is":
+            return self.any_of(column, [value.strip() for value in values], place)
+        conditions: dict[str, Callable[..., Any]] = {
+            "has": self.contains,
+            "from": self.begins,
+            "to": self.ends,
+            "period": self.within,
+        }
+        return sa.or_(*(conditions[operator](column, value.strip(), place) for value in values))
+
+    def blank(self, column: Any) -> sa.ColumnElement[bool]:
+        """Condition of "nothing there"."""
+        return sa.or_(column.is_(None), column == "") if isinstance(column.type, sa.String) else column.is_(None)
+
+    def read(self, text: str, place: Place) -> Any:
+        """A value from the text of a filter, to compare the column with. Raises BadFilter."""
+        return text.replace("\x00", "")
+
+    def any_of(self, column: Any, texts: list[str], place: Place) -> sa.ColumnElement[bool]:
+        return column.in_([self.read(text, place) for text in texts])
+
+    def contains(self, column: Any, text: str, place: Place) -> sa.ColumnElement[bool]:
+        return column.icontains(text.replace("\x00", ""), autoescape=True)
+
+    def begins(self, column: Any, text: str, place: Place) -> sa.ColumnElement[bool]:
+        return column >= self.read(text, place)
+
+    def ends(self, column: Any, text: str, place: Place) -> sa.ColumnElement[bool]:
+        return column <= self.read(text, place)
+
+    def within(self, column: Any, text: str, place: Place) -> sa.ColumnElement[bool]:
+        """Condition of a period of periods.py."""
+        raise BadFilter(_("“%(text)s” is not one of the choices.", text=text))
 
     def field(self, column: sa.Column[Any], label: Any) -> Any:
         """A form field for the column."""
@@ -104,6 +157,7 @@ class Kind:
 class PhoneKind(Kind):
     css = "text-nowrap"
     width = 18
+    operators = ("has", "empty")
 
     def show(self, value: Any, place: Place) -> str | Markup:
         return format_phone(value) if value else NOTHING
@@ -111,8 +165,8 @@ class PhoneKind(Kind):
     def export(self, value: Any) -> Any:
         return format_phone(value) or None
 
-    def condition(self, column: Any, operator: str, values: list[str], place: Place) -> sa.ColumnElement[bool]:
-        digits = search_digits(values[0])
+    def contains(self, column: Any, text: str, place: Place) -> sa.ColumnElement[bool]:
+        digits = search_digits(text)
         if not digits:
             raise BadFilter(_("Enter at least three digits of the number."))
         return sa.or_(*(sa.type_coerce(column, sa.String).contains(part) for part in digits))
@@ -122,14 +176,9 @@ class PhoneKind(Kind):
 
 
 class _Range(Kind):
-    """Kinds filtered from-to; bound() reads an end, or raises BadFilter."""
+    """Kinds of things that can be more or less."""
 
-    operators = ("from", "to")
-    bound: Callable[[str, Place], Any]
-
-    def condition(self, column: Any, operator: str, values: list[str], place: Place) -> sa.ColumnElement[bool]:
-        bound = self.bound(values[0].strip(), place)
-        return column >= bound if operator == "from" else column <= bound
+    operators = ("from", "to", "is", "not", "empty")
 
 
 class MoneyKind(_Range):
@@ -144,7 +193,7 @@ class MoneyKind(_Range):
     def export(self, value: Any) -> Any:
         return value
 
-    def bound(self, text: str, place: Place) -> Decimal:
+    def read(self, text: str, place: Place) -> Decimal:
         try:
             return read_money(text)
         except ValueError:
@@ -177,7 +226,7 @@ class IntegerKind(_Range):
     def export(self, value: Any) -> Any:
         return value
 
-    def bound(self, text: str, place: Place) -> int:
+    def read(self, text: str, place: Place) -> int:
         try:
             number = int(text)
         except ValueError:
@@ -193,6 +242,8 @@ class IntegerKind(_Range):
 
 
 class DateKind(_Range):
+    operators = ("from", "to", "is", "period", "empty")
+    operator_labels = {**OPERATOR_LABELS, "from": _lp("date", "from"), "to": _lp("date", "to")}
     excel: ClassVar[ColumnType] = "date"
     css = "text-nowrap tabular"
     width = 12
@@ -204,11 +255,24 @@ class DateKind(_Range):
     def export(self, value: Any) -> Any:
         return value
 
-    def bound(self, text: str, place: Place) -> date:
+    def read(self, text: str, place: Place) -> date:
         try:
             return date.fromisoformat(text)
         except ValueError:
             raise BadFilter(_("“%(text)s” is not a date.", text=text)) from None
+
+    def periods(self) -> Sequence[tuple[str, Any]]:
+        """Options of the filter by a period."""
+        return list(PERIODS.items())
+
+    def within(self, column: Any, text: str, place: Place) -> sa.ColumnElement[bool]:
+        if text not in PERIODS:
+            return super().within(column, text, place)
+        return self.between(column, *days_of(text, clock.today(place)), place)
+
+    def between(self, column: Any, first: date, last: date, place: Place) -> sa.ColumnElement[bool]:
+        """Condition of the days from `first` to `last`, both included."""
+        return sa.and_(column >= first, column <= last)
 
     def field(self, column: sa.Column[Any], label: Any) -> Any:
         rule = validators.Optional() if column.nullable else REQUIRED
@@ -228,13 +292,26 @@ class MomentKind(DateKind):
     def show(self, value: Any, place: Place) -> str | Markup:
         return moment(value, place.time_zone) if value else NOTHING
 
-    def condition(self, column: Any, operator: str, values: list[str], place: Place) -> sa.ColumnElement[bool]:
-        bound = self.bound(values[0].strip(), place)
+    def any_of(self, column: Any, texts: list[str], place: Place) -> sa.ColumnElement[bool]:
+        days = [self.read(text, place) for text in texts]
+        return sa.or_(*(self.between(column, day, day, place) for day in days))
+
+    def begins(self, column: Any, text: str, place: Place) -> sa.ColumnElement[bool]:
+        return column >= self._midnight(self.read(text, place), place)
+
+    def ends(self, column: Any, text: str, place: Place) -> sa.ColumnElement[bool]:
+        return column < self._midnight(self.read(text, place), place, days=1)
+
+    def between(self, column: Any, first: date, last: date, place: Place) -> sa.ColumnElement[bool]:
+        return sa.and_(column >= self._midnight(first, place), column < self._midnight(last, place, days=1))
+
+    @staticmethod
+    def _midnight(day: date, place: Place, *, days: int = 0) -> datetime:
+        """When the day so many days later begins at `place`."""
         try:
-            edge = clock.at(bound if operator == "from" else bound + timedelta(days=1), time(0), place)
+            return clock.at(day + timedelta(days), time(0), place)
         except OverflowError:
-            raise BadFilter(_("“%(text)s” is not a date.", text=values[0])) from None
-        return column >= edge if operator == "from" else column < edge
+            raise BadFilter(_("“%(text)s” is not a date.", text=day.isoformat())) from None
 
     def recall(self, value: Any) -> Any:
         return datetime.fromisoformat(value)
@@ -272,11 +349,10 @@ class BoolKind(Kind):
     def choices(self) -> Sequence[tuple[str, Any]]:
         return [("1", _l("yes")), ("0", _l("no"))]
 
-    def condition(self, column: Any, operator: str, values: list[str], place: Place) -> sa.ColumnElement[bool]:
-        unknown = [value for value in values if value not in {"0", "1"}]
-        if unknown:
-            raise BadFilter(_("“%(text)s” is not one of the choices.", text=unknown[0]))
-        return column.in_([value == "1" for value in values])
+    def read(self, text: str, place: Place) -> bool:
+        if text not in {"0", "1"}:
+            raise BadFilter(_("“%(text)s” is not one of the choices.", text=text))
+        return text == "1"
 
     def field(self, column: sa.Column[Any], label: Any) -> Any:
         return BooleanField(label)
@@ -285,7 +361,7 @@ class BoolKind(Kind):
 class EnumKind(Kind):
     """A LabelEnum, shown as quiet coloured text: class `is-<value>` is coloured by static/app.css."""
 
-    operators = ("is",)
+    operators = ("is", "not", "empty")
     width = 18
 
     def __init__(self, cls: type[LabelEnum]) -> None:
@@ -308,12 +384,11 @@ class EnumKind(Kind):
     def choices(self) -> Sequence[tuple[str, Any]]:
         return [(member.value, member.label) for member in self.cls]
 
-    def condition(self, column: Any, operator: str, values: list[str], place: Place) -> sa.ColumnElement[bool]:
-        known = {member.value: member for member in self.cls}
-        unknown = [value for value in values if value not in known]
-        if unknown:
-            raise BadFilter(_("“%(text)s” is not one of the choices.", text=unknown[0]))
-        return column.in_([known[value] for value in values])
+    def read(self, text: str, place: Place) -> LabelEnum:
+        for member in self.cls:
+            if member.value == text:
+                return member
+        raise BadFilter(_("“%(text)s” is not one of the choices.", text=text))
 
     def field(self, column: sa.Column[Any], label: Any) -> Any:
         return EnumField(self.cls, label, is_optional=bool(column.nullable))
@@ -322,8 +397,7 @@ class EnumKind(Kind):
 class ReferenceKind(Kind):
     """A row of another table, shown by its str(). small: few enough to choose from a list."""
 
-    operators = ("is",)
-    is_sortable = False
+    operators = ("is", "not", "empty")
 
     def __init__(self, target: type[Any], *, small: bool) -> None:
         self.target, self.small = target, small
@@ -333,10 +407,10 @@ class ReferenceKind(Kind):
             return ()
         return [(str(row.id), str(row)) for row in rows_on_offer(self.target)]
 
-    def condition(self, column: Any, operator: str, values: list[str], place: Place) -> sa.ColumnElement[bool]:
-        if not all(value.isascii() and value.isdigit() and len(value) < 19 for value in values):
-            raise BadFilter(_("“%(text)s” is not one of the choices.", text=values[0]))
-        return column.in_([int(value) for value in values])
+    def read(self, text: str, place: Place) -> int:
+        if not (text.isascii() and text.isdigit() and len(text) < 19):
+            raise BadFilter(_("“%(text)s” is not one of the choices.", text=text))
+        return int(text)
 
     def field(self, column: sa.Column[Any], label: Any) -> Any:
         field = ReferenceField if self.small else NumberedRowField

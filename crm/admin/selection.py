@@ -1,20 +1,29 @@
 """Selection: which rows of a grid are meant — a search, filters and an order, or ticked ids, or all that match.
 
-The list, its totals, the export and bulk actions all take one, so they can never disagree. It travels in the address:
-`q=` search, `f.<column>.<operator>=` filters (repeatable), `sort=[-]<column>`, `page=`, `size=`.
+The list, its totals, the export, bulk actions and jobs all take one, so they can never disagree. It travels in the
+address: `q=` search; `f.<column>.<operator>=` filters (repeatable: any of the values), all of which must hold, those
+with `any1.` … `any9.` before them being alternatives to the others of their group; `sort=[-]<column>,…`; `size=`;
+`page=` for the first 10 000 rows, and beyond them `after=` / `before=` with the place of a row (`before=end`: the last
+page).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlencode
 
 import sqlalchemy as sa
+from flask_babel import gettext as _
 from werkzeug.datastructures import MultiDict
 
+from crm.admin import cursors
 from crm.admin.kinds import BadFilter, Place
+from crm.admin.ordering import Order, Ordering, SortKey
 from crm.db import db
 
 if TYPE_CHECKING:
@@ -22,71 +31,155 @@ if TYPE_CHECKING:
 
 PAGE_SIZES = (25, 50, 100, 200)
 COUNT_LIMIT = 10_000
-MAX_OFFSET = 100_000
-OPERATORS = ("is", "has", "from", "to")
+MAX_OFFSET = 10_000
+MAX_VALUES = 500  # of one filter
+
+_FILTER = re.compile(r"(?:(any[1-9])\.)?f\.(.{1,100})\.([a-z]{1,10})", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Filter:
-    """One filter in force; error is set when its value could not be read (it is then not applied)."""
+    """One filter in force; error is set when it could not be read (it is then not applied).
+
+    group: "" or the name of the alternatives it is one of ("any1"). column: None when there is no such column (any
+    more).
+    """
 
     name: str
     operator: str
     values: tuple[str, ...]
     error: str | None = None
+    group: str = ""
+    column: GridColumn | None = field(default=None, repr=False)
 
     @property
     def key(self) -> str:
-        return f"f.{self.name}.{self.operator}"
+        """Its name in the address."""
+        key = f"f.{self.name}.{self.operator}"
+        return f"{self.group}.{key}" if self.group else key
+
+    @property
+    def label(self) -> Any:
+        return self.column.label if self.column else self.name
+
+
+@dataclass(frozen=True)
+class Sort:
+    """A column rows are ordered by."""
+
+    name: str
+    is_descending: bool = False
+
+    def __str__(self) -> str:
+        return f"-{self.name}" if self.is_descending else self.name
+
+
+@dataclass(frozen=True)
+class Page:
+    """Rows of a page and what lies beside it. start: number of its first row, from 1; None when nobody has counted."""
+
+    rows: list[Any]
+    start: int | None
+    first_key: str | None
+    last_key: str | None
+    has_previous: bool
+    has_next: bool
+
+
+@dataclass(frozen=True)
+class PageLinks:
+    """Addresses of the pages around one; None where there is nothing to go to."""
+
+    first: str | None
+    previous: str | None
+    next: str | None
+    last: str | None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How many rows, and their sums by column: None when there are more rows than were counted (COUNT_LIMIT)."""
+
+    count: int
+    is_exact: bool
+    totals: dict[str, Any] | None
 
 
 @dataclass(frozen=True)
 class Selection:
-    """See the module. sort: (column, descending) or None for the view's default."""
+    """See the module. sort: empty for the view's default; notices: what of the address was not understood."""
 
     view: ColumnsView
     place: Place
     search: str = ""
     filters: tuple[Filter, ...] = ()
     ids: tuple[int, ...] | None = None
-    sort: tuple[str, bool] | None = None
+    sort: tuple[Sort, ...] = ()
     page: int = 1
     size: int = 50
+    after: str | None = None
+    before: str | None = None
+    notices: tuple[str, ...] = ()
     _conditions: tuple[Any, ...] = field(default=(), repr=False)
+
+    # --- reading ----------------------------------------------------------------------------------------------------
 
     @classmethod
     def from_args(cls, view: ColumnsView, args: MultiDict[str, str], place: Place) -> Selection:
         """Read an address. What cannot be read is dropped or marked; nothing raises."""
-        columns = view.filter_columns()
-        filters, conditions = [], []
-        for key in args:
-            parts = key.split(".")
-            if len(parts) != 3 or parts[0] != "f" or parts[1] not in columns:
-                continue
-            _f, name, operator = parts
-            values = tuple(value for value in args.getlist(key) if value.strip())
-            column = columns[name]
-            if not values or operator not in column.kind.operators:
-                continue
-            try:
-                conditions.append(column.kind.condition(column.sql, operator, list(values), place))
-                filters.append(Filter(name, operator, values))
-            except BadFilter as error:
-                filters.append(Filter(name, operator, values, str(error)))
-        return cls(
+        filters, conditions = _read_filters(view, args, place)
+        notices = []
+        sort, unknown = _read_sort(args.get("sort", ""), view)
+        if unknown:
+            notices.append(_("There is no column “%(name)s” to sort by.", name=", ".join(unknown)))
+        size = size if (size := _read_int(args.get("size"), 50)) in PAGE_SIZES else 50
+        page, last = max(1, _read_int(args.get("page"), 1)), MAX_OFFSET // size
+        if page > last:
+            notices.append(_("Pages are numbered up to %(page)s. Go on from here, or to the last page.", page=last))
+            page = last
+        selection = cls(
             view,
             place,
-            search=args.get("q", "").replace("\x00", "").strip()[:200],
-            filters=tuple(filters),
-            sort=_read_sort(args.get("sort", ""), view.sortable_columns()),
-            page=max(1, _read_int(args.get("page"), 1)),
-            size=size if (size := _read_int(args.get("size"), 50)) in PAGE_SIZES else 50,
-            _conditions=tuple(conditions),
+            search=args.get("q", "").replace("\x00", "").strip()[:200] if view.has_search else "",
+            filters=filters,
+            sort=sort,
+            page=page,
+            size=size,
+            notices=tuple(notices),
+            _conditions=conditions,
         )
+        return selection._at(args.get("after"), args.get("before"))
 
-    def only(self, ids: Iterable[str]) -> Selection:
+    def _at(self, after: str | None, before: str | None) -> Selection:
+        """The same at the page after or before a row; on the first page when nobody can tell where that is."""
+        if not after and not before:
+            return self
+        found = replace(self, after=after or None, before=None if after else before, page=1)
+        try:
+            if before != "end" or after:
+                self.ordering.beyond(cursors.read(str(after or before), self._cursor_purpose))
+        except ValueError:
+            notice = _("The link to this page no longer holds; here is the first one.")
+            return replace(self, page=1, notices=(*self.notices, notice))
+        return found
+
+    def only(self, ids: Iterable[str | int]) -> Selection:
         """The same, narrowed to ticked rows; ids that are no numbers are dropped."""
-        return replace(self, ids=tuple(int(i) for i in ids if i.isascii() and i.isdigit() and len(i) < 19))
+        texts = (str(i) for i in ids)
+        return replace(self, ids=tuple(int(i) for i in texts if i.isascii() and i.isdigit() and len(i) < 19))
+
+    def to_params(self) -> list[list[str]]:
+        """What is selected and in which order, as JSON keeps it: for a job, a saved view. Not the page."""
+        ids = [["id", str(row_id)] for row_id in self.ids or ()]
+        marker = [["ticked", "1"]] if self.ids is not None else []
+        return [[key, value] for key, value in self.args(page=None, after=None, before=None)] + marker + ids
+
+    @classmethod
+    def from_params(cls, view: ColumnsView, params: Iterable[Sequence[str]], place: Place) -> Selection:
+        """What to_params() gave; relative dates are seen from now."""
+        args: MultiDict[str, str] = MultiDict([(key, value) for key, value in params])
+        selection = cls.from_args(view, args, place)
+        return selection.only(args.getlist("id")) if "ticked" in args else selection
 
     # --- queries ----------------------------------------------------------------------------------------------------
 
@@ -100,61 +193,124 @@ class Selection:
         base = self.view.base_condition(self)
         return query if base is None else query.where(base)
 
-    def _ordered(self, query: Any) -> Any:
-        name, descending = self.sort or self.view.default_sort()
-        column, key = self.view.sortable_columns()[name], self.view.model.id
-        # The primary key breaks ties, so that pages never show a row twice.
-        return query.order_by(*((column.desc(), key.desc()) if descending else (column.asc(), key.asc())))
+    @property
+    def order(self) -> tuple[Sort, ...]:
+        """What the rows are ordered by: as asked for, or as the view has it."""
+        return self.sort or self.view.default_sort()
+
+    @cached_property
+    def ordering(self) -> Ordering:
+        """The order in SQL. The primary key breaks ties, so that pages never show a row twice."""
+        orders = [Order(key, sort.is_descending) for sort in self.order for key in self.view.sort_keys(sort.name)]
+        descending = orders[-1].is_descending if orders else False
+        return Ordering([*orders, Order(SortKey(self.view.model.id), descending)])
+
+    @property
+    def _cursor_purpose(self) -> str:
+        return f"{self.view.entity}:{','.join(map(str, self.order))}"
 
     def query(self) -> Any:
-        """SELECT of the rows, ordered, with what the columns show loaded along."""
-        return self._ordered(self._where(sa.select(self.view.model)).options(*self.view.loader_options()))
+        """SELECT of all the rows, ordered, with what the columns show loaded along."""
+        query = self._where(sa.select(self.view.model)).options(*self.view.loader_options())
+        return self.ordering.apply(query)
 
     def select(self, *expressions: Any) -> Any:
         """SELECT of the rows' ids and these expressions, ordered, without the rows themselves."""
-        return self._ordered(self._where(sa.select(self.view.model.id, *expressions).select_from(self.view.model)))
+        return self.ordering.apply(
+            self._where(sa.select(self.view.model.id, *expressions).select_from(self.view.model))
+        )
 
-    def rows(self) -> tuple[list[Any], bool]:
-        """The page's rows, and whether there is a next page."""
+    def read_page(self) -> Page:
+        """The page's rows: their keys by an index, then what the columns show of them."""
+        is_backwards = self.before is not None
+        if self.before == "end":
+            ranges = self.ordering.all_rows(is_backwards=True)
+        elif self.after or self.before:
+            values = cursors.read(str(self.after or self.before), self._cursor_purpose)
+            ranges = self.ordering.beyond(values, is_backwards=is_backwards)
+        else:
+            ranges = self.ordering.all_rows()
         offset = (self.page - 1) * self.size
-        if offset >= MAX_OFFSET:
-            return [], False
-        found = list(db.session.scalars(self.query().limit(self.size + 1).offset(offset)).unique())
-        return found[: self.size], len(found) > self.size
+        statement = self.ordering.select(
+            self._where(sa.select()), ranges, limit=self.size + 1, offset=offset, is_backwards=is_backwards
+        )
+        found = list(db.session.execute(statement))
+        has_more, found = len(found) > self.size, found[: self.size]
+        if is_backwards:
+            found.reverse()
+        is_numbered = not self.after and not self.before
+        return Page(
+            rows=self._load([keys[-1] for keys in found]),
+            start=offset + 1 if is_numbered else None,
+            first_key=self._cursor(found[0]) if found else None,
+            last_key=self._cursor(found[-1]) if found else None,
+            has_previous=has_more if is_backwards else bool(self.after) or self.page > 1,
+            has_next=(bool(found) and self.before != "end") if is_backwards else has_more,
+        )
+
+    def _load(self, ids: list[int]) -> list[Any]:
+        """The rows, in the order of their ids, with what the columns show."""
+        model = self.view.model
+        query = sa.select(model).where(model.id.in_(ids)).options(*self.view.loader_options())
+        rows = {row.id: row for row in db.session.scalars(query).unique()}
+        return [rows[row_id] for row_id in ids if row_id in rows]
+
+    def _cursor(self, keys: Sequence[Any]) -> str:
+        return cursors.write(keys, self._cursor_purpose)
+
+    def summary(self, columns: Sequence[GridColumn] = (), *, exact: bool = False) -> Summary:
+        """Number of rows and the sums of the columns over the rows that count, in one query.
+
+        Counted no further than COUNT_LIMIT + 1 rows, and summed only when there are no more, unless it must be exact.
+        """
+        counted = self.view.counted_in_totals()
+        values = [column.sql if counted is None else sa.case((counted, column.sql)) for column in columns]
+        inner = self._where(
+            sa.select(self.view.model.id, *(value.label(f"t{place}") for place, value in enumerate(values)))
+        )
+        rows = (inner if exact else inner.limit(COUNT_LIMIT + 1)).subquery()
+        sums = [sa.func.coalesce(sa.func.sum(rows.c[f"t{place}"]), 0) for place in range(len(values))]
+        count, *totals = db.session.execute(sa.select(sa.func.count(), *sums).select_from(rows)).one()
+        is_exact = exact or count <= COUNT_LIMIT
+        found = {column.name: total for column, total in zip(columns, totals, strict=True)}
+        return Summary(count, is_exact, found if is_exact else None)
 
     def count(self, *, is_exact: bool = False) -> int:
         """Number of rows, counted no further than COUNT_LIMIT + 1 unless it must be exact."""
-        query = self._where(sa.select(self.view.model.id))
-        inner = (query if is_exact else query.limit(COUNT_LIMIT + 1)).subquery()
-        return db.session.scalar(sa.select(sa.func.count()).select_from(inner)) or 0
-
-    def totals(self, columns: Sequence[GridColumn]) -> dict[str, Any]:
-        """Sum per column over the rows of the whole selection that count."""
-        if not columns:
-            return {}
-        sums = [sa.func.coalesce(sa.func.sum(column.sql), 0).label(f"t{i}") for i, column in enumerate(columns)]
-        query = self._where(sa.select(*sums).select_from(self.view.model))
-        if (counted := self.view.counted_in_totals()) is not None:
-            query = query.where(counted)
-        row = db.session.execute(query).one()
-        return {column.name: row[i] for i, column in enumerate(columns)}
+        return self.summary(exact=is_exact).count
 
     def row_ids(self) -> list[int]:
         """Ids of all rows, in the grid's order."""
-        return list(db.session.scalars(self._ordered(self._where(sa.select(self.view.model.id)))))
+        return list(db.session.scalars(self.ordering.apply(self._where(sa.select(self.view.model.id)))))
+
+    def id_batches(self, size: int) -> Iterator[list[int]]:
+        """Ids of all rows, so many at a time, in the order of their ids; each batch is asked for when it is needed, so
+        rows may change or go meanwhile.
+        """
+        key, last = self.view.model.id, 0
+        while True:
+            query = self._where(sa.select(key)).where(key > last).order_by(key).limit(size)
+            batch = list(db.session.scalars(query))
+            if not batch:
+                return
+            yield batch
+            last = batch[-1]
 
     # --- addresses --------------------------------------------------------------------------------------------------
 
     def args(self, **changes: Any) -> list[tuple[str, str]]:
         """Query arguments of this selection with some replaced; None drops one."""
-        sort = f"{'-' if self.sort[1] else ''}{self.sort[0]}" if self.sort else None
         values: dict[str, Any] = {
             "q": self.search or None,
             **{item.key: list(item.values) for item in self.filters},
-            "sort": sort,
+            "sort": ",".join(map(str, self.sort)) or None,
             "size": self.size if self.size != 50 else None,
             "page": self.page if self.page > 1 else None,
+            "after": self.after,
+            "before": self.before,
         }
+        if "page" in changes:  # a page by its number is not a page by its place
+            values |= {"after": None, "before": None}
         values.update(changes)
         return [
             (key, str(item))
@@ -167,21 +323,93 @@ class Selection:
         """Relative address of the grid for this selection with some arguments replaced."""
         return "?" + urlencode(self.args(**changes))
 
+    def page_links(self, page: Page) -> PageLinks:
+        """Where to go from a page that read_page() gave."""
+        is_first = not page.has_previous and page.start == 1
+        following = (self.page + 1) if page.start is not None and self.page * self.size < MAX_OFFSET else None
+        previous: str | None = None
+        if page.has_previous and page.start is not None:
+            previous = self.url(page=self.page - 1 if self.page > 2 else None)
+        elif page.has_previous and page.first_key:
+            previous = self.url(page=None, before=page.first_key)
+        return PageLinks(
+            first=None if is_first else self.url(page=None),
+            previous=previous,
+            next=None
+            if not page.has_next
+            else self.url(page=following)
+            if following
+            else self.url(page=None, after=page.last_key),
+            last=self.url(page=None, before="end") if page.has_next else None,
+        )
+
+    def sort_url(self, name: str) -> str:
+        """Address of the grid ordered by a column alone; by the other direction when it is already."""
+        first = self.order[0]
+        is_turned = first.name == name and not first.is_descending
+        return self.url(page=None, sort=str(Sort(name, is_turned)))
+
+    def sorted_by(self, name: str) -> Literal["ascending", "descending"] | None:
+        """How the rows are ordered by a column, if they are: what aria-sort says."""
+        found = next((sort for sort in self.order if sort.name == name), None)
+        return None if found is None else "descending" if found.is_descending else "ascending"
+
     def filters_by(self, name: str) -> bool:
         """Whether the column is filtered by."""
         return any(item.name == name for item in self.filters)
 
     def values(self, name: str, operator: str) -> tuple[str, ...]:
         """What is filtered by now, for the filter form."""
-        return next((f.values for f in self.filters if (f.name, f.operator) == (name, operator)), ())
+        return next((f.values for f in self.filters if (f.group, f.name, f.operator) == ("", name, operator)), ())
+
+
+def _read_filters(
+    view: ColumnsView, args: MultiDict[str, str], place: Place
+) -> tuple[tuple[Filter, ...], tuple[Any, ...]]:
+    """The filters of an address, and the conditions of those that could be read."""
+    columns = view.filter_columns()
+    filters: list[Filter] = []
+    required: list[Any] = []
+    alternatives: dict[str, list[Any]] = defaultdict(list)
+    for key in args:
+        match = _FILTER.fullmatch(key)
+        values = tuple(value for value in args.getlist(key) if value.strip())
+        if match is None or not values:
+            continue
+        group, name, operator = match[1] or "", match[2], match[3]
+        column = columns.get(name)
+        error: str | None = None
+        if column is None:
+            error = _("there is no such column")
+        elif operator not in column.kind.operators:
+            error = _("this column cannot be filtered so")
+        elif len(values) > MAX_VALUES:
+            error = _("too many values")
+        else:
+            try:
+                condition = column.kind.condition(column.sql, operator, list(values), place)
+                (alternatives[group] if group else required).append(condition)
+            except BadFilter as bad:
+                error = str(bad)
+        filters.append(Filter(name, operator, values[:MAX_VALUES], error, group, column))
+    return tuple(filters), (*required, *(sa.or_(*group) for group in alternatives.values()))
 
 
 def _read_int(text: str | None, default: int) -> int:
-    if text is None or not text.isascii() or not text.isdigit() or len(text) > 9:
+    if text is None or not text.isascii() or not text.isdigit():
         return default
-    return int(text)
+    return int(text[:20])
 
 
-def _read_sort(text: str, sortable: dict[str, Any]) -> tuple[str, bool] | None:
-    name = text.removeprefix("-")
-    return (name, text.startswith("-")) if name in sortable else None
+def _read_sort(text: str, view: ColumnsView) -> tuple[tuple[Sort, ...], list[str]]:
+    """The columns of `text` to sort by, each once, and names that are none."""
+    sortable = view.sortable_columns()
+    sorts: dict[str, Sort] = {}
+    unknown = []
+    for part in text.split(",")[:9]:
+        name = part.removeprefix("-")
+        if name in sortable:
+            sorts.setdefault(name, Sort(name, part.startswith("-")))
+        elif name:
+            unknown.append(name[:100])
+    return tuple(sorts.values()), unknown

@@ -66,6 +66,7 @@ class Bill(BranchScoped, Model):
     """
 
     __secret__ = frozenset({"token"})
+    __ordered_by__ = ("year", "number")
     __table_args__ = (
         CheckConstraint("amount > 0", name="amount"),
         CheckConstraint("period_to >= period_from", name="period"),

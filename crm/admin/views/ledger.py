@@ -75,6 +75,7 @@ class AccountView(KontoraView):
     column_details_list = ("client", "title", "balance", "credited", "debited", "opened_at", "employee", "branch")
     column_labels = {"title": _l("Account type")}
     column_kinds = {"balance": BalanceKind()}
+    column_sorts = {"title": ("account_type", "kind")}
     column_filters = ("account_type", "balance", "opened_at", "branch")
     column_totals = ("balance", "credited", "debited")
     column_default_sort = "-opened_at"
