@@ -14,6 +14,7 @@ from crm import clock
 from crm.access.scope import BranchScoped
 from crm.clients.models import Client
 from crm.db import LabelEnum, Model, PrimaryKey, label_enum
+from crm.fields.models import HasCustomFields
 from crm.ledger.models import Account
 from crm.subscriptions.models import Subscription
 
@@ -56,7 +57,7 @@ def is_past_term(status: BillStatus, payable_until: date | None, *, today: date)
     return status is BillStatus.PENDING and payable_until is not None and today > payable_until
 
 
-class Bill(BranchScoped, Model):
+class Bill(HasCustomFields, BranchScoped, Model):
     """A request to pay `amount` into `account` for a period.
 
     number: unique per company and year. token: 192 random bits, the only key to the public page.
@@ -67,6 +68,7 @@ class Bill(BranchScoped, Model):
 
     __secret__ = frozenset({"token"})
     __ordered_by__ = ("year", "number")
+    __optional_fields__ = dict.fromkeys(("account", "method", "is_repeatable", "payments_count", "paid_at"), True)
     __table_args__ = (
         CheckConstraint("amount > 0", name="amount"),
         CheckConstraint("period_to >= period_from", name="period"),

@@ -12,6 +12,8 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from crm.access.scope import BranchScoped
 from crm.db import LabelEnum, Model, Phone, PrimaryKey, Text200, label_enum
+from crm.fields.models import HasCustomFields
+from crm.fields.queries import company_of, is_shown
 
 
 class ClientStatus(LabelEnum):
@@ -25,12 +27,19 @@ CLIENT_MOVES = {ClientStatus.ACTIVE: {ClientStatus.ARCHIVED}, ClientStatus.ARCHI
 _HOLDS_PHONE = text("status = 'active' AND payer_id IS NULL")
 
 
-class Client(BranchScoped, Model):
+class Client(HasCustomFields, BranchScoped, Model):
     """A person's card. The payer holds contract, accounts and bills; a child or relative points at the payer.
 
-    search: lower-cased name, e-mail, digits of both phones; kept by a listener, never set by hand.
+    name: what everybody is called by; surname and patronymic only where the company has them switched on.
+    search: lower-cased names, e-mail, digits of both phones; kept by a listener, never set by hand.
     """
 
+    # By default only the name is displayed; the number and what a company does not need can be switched off.
+    __optional_fields__ = {
+        "surname": False,
+        "patronymic": False,
+        **dict.fromkeys(("id", "extra_phone", "email", "birth_date", "comment", "created_at"), True),
+    }
     __table_args__ = (
         Index(None, "status", "name"),
         # An active payer's phone is his alone in the branch: imports and the desk know him by it.
@@ -48,6 +57,8 @@ class Client(BranchScoped, Model):
     payer_id: Mapped[int | None] = mapped_column(ForeignKey("client.id"), index=True)
     status: Mapped[ClientStatus] = mapped_column(label_enum(ClientStatus), default=ClientStatus.ACTIVE)
     name: Mapped[Text200] = mapped_column(index=True)
+    surname: Mapped[Text200] = mapped_column(default="", server_default="")
+    patronymic: Mapped[Text200] = mapped_column(default="", server_default="")
     phone: Mapped[str | None] = mapped_column(Phone, index=True)
     extra_phone: Mapped[str | None] = mapped_column(Phone, index=True)
     email: Mapped[str | None] = mapped_column(String(254), index=True)
@@ -66,8 +77,17 @@ class Client(BranchScoped, Model):
     def is_payer(self) -> bool:
         return self.payer_id is None
 
+    @property
+    def shown_name(self) -> str:
+        """The name with the surname and the patronymic, where the company displays them."""
+        if not (self.surname or self.patronymic):
+            return self.name
+        parts = {"surname": self.surname, "name": self.name, "patronymic": self.patronymic}
+        company = company_of(self)
+        return " ".join(text for part, text in parts.items() if text and is_shown(company, "client", part))
+
     def __str__(self) -> str:
-        return self.name
+        return self.shown_name
 
 
 def fold(text: str) -> str:
@@ -77,7 +97,8 @@ def fold(text: str) -> str:
 
 def _fill_search(_mapper: Any, _connection: Any, client: Client) -> None:
     digits = (re.sub(r"\D", "", phone) for phone in (client.phone, client.extra_phone) if phone)
-    client.search = " ".join([fold(client.name), client.email or "", *digits]).strip()
+    names = (fold(name) for name in (client.surname, client.name, client.patronymic) if name)
+    client.search = " ".join([*names, client.email or "", *digits]).strip()
 
 
 event.listen(Client, "before_insert", _fill_search)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import date
+from typing import Any, TypedDict, Unpack
 
 from flask_babel import gettext as _
 from sqlalchemy import select
@@ -19,35 +20,46 @@ from crm.audit.operations import transition
 from crm.clients.models import CLIENT_MOVES, Client, ClientStatus
 from crm.db import db
 from crm.errors import DomainError, Forbidden
+from crm.fields.operations import set_custom
+from crm.fields.queries import Definitions
 from crm.phones import format_phone, parse_phone
 
 
-def create_client(
-    *,
-    branch: Branch,
-    name: str,
-    by: Actor,
-    phone: str = "",
-    extra_phone: str = "",
-    email: str = "",
-    birth_date: date | None = None,
-    comment: str = "",
-    payer: Client | None = None,
-) -> Client:
-    """Add a person's card. Phones and e-mail in any spelling. The caller commits.
-
-    Raises DomainError beside the field.
+class ClientFacts(TypedDict, total=False):
+    """What staff fill in of a card; names, phones and e-mail in any spelling. custom: values of the company's own
+    fields, by key. Facts left out stay as they are; of a new card they are empty.
     """
+
+    name: str
+    surname: str
+    patronymic: str
+    phone: str
+    extra_phone: str
+    email: str
+    birth_date: date | None
+    comment: str
+    custom: Mapping[str, Any]
+
+
+def create_client(*, branch: Branch, by: Actor, payer: Client | None = None, **facts: Unpack[ClientFacts]) -> Client:
+    """Add a person's card. Raises DomainError beside the field. The caller commits."""
     require(by, "client.create")
+    client = new_client(branch, payer, facts)
+    _refuse_phone_of_another_payer(client)
+    with _phone_kept_from_others(client.phone, client):
+        db.session.add(client)
+    return client
+
+
+def new_client(
+    branch: Branch, payer: Client | None, facts: ClientFacts, definitions: Definitions | None = None
+) -> Client:
+    """A checked card that is not in the session yet; whether its phone is another payer's has not been asked."""
     if not current_scope().covers(branch.id):
         raise Forbidden("foreign_branch", _("This belongs to another branch."), "branch")
     check_payer(payer, branch)
     client = Client(branch_id=branch.id, created_at=clock.now(), payer_id=payer.id if payer else None)
-    fill_client(
-        client, name=name, phone=phone, extra_phone=extra_phone, email=email, birth_date=birth_date, comment=comment
-    )
-    with _phone_kept_from_others(client.phone, client):
-        db.session.add(client)
+    set_facts(client, {"name": "", **facts}, definitions)
     return client
 
 
@@ -60,77 +72,57 @@ def check_payer(payer: Client | None, branch: Branch) -> None:
     if payer.branch_id != branch.id:
         raise DomainError("payer_elsewhere", _("The payer's card is in another branch."), "branch")
     if not payer.is_payer:
-        raise DomainError("payer_is_paid_for", _("%(name)s has a payer and cannot pay for others.", name=payer.name))
+        raise DomainError(
+            "payer_is_paid_for", _("%(name)s has a payer and cannot pay for others.", name=payer.shown_name)
+        )
     if payer.status is not ClientStatus.ACTIVE:
         raise DomainError("payer_archived", _("The payer's card is in the archive. Restore it first."))
 
 
-def edit_client(
-    client: Client,
-    *,
-    by: Actor,
-    name: str,
-    phone: str,
-    extra_phone: str,
-    email: str,
-    birth_date: date | None,
-    comment: str,
-) -> Client:
+def edit_client(client: Client, *, by: Actor, **facts: Unpack[ClientFacts]) -> Client:
     """Change a card's data. Raises DomainError beside the field. The caller commits."""
     require(by, "client.edit", client)
-    with _phone_kept_from_others(parse_phone(phone, field="phone"), client):
-        fill_client(
-            client, name=name, phone=phone, extra_phone=extra_phone, email=email, birth_date=birth_date, comment=comment
-        )
+    phone = parse_phone(facts["phone"], field="phone") if "phone" in facts else None
+    with _phone_kept_from_others(phone, client):
+        set_facts(client, facts)
+        if phone:
+            _refuse_phone_of_another_payer(client)
     return client
 
 
-def fill_client(
-    client: Client,
-    *,
-    name: str,
-    phone: str,
-    extra_phone: str,
-    email: str,
-    birth_date: date | None,
-    comment: str,
-) -> None:
-    """Check and set the editable fields."""
-    set_fields(
-        client, name=name, phone=phone, extra_phone=extra_phone, email=email, birth_date=birth_date, comment=comment
-    )
-    if client.phone and client.payer_id is None:
-        _refuse_taken_phone(client.phone, client)
+def set_facts(client: Client, facts: ClientFacts, definitions: Definitions | None = None) -> None:
+    """Check and set what is given. definitions: the company's own fields, for who sets many cards."""
+    for name, value in facts.items():
+        if name == "custom":
+            set_custom(client, facts["custom"], definitions)
+        else:
+            setattr(client, name, _READ[name](value, client))
 
 
-def set_fields(
-    client: Client,
-    *,
-    name: str,
-    phone: str,
-    extra_phone: str,
-    email: str,
-    birth_date: date | None,
-    comment: str,
-) -> None:
-    """What fill_client() does but for the question whether the phone is another payer's, which asks the database."""
-    name = " ".join(name.split())
-    if not name:
+def _read_name(text: str, _client: Client) -> str:
+    if not (name := " ".join(text.split())):
         raise DomainError("name_empty", _("Enter the name."), "name")
-    if birth_date is not None and not date(1900, 1, 1) <= birth_date <= _today_of(client):
+    return name
+
+
+def _read_birth_date(value: date | None, client: Client) -> date | None:
+    if value is not None and not date(1900, 1, 1) <= value <= clock.today(db.session.get_one(Branch, client.branch_id)):
         raise DomainError(
             "birth_date_invalid", _("The date of birth cannot be in the future or before 1900."), "birth_date"
         )
-    client.name = name
-    client.phone = parse_phone(phone, field="phone")
-    client.extra_phone = parse_phone(extra_phone, field="extra_phone")
-    client.email = normalise_email(email, field="email") if email.strip() else None
-    client.birth_date = birth_date
-    client.comment = comment.strip()
+    return value
 
 
-def _today_of(client: Client) -> date:
-    return clock.today(db.session.get_one(Branch, client.branch_id))
+_READ: dict[str, Callable[[Any, Client], Any]] = {
+    "name": _read_name,
+    "surname": lambda text, _client: " ".join(text.split()),
+    "patronymic": lambda text, _client: " ".join(text.split()),
+    "phone": lambda text, _client: parse_phone(text, field="phone"),
+    "extra_phone": lambda text, _client: parse_phone(text, field="extra_phone"),
+    "email": lambda text, _client: normalise_email(text, field="email") if text.strip() else None,
+    "birth_date": _read_birth_date,
+    "comment": lambda text, _client: text.strip(),
+}
 
 
 @contextlib.contextmanager
@@ -146,6 +138,11 @@ def _phone_kept_from_others(phone: str | None, client: Client) -> Iterator[None]
         raise
 
 
+def _refuse_phone_of_another_payer(client: Client) -> None:
+    if client.phone and client.is_payer:
+        _refuse_taken_phone(client.phone, client)
+
+
 def _refuse_taken_phone(phone: str, client: Client) -> None:
     """One payer per main phone among active cards; within a family the number may repeat."""
     with db.session.no_autoflush:
@@ -159,7 +156,7 @@ def _refuse_taken_phone(phone: str, client: Client) -> None:
             _(
                 "%(phone)s already belongs to the client %(name)s.",
                 phone=format_phone(phone),
-                name=others[0].name,
+                name=others[0].shown_name,
             ),
             "phone",
         )

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 from crm.access.models import Branch, Employee
 from crm.access.scope import BranchScoped
 from crm.db import LabelEnum, Model, PrimaryKey, Text200, label_enum
+from crm.fields.models import HasCustomFields
 
 
 class Unit(LabelEnum):
@@ -88,13 +89,14 @@ def _unique_where(name: str, *columns: str, where: str) -> Index:
     return Index(name, *columns, unique=True, sqlite_where=text(where), postgresql_where=text(where))
 
 
-class Account(BranchScoped, Model):
+class Account(HasCustomFields, BranchScoped, Model):
     """Something counted for an owner: a client (client_id) or the branch itself (house accounts).
 
     balance, credited, debited are caches of its entries, kept by post() for client accounts only:
     balance = credited - debited.
     """
 
+    __optional_fields__ = {"employee": True}
     __table_args__ = (
         CheckConstraint("balance = credited - debited", name="balance"),
         CheckConstraint("kind <> 'deposit' OR balance >= 0", name="floor"),

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 from crm.access.scope import BranchScoped
 from crm.clients.models import Client
 from crm.db import LabelEnum, Model, PrimaryKey, Text200, label_enum
+from crm.fields.models import HasCustomFields
 
 
 class SubscriptionStatus(LabelEnum):
@@ -44,8 +45,10 @@ class Plan(Model):
         return self.name
 
 
-class Subscription(BranchScoped, Model):
+class Subscription(HasCustomFields, BranchScoped, Model):
     """A plan sold to a client, at the price and with the lessons of that day. Kept on the payer's base account."""
+
+    __optional_fields__ = {"sold_at": True}
 
     id: Mapped[PrimaryKey]
     client_id: Mapped[int] = mapped_column(ForeignKey("client.id"), index=True)

@@ -1,0 +1,1 @@
+"""Contracts with clients: texts of a company, filled in from the client's card."""
