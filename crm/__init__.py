@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 # Every table, whichever adapter is the first to ask: foreign keys name each other as text.
 import crm.background.models
 import crm.bills.models
+import crm.contracts.models
 import crm.exchange.models
 import crm.jobs.models
 import crm.mailings.models

@@ -22,11 +22,11 @@ EDITED = (*READ, "create", "edit")
 # Everything that can be allowed: what a view or an operation asks for and is not here, fails a test.
 ACTIONS: dict[str, tuple[str, ...]] = {
     "client": (*EDITED, "archive", "import"),
-    "account": (*READ, "open", "top_up", "spend", "import"),
+    "account": (*READ, "edit", "open", "top_up", "spend", "import"),
     "accounttype": EDITED,
-    "bill": (*READ, "issue", "archive"),
+    "bill": (*READ, "edit", "issue", "archive"),
     "payment": READ,
-    "subscription": (*READ, "sell"),
+    "subscription": (*READ, "edit", "sell"),
     "plan": EDITED,
     "mailingrule": (*EDITED, "run"),
     "mailingrun": READ,
@@ -37,6 +37,8 @@ ACTIONS: dict[str, tuple[str, ...]] = {
     "branch": EDITED,
     "city": EDITED,
     "company": EDITED,
+    "field": ("view", "create", "edit", "archive"),
+    "contract": EDITED,
     "role": (*READ, "edit"),
     "audit": READ,
 }
@@ -73,6 +75,7 @@ DESK = {
     "mailingrun": ("view",),
     "employee": ("view",),
     "branch": ("view",),
+    "contract": ("view",),
 }
 DIRECTOR = DESK | {
     "client": ("*",),
@@ -82,6 +85,7 @@ DIRECTOR = DESK | {
     "payment": ("*",),
     "plan": READ,
     "template": READ,
+    "contract": READ,
     "mailingrule": ("*",),
     "mailingrun": ("*",),
     "employee": ("*",),
@@ -97,10 +101,11 @@ ROLES: dict[str, dict[str, tuple[str, ...]]] = {
     | {"branch": (*READ, "edit"), "city": READ, "company": ("view",)},
     "director": DIRECTOR,
     "administrator": DESK,
-    "manager": {entity: READ for entity in ACTIONS if entity not in {"user", "company", "city", "role"}},
+    "manager": {entity: READ for entity in ACTIONS if entity not in {"user", "company", "city", "role", "field"}},
     "instructor": {"client": ("view",), "subscription": ("view",), "employee": ("view",)},
     "support": dict.fromkeys(
-        ("accounttype", "company", "city", "branch", "user", "employee", "template", "plan"), ("*",)
+        ("accounttype", "company", "city", "branch", "user", "employee", "template", "plan", "field", "contract"),
+        ("*",),
     )
     | {"audit": READ, "client": ("view",), "mailingrule": READ, "mailingrun": READ, "message": ("view",)},
 }

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from crm.access.actors import SYSTEM
-from crm.access.models import Branch, Company, Role
+from crm.access.models import Company
 from crm.audit.models import AuditEntry
+from crm.clients.operations import edit_client
 from crm.db import db, transaction
 from crm.errors import DomainError, Forbidden
 from crm.fields.models import CustomField, FieldType
@@ -24,7 +25,7 @@ from crm.fields.operations import (
     restore_field,
 )
 from crm.fields.queries import all_fields, hidden_built_ins, is_shown, shown_fields
-from tests.factories import Network, make_client, make_user
+from tests.factories import Network, make_bill, make_client
 
 
 def add(company: Company, label: str = "Рост, см", type: FieldType = FieldType.NUMBER, **changes: Any) -> CustomField:
@@ -113,7 +114,9 @@ def test_a_renamed_option_keeps_what_was_chosen(network: Network) -> None:
     field = add(network.company, "Класс", FieldType.CHOICE, options=["А", "Б"])
     client = make_client(network.lesnoy, custom={"klass": "a"})
     with transaction():
-        edit_field(field, label="Класс", options=[Option("a", "Первый"), Option("b", "Б"), Option(None, "В")], by=SYSTEM)
+        edit_field(
+            field, label="Класс", options=[Option("a", "Первый"), Option("b", "Б"), Option(None, "В")], by=SYSTEM
+        )
     assert [option["label"] for option in field.options] == ["Первый", "Б", "В"]
     assert client.custom == {"klass": "a"}
 
@@ -123,8 +126,9 @@ def test_an_option_in_use_stays_and_the_count_is_told(network: Network, type: Fi
     field = add(network.company, "Класс", type, options=["А", "Б В", "БХВ"])
     for branch in (network.lesnoy, network.mira):
         make_client(branch, custom={"klass": value})
-    with pytest.raises(DomainError, match="option_in_use") as refused, transaction():
+    with pytest.raises(DomainError) as refused, transaction():
         edit_field(field, label="Класс", options=[Option("b_c", "Б В")], by=network.owner)
+    assert refused.value.code == "option_in_use"
     assert refused.value.field == "option.a"
     assert "2" in str(refused.value)
     with transaction():  # `_` in a key stands for itself: the free option goes
@@ -160,8 +164,9 @@ def test_a_hidden_or_deleted_field_keeps_its_values_and_comes_back(network: Netw
 
 
 def test_a_required_field_cannot_be_hidden(network: Network) -> None:
-    with pytest.raises(DomainError, match="field_required"):
+    with pytest.raises(DomainError) as refused:
         hide_field(add(network.company, is_required=True), is_hidden=True, by=SYSTEM)
+    assert refused.value.code == "field_required"
 
 
 @pytest.mark.spec("C14")
@@ -180,8 +185,9 @@ def test_support_hides_built_in_fields_of_one_company(network: Network) -> None:
 @pytest.mark.spec("C14")
 @pytest.mark.parametrize("name", ["name", "branch", "phone", "nothing"])
 def test_what_the_work_needs_is_not_hidden(network: Network, name: str) -> None:
-    with pytest.raises(Forbidden, match="field_needed"):
+    with pytest.raises(Forbidden) as refused:
         hide_built_in(network.company, "client", name, is_hidden=True, by=network.support)
+    assert refused.value.code == "field_needed"
 
 
 @pytest.mark.spec("C13")
@@ -218,8 +224,6 @@ def test_the_history_has_a_line_for_each_value(network: Network) -> None:
     add(network.company, "Класс", FieldType.CHOICE, options=["А"])
     client = make_client(network.lesnoy, custom={"rost_sm": 180})
     with transaction():
-        from crm.clients.operations import edit_client
-
         edit_client(client, custom={"rost_sm": None, "klass": "a"}, by=SYSTEM)
     lines = db.session.query(AuditEntry).filter_by(entity="client").order_by(AuditEntry.id).all()
     assert lines[0].changes["custom.rost_sm"] == [None, 180_000_000]
@@ -227,8 +231,6 @@ def test_the_history_has_a_line_for_each_value(network: Network) -> None:
 
 
 def test_values_of_a_bill_are_changed_by_who_may_edit_bills(network: Network) -> None:
-    from tests.factories import make_bill
-
     add(network.company, "Договор №", FieldType.TEXT, entity="bill")
     bill = make_bill(make_client(network.lesnoy))
     with pytest.raises(Forbidden):
@@ -236,4 +238,3 @@ def test_values_of_a_bill_are_changed_by_who_may_edit_bills(network: Network) ->
     with transaction():
         edit_custom(bill, {"dogovor": "12/3"}, by=network.director)
     assert bill.custom == {"dogovor": "12/3"}
-    assert db.session.get_one(Branch, bill.branch_id) and make_user(Role.OWNER).may("bill.edit")

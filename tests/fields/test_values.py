@@ -45,7 +45,9 @@ def test_a_value_comes_back_as_it_was_from_the_row_and_from_sql(network: Network
         assert db.session.scalar(select(value_type.sql(Client.custom, "pole")).where(Client.id == client_id)) == value
 
 
-@pytest.mark.parametrize(("type", "values"), [pair for pair in GOOD if pair[0] not in (FieldType.TEXT,)])
+@pytest.mark.parametrize(
+    ("type", "values"), [pair for pair in GOOD if pair[0] not in (FieldType.TEXT, FieldType.CHOICES)]
+)
 def test_the_database_puts_values_in_their_order(network: Network, type: FieldType, values: Any) -> None:
     field_of(network, type)
     for value in reversed(values):
@@ -96,6 +98,6 @@ def test_nothing_empties_a_value_unless_it_is_required(network: Network, empty: 
     add(network.company, "Важное", type, options=["А"] if type.has_options else (), is_required=True)
     value = ["a"] if type.has_options else "a"
     assert make_client(network.lesnoy, custom={"pole": empty, "vazhnoe": value}).custom == {"vazhnoe": value}
-    with pytest.raises(DomainError, match="field_required") as refused, transaction():
+    with pytest.raises(DomainError) as refused, transaction():
         make_client(network.lesnoy, custom={"pole": value, "vazhnoe": empty})
     assert refused.value.field == "custom.vazhnoe"
