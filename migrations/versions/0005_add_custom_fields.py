@@ -73,7 +73,7 @@ def upgrade() -> None:
     for table in _CUSTOMISED:
         op.add_column(table, sa.Column("custom", kind, server_default=sa.text("'{}'"), nullable=False))
     for name in ("surname", "patronymic"):
-        op.add_column("client", sa.Column(name, sa.String(200), server_default="", nullable=False))
+        op.add_column("client", sa.Column(name, sa.String(200), server_default=sa.text("''"), nullable=False))
 
 
 def downgrade() -> None:
