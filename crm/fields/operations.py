@@ -311,7 +311,7 @@ def _new_key(label: str, type: FieldType, every: Sequence[CustomField], own: Seq
 
 def _slug(text: str) -> str:
     latin = "".join(_LATIN.get(letter, letter) for letter in unicodedata.normalize("NFC", text.lower()))
-    plain = unicodedata.normalize("NFKD", latin).encode("ascii", "ignore").decode()
+    plain = unicodedata.normalize("NFKD", latin).encode("ascii", "ignore").decode().lower()
     return re.sub(r"[^a-z0-9]+", "_", plain).strip("_")[:32].strip("_") or "field"
 
 
