@@ -7,13 +7,26 @@ import contextvars
 import enum
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Engine, Enum, Integer, MetaData, String, event
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    Engine,
+    Enum,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    event,
+    insert,
+)
 from sqlalchemy.orm import DeclarativeBase, mapped_column, registry
 from sqlalchemy.types import TypeDecorator
 
@@ -221,6 +234,42 @@ def after_commit(effect: Callable[[], None]) -> None:
     if not info.get("depth"):
         raise RuntimeError("after_commit() needs a transaction()")
     info["after_commit"].append(effect)
+
+
+# Below this a plain INSERT is as fast.
+_FEW = 20
+
+
+def insert_rows(model: type[Any], rows: Sequence[dict[str, Any]]) -> None:
+    """Write many rows in the current transaction: COPY on PostgreSQL, straight to the driver on SQLite; several times
+    faster than INSERT by SQLAlchemy.
+
+    Every row has the same columns; defaults are the caller's affair, and neither the row scope nor the audit sees it.
+    """
+    if not rows:
+        return
+    table: Table = model.__table__
+    connection = db.session.connection()
+    if len(rows) < _FEW:
+        connection.execute(insert(table), rows)
+        return
+    dialect, names = connection.dialect, list(rows[0])
+    # Values are made as the column types make them for an INSERT, then handed to the driver as they are.
+    bind: list[Callable[[Any], Any] | None] = [
+        table.c[name].type.dialect_impl(dialect).bind_processor(dialect) for name in names
+    ]
+    values = ([make(row[name]) if make else row[name] for name, make in zip(names, bind, strict=True)] for row in rows)
+    quote = dialect.identifier_preparer.quote
+    columns = ", ".join(quote(name) for name in names)
+    cursor: Any = connection.connection.cursor()
+    with contextlib.closing(cursor):
+        if dialect.name == "postgresql":
+            with cursor.copy(f"COPY {quote(table.name)} ({columns}) FROM STDIN") as copy:
+                for row in values:
+                    copy.write_row(row)
+        else:
+            marks = ", ".join("?" for _ in names)
+            cursor.executemany(f"INSERT INTO {quote(table.name)} ({columns}) VALUES ({marks})", values)  # noqa: S608
 
 
 def _lower(value: Any) -> Any:

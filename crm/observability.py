@@ -155,6 +155,7 @@ _REFUSALS: dict[int, tuple[Any, Any]] = {
         _l("Nothing found at this address, or it belongs to another branch."),
     ),
     405: (_l("This address is not opened like this"), _l("Go back and use the buttons of the page.")),
+    410: (_l("This is no longer kept"), _l("Files are kept for a few days only. Make it anew.")),
     413: (_l("That is too large"), _l("Send less at once: no more than 16 megabytes.")),
     429: (_l("Too often"), _l("Wait a minute and try again.")),
 }
@@ -215,7 +216,7 @@ def _migration_heads() -> frozenset[str]:
 
 def _queue_reason() -> str | None:
     try:
-        current_app.extensions["queue"].connection.ping()
+        next(iter(current_app.extensions["queues"].values())).connection.ping()
     except RedisError:
         return "the queue does not answer"
     return None
@@ -235,11 +236,13 @@ class _Waiting:
         for status in MessageStatus:
             messages.add_metric([status.value], counts.get(status, 0))
         yield messages
+        lengths = GaugeMetricFamily("kontora_queue_length", "Jobs that wait for a worker", labels=["queue"])
         try:
-            length = current_app.extensions["queue"].count
+            for name, queue in current_app.extensions["queues"].items():
+                lengths.add_metric([name], queue.count)
         except RedisError:
             return  # no figure is truer than a zero
-        yield GaugeMetricFamily("kontora_queue_length", "Jobs that wait for a worker", value=length)
+        yield lengths
 
 
 @health.get("/metrics")

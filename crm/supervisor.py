@@ -1,6 +1,6 @@
 """`python -m crm.supervisor`: checks the ground, prepares the database, then keeps every part of Kontora running.
 
-Queue (embedded Valkey), mail sink, web, worker, scheduler: started in this order, started again when one dies, stopped
+Queue (embedded Valkey), mail sink, web, a worker per queue, scheduler: started in this order, started again when one dies, stopped
 in the reverse order by Ctrl-C. REDIS_URL and SMTP_URL replace the embedded queue and sink; only the demo has a sink.
 """
 
@@ -34,6 +34,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 STEADY_SECONDS = 30.0
 # The path of a unix socket ends here on the strictest systems.
 LONGEST_SOCKET_PATH = 100
+# A worker listens to one queue only, so each queue has its own.
+WORKERS = {"worker": ["--queue", "kontora"], "worker-long": ["--queue", "kontora-long"]}
 LOG_BYTES_KEPT = 10 * 2**20
 
 
@@ -360,7 +362,8 @@ def run(settings: Settings) -> None:
         web += ["--preload", "--no-control-socket", "--log-level", "warning"]
         flask = [python, "-m", "flask", "--app", "app"]
         tree.start(Part("web", web, env | {"PROMETHEUS_MULTIPROC_DIR": str(metrics)}, logs / "web.log"))
-        tree.start(Part("worker", [*flask, "worker"], env, logs / "worker.log"))
+        for name, options in WORKERS.items():
+            tree.start(Part(name, [*flask, "worker", *options], env, logs / f"{name}.log"))
         tree.start(Part("scheduler", [*flask, "scheduler"], env, logs / "scheduler.log"))
         address = f"http://127.0.0.1:{settings.port}"
         tree.wait_until(lambda: _answers_ready(f"{address}/readyz"), "The web server")

@@ -18,6 +18,8 @@ from crm import clock
 from crm.access.actors import SYSTEM, Actor
 from crm.access.models import Branch, City, Company, Employee, Role, User
 from crm.access.operations import hash_password
+from crm.background.models import BackgroundJob
+from crm.background.operations import EXECUTORS, start_job
 from crm.bills.models import Bill
 from crm.bills.operations import issue_bill
 from crm.clients.models import Client
@@ -319,3 +321,10 @@ def house_balance(kind: AccountKind, branch: Branch) -> Decimal:
         .where(Account.kind == kind, Account.branch_id == branch.id)
     )
     return -Decimal(total or 0)
+
+
+def make_job(by: User, *, title: str = "Дело", **facts: Any) -> BackgroundJob:
+    """A job of a kind that does nothing, waiting."""
+    EXECUTORS.setdefault("test.nothing", lambda job, progress: None)
+    with transaction():
+        return start_job(facts.pop("kind", "test.nothing"), by=by, title=title, **facts)

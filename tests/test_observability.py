@@ -122,7 +122,7 @@ def test_figures_of_requests_messages_and_the_queue(app, network):
     assert 'kontora_messages{status="pending"} 2.0' in figures
     assert 'kontora_messages{status="failed"} 1.0' in figures
     assert 'kontora_messages{status="sent"} 0.0' in figures
-    assert "kontora_queue_length 0.0" in figures
+    assert 'kontora_queue_length{queue="kontora"} 0.0' in figures
     assert 'kontora_requests_total{endpoint="health.healthz",status="200"}' in figures
     assert 'kontora_request_seconds_count{endpoint="health.healthz"}' in figures
 

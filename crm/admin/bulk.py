@@ -6,12 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from flask import abort, flash, redirect, request
+from flask import abort, flash, redirect, request, url_for
 from flask_admin import expose
 from flask_babel import gettext as _
 
 from crm.admin.forms import FormsView
 from crm.admin.selection import Selection
+from crm.background.models import BackgroundJob
+from crm.background.operations import AT_ONCE, claim_job, execute_job
 from crm.db import give_way, transaction
 from crm.errors import Forbidden, report_exception
 from crm.protocol import ProtocolLine
@@ -33,6 +35,17 @@ class BulkAction:
     warning: Any
     run: Callable[[list[int]], list[ProtocolLine]]
     is_dangerous: bool = True
+
+
+def job_url(job: BackgroundJob) -> str:
+    """The page of a job: its bar, its protocol, its file."""
+    return url_for("job.details_view", id=job.id)
+
+
+def run_or_queue(job: BackgroundJob) -> None:
+    """After the transaction that started the job: few rows are done here and now, many by the worker."""
+    if job.total is not None and job.total <= AT_ONCE and claim_job(job.id):
+        execute_job(job.id)
 
 
 class BulkView(FormsView):

@@ -78,6 +78,7 @@ class ColumnsView(ModelView):
     empty_hint: ClassVar[Any] = _l("Nothing here yet.")
     hint: ClassVar[Any] = None
     icon: ClassVar[str] = "table"
+    is_in_menu: ClassVar[bool] = True
 
     list_template = "admin/list.html"
     create_template = "admin/form.html"

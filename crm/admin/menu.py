@@ -11,6 +11,7 @@ from crm.access.models import Branch, City, Company, Employee, RoleSettings, Use
 from crm.admin.base import KontoraView
 from crm.admin.views.access import BranchView, CityView, CompanyView, EmployeeView, UserView
 from crm.admin.views.audit import AuditView
+from crm.admin.views.background import JobView
 from crm.admin.views.bills import BillView
 from crm.admin.views.clients import ClientView
 from crm.admin.views.ledger import AccountTypeView, AccountView
@@ -19,6 +20,7 @@ from crm.admin.views.payments import PaymentView
 from crm.admin.views.roles import RoleView
 from crm.admin.views.subscriptions import PlanView, SubscriptionView
 from crm.audit.models import AuditEntry
+from crm.background.models import BackgroundJob
 from crm.bills.models import Bill
 from crm.clients.models import Client
 from crm.ledger.models import Account, AccountType
@@ -51,6 +53,7 @@ def add_views(admin: Admin) -> None:
         CityView(City, _l("Cities"), SETTINGS),
         CompanyView(Company, _l("Companies"), SETTINGS),
         AuditView(AuditEntry, _l("Change log"), SETTINGS),
+        JobView(BackgroundJob, _l("My jobs"), SETTINGS),
     )
 
 
@@ -58,6 +61,6 @@ def menu_sections(admin: Admin) -> list[tuple[Any, list[KontoraView]]]:
     """The menu as the current user may see it: (title or None, views), in the order of registration."""
     sections: dict[Any, list[KontoraView]] = {}
     for view in admin._views:
-        if isinstance(view, KontoraView) and view.is_accessible():
+        if isinstance(view, KontoraView) and view.is_in_menu and view.is_accessible():
             sections.setdefault(view.category, []).append(view)
     return list(sections.items())

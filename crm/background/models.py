@@ -30,6 +30,7 @@ class BackgroundJob(Model):
 
     It belongs to its author, who alone sees it, and runs as him, in the branch he had chosen, in his language.
     params: what the executor needs; state: where it has got to, so that a killed one goes on and does nothing twice.
+    attempt: how often a worker has taken it; the latest one alone may write its progress.
     total: rows to do, None while unknown; done: rows seen, of them failed refused. file: path below DATA_DIR.
     """
 
@@ -49,6 +50,7 @@ class BackgroundJob(Model):
     total: Mapped[int | None] = mapped_column(Integer)
     done: Mapped[int] = mapped_column(Integer, default=0)
     failed: Mapped[int] = mapped_column(Integer, default=0)
+    attempt: Mapped[int] = mapped_column(Integer, default=0)
     is_cancel_requested: Mapped[bool] = mapped_column(Boolean, default=False)
     error: Mapped[str] = mapped_column(Text, default="")
     file: Mapped[str | None] = mapped_column(String(300))
@@ -79,4 +81,4 @@ class JobLine(Model):
     row_id: Mapped[int | None] = mapped_column(BigId)
     label: Mapped[str] = mapped_column(String(300), default="")
     error: Mapped[str | None] = mapped_column(Text)
-    changes: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    changes: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))

@@ -1,42 +1,61 @@
 """Start, run, cancel and forget long jobs. A job that dies goes on where it was: its lease runs out and a sweep rings.
 
 An adapter says what a kind of job does with @executor("kind"). It is called within the author's rights and scope, and
-outside any transaction: it opens its own, small ones, and notes its progress inside them.
+outside any transaction: it opens its own, small ones, and notes its progress inside them. What it does and how far it
+is are committed together, so nothing is done twice; a worker that was taken for dead and comes back writes nothing.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import structlog
 from flask import current_app
 from flask_babel import gettext as _
-from sqlalchemy import insert, or_, select, update
+from sqlalchemy import func, or_, select, update
 
 from crm import clock
 from crm.access.actors import Actor
 from crm.background.models import BackgroundJob, JobLine, JobStatus
 from crm.bell import ring
-from crm.db import db, transaction
+from crm.db import db, insert_rows, reading, transaction
 from crm.errors import DomainError, report_exception
 from crm.protocol import ProtocolLine
 
 RUN = "background.run"
 LEASE = timedelta(minutes=2)
 KEPT = timedelta(days=7)  # a finished job, its protocol and its file
+MAX_ATTEMPTS = 10  # a job that takes its worker down with it is not begun for ever
+AT_ONCE = 500  # rows that need no worker: the person waits for them
+
+log = structlog.get_logger()
+
+# Set while the process is told to stop: a job then ends its step and waits for the next worker.
+stopping = threading.Event()
 
 
 class JobCanceled(Exception):
     """Raised inside an executor when its author has pressed cancel; what is committed stays."""
 
 
-class Progress:
-    """What an executor says of its work. All methods write in the caller's transaction."""
+class JobInterrupted(Exception):
+    """This process is told to stop: the job goes back to the queue and is taken up where it was."""
 
-    def __init__(self, job_id: int) -> None:
+
+class JobLost(Exception):
+    """Another worker has taken the job meanwhile: this one was too slow. What it was about to write is not written."""
+
+
+class Progress:
+    """What an executor says of its work. All methods but check() write in the caller's transaction."""
+
+    def __init__(self, job_id: int, attempt: int) -> None:
         self.job_id = job_id
+        self.attempt = attempt
 
     def expect(self, total: int) -> None:
         """How many rows there are to do."""
@@ -48,41 +67,45 @@ class Progress:
         *,
         failed: int = 0,
         lines: Sequence[ProtocolLine] = (),
-        changes: dict[int, dict[str, Any]] | None = None,
         state: dict[str, Any] | None = None,
     ) -> None:
         """`done` more rows are behind us, `failed` of them refused. state: where to go on after a crash.
 
-        lines: protocol lines; changes: {row id: {field: [old, new]}} kept for the undo.
+        Raises JobLost when the job is another worker's by now.
         """
         values: dict[str, Any] = {"done": BackgroundJob.done + done, "failed": BackgroundJob.failed + failed}
         if state is not None:
             values["state"] = state
         self._update(**values)
-        if lines:
-            known = changes or {}
-            rows = [
-                {
-                    "job_id": self.job_id,
-                    "row_id": line.id,
-                    "label": line.label[:300],
-                    "error": line.error,
-                    "changes": known.get(line.id),
-                }
-                for line in lines
-            ]
-            db.session.execute(insert(JobLine), rows)
+        rows = [
+            {
+                "job_id": self.job_id,
+                "row_id": line.id,
+                "label": line.label[:300],
+                "error": line.error,
+                "changes": line.changes,
+            }
+            for line in lines
+        ]
+        insert_rows(JobLine, rows)
 
     def check(self) -> None:
-        """Raise JobCanceled when the author has asked for it. Between transactions."""
+        """Raise JobCanceled when the author has asked for it, JobInterrupted when this process is to end.
+
+        Between transactions; ends the reading it begins.
+        """
+        if stopping.is_set():
+            raise JobInterrupted
         query = select(BackgroundJob.is_cancel_requested).where(BackgroundJob.id == self.job_id)
-        if db.session.scalar(query):
+        with reading():
+            is_canceled = db.session.scalar(query)
+            db.session.commit()
+        if is_canceled:
             raise JobCanceled
 
     def _update(self, **values: Any) -> None:
-        statement = update(BackgroundJob).where(BackgroundJob.id == self.job_id)
-        statement = statement.values(lease_until=clock.now() + LEASE, **values)
-        db.session.execute(statement.execution_options(synchronize_session=False))
+        if not _set(self.job_id, self.attempt, lease_until=clock.now() + LEASE, **values):
+            raise JobLost
 
 
 Executor = Callable[[BackgroundJob, Progress], None]
@@ -109,8 +132,12 @@ def start_job(
     branch_id: int | None = None,
     locale: str = "ru",
     total: int | None = None,
+    at_once: bool = False,
 ) -> BackgroundJob:
-    """Put a job in the queue. The caller commits; a worker begins soon after."""
+    """Put a job in the queue. The caller commits; a worker begins soon after.
+
+    at_once: the caller is about to run it himself, and no worker is told; if he dies first, the sweep tells one.
+    """
     if kind not in EXECUTORS:
         raise LookupError(f"no executor for {kind!r}")
     job = BackgroundJob(
@@ -126,7 +153,8 @@ def start_job(
     )
     db.session.add(job)
     db.session.flush()
-    ring(RUN, job.id)
+    if not at_once:
+        ring(RUN, job.id)
     return job
 
 
@@ -143,7 +171,12 @@ def claim_job(job_id: int) -> bool:
                     (BackgroundJob.status == JobStatus.RUNNING) & (BackgroundJob.lease_until < now),
                 ),
             )
-            .values(status=JobStatus.RUNNING, started_at=now, lease_until=now + LEASE)
+            .values(
+                status=JobStatus.RUNNING,
+                started_at=func.coalesce(BackgroundJob.started_at, now),
+                lease_until=now + LEASE,
+                attempt=BackgroundJob.attempt + 1,
+            )
         )
         result: Any = db.session.execute(statement.execution_options(synchronize_session=False))
         return bool(result.rowcount)
@@ -151,37 +184,55 @@ def claim_job(job_id: int) -> bool:
 
 def execute_job(job_id: int) -> None:
     """Run a claimed job within the author's rights (the adapter has entered them) and note how it ended."""
-    job = db.session.get_one(BackgroundJob, job_id)
+    job = db.session.get_one(BackgroundJob, job_id, populate_existing=True)
+    progress = Progress(job_id, job.attempt)
+    is_hopeless = job.attempt > MAX_ATTEMPTS
     db.session.commit()
-    progress = Progress(job_id)
     try:
+        if is_hopeless:
+            raise DomainError("job_hopeless", _("The job was interrupted again and again and has been given up."))
         progress.check()
         EXECUTORS[job.kind](job, progress)
     except JobCanceled:
-        finish_job(job_id, JobStatus.CANCELED)
-    except DomainError as error:
+        finish_job(job_id, JobStatus.CANCELED, attempt=progress.attempt)
+    except JobInterrupted:
+        _hand_back(job_id, progress.attempt)
+    except JobLost:
         db.session.rollback()
-        finish_job(job_id, JobStatus.FAILED, str(error))
+        log.warning("job_lost", job_id=job_id, attempt=progress.attempt)
+    except DomainError as error:
+        finish_job(job_id, JobStatus.FAILED, str(error), attempt=progress.attempt)
     except Exception as error:
         db.session.rollback()
         reason = _("Unexpected error %(id)s; it is in the log.", id=report_exception(error))
-        finish_job(job_id, JobStatus.FAILED, reason)
+        finish_job(job_id, JobStatus.FAILED, reason, attempt=progress.attempt)
     else:
-        finish_job(job_id, JobStatus.DONE)
+        finish_job(job_id, JobStatus.DONE, attempt=progress.attempt)
 
 
-def finish_job(job_id: int, status: JobStatus, error: str = "") -> None:
-    """Note the end of a job. Commits by itself."""
+def finish_job(job_id: int, status: JobStatus, error: str = "", *, attempt: int | None = None) -> None:
+    """Note the end of a running job, of this attempt when one is given. Commits by itself."""
     now = clock.now()
     db.session.rollback()
     with transaction():
-        statement = (
-            update(BackgroundJob)
-            .where(BackgroundJob.id == job_id, BackgroundJob.status == JobStatus.RUNNING)
-            .values(status=status, error=error, finished_at=now, expires_at=now + KEPT, lease_until=None)
-        )
-        db.session.execute(statement.execution_options(synchronize_session=False))
+        _set(job_id, attempt, status=status, error=error, finished_at=now, expires_at=now + KEPT, lease_until=None)
     db.session.expire_all()
+
+
+def _hand_back(job_id: int, attempt: int) -> None:
+    """An orderly interruption is no failed attempt."""
+    db.session.rollback()
+    with transaction():
+        _set(job_id, attempt, status=JobStatus.WAITING, lease_until=None, attempt=attempt - 1)
+
+
+def _set(job_id: int, running_attempt: int | None, **values: Any) -> bool:
+    """Change a running job; False when it runs no more, or runs as another attempt."""
+    statement = update(BackgroundJob).where(BackgroundJob.id == job_id, BackgroundJob.status == JobStatus.RUNNING)
+    if running_attempt is not None:
+        statement = statement.where(BackgroundJob.attempt == running_attempt)
+    result: Any = db.session.execute(statement.values(**values).execution_options(synchronize_session=False))
+    return bool(result.rowcount)
 
 
 def cancel_job(job: BackgroundJob) -> None:

@@ -9,20 +9,19 @@ from __future__ import annotations
 import random
 import secrets
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Sequence
 from datetime import datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Table, func, select, text
+from sqlalchemy import func, select, text
 
 from crm import clock
 from crm.access.models import Branch, User
 from crm.audit.models import AuditAction, AuditEntry
 from crm.bills.models import Bill, BillCounter, BillMethod, BillStatus
 from crm.clients.models import Client, ClientStatus, fold
-from crm.db import Model, db, transaction
+from crm.db import Model, db, insert_rows, transaction
 from crm.demo.names import Person, child_of, grown_up, surname_of_many
 from crm.demo.network import DemoNetwork
 from crm.ledger.models import Account, AccountKind, Entry, Transaction, TransactionKind, Unit
@@ -239,7 +238,7 @@ class _Writer:
         """Send the chunk."""
         for model in self.tables:
             if rows := self._rows.pop(model, []):
-                _write_rows(model.__table__, rows)  # type: ignore[arg-type]
+                insert_rows(model, rows)
         for (company_id, year), last in self._numbers.items():
             db.session.merge(BillCounter(company_id=company_id, year=year, last=last))
 
@@ -247,27 +246,6 @@ class _Writer:
 def _phone(number: int) -> str:
     """The phone of the number-th payer, none of his neighbours' alike."""
     return f"+7902{number * 7_654_321 % 10**7:07d}"
-
-
-def _write_rows(table: Table, rows: list[dict[str, Any]]) -> None:
-    """Values are made as the column types make them for an INSERT, then handed to the driver as they are."""
-    connection = db.session.connection()
-    names = list(rows[0])
-    bind: list[Callable[[Any], Any] | None] = [
-        table.c[name].type.dialect_impl(connection.dialect).bind_processor(connection.dialect) for name in names
-    ]
-    values = ([make(row[name]) if make else row[name] for name, make in zip(names, bind, strict=True)] for row in rows)
-    quote = connection.dialect.identifier_preparer.quote
-    columns = ", ".join(quote(name) for name in names)
-    cursor: Any = connection.connection.cursor()
-    with closing(cursor):
-        if connection.dialect.name == "postgresql":
-            with cursor.copy(f"COPY {quote(table.name)} ({columns}) FROM STDIN") as copy:
-                for row in values:
-                    copy.write_row(row)
-        else:
-            marks = ", ".join("?" for _ in names)
-            cursor.executemany(f"INSERT INTO {quote(table.name)} ({columns}) VALUES ({marks})", values)  # noqa: S608
 
 
 def _restart_sequences(models: Iterable[type[Model]]) -> None:

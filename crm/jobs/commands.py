@@ -15,7 +15,8 @@ from redis import Redis
 from redis.exceptions import RedisError
 from rq import SimpleWorker
 
-from crm.jobs.queues import QUEUE
+from crm.background.operations import stopping as jobs_are_stopping
+from crm.jobs.queues import QUEUE, QUEUES
 from crm.jobs.schedule import run_scheduler
 
 log = structlog.get_logger()
@@ -29,12 +30,14 @@ class Worker(SimpleWorker):
 
     def request_stop(self, signum: int, frame: Any) -> None:
         self.is_stopping = True
+        jobs_are_stopping.set()
         super().request_stop(signum, frame)
 
 
 @click.command("worker")
+@click.option("--queue", type=click.Choice(QUEUES), default=QUEUE, show_default=True, help="The one queue to listen to.")
 @with_appcontext
-def worker_command() -> None:
+def worker_command(queue: str) -> None:
     """Answer the bell until told to stop; a queue that goes away is waited for."""
     # A connection of its own: it waits on the queue for minutes, the ringer's gives up after a second.
     connection = Redis.from_url(current_app.config["SETTINGS"].redis_url)
@@ -42,7 +45,7 @@ def worker_command() -> None:
     while True:
         started = time.monotonic()
         worker = Worker(
-            [QUEUE], connection=connection, worker_ttl=30, maintenance_interval=30, job_monitoring_interval=10
+            [queue], connection=connection, worker_ttl=30, maintenance_interval=30, job_monitoring_interval=10
         )
         try:
             worker.work(logging_level="WARNING")

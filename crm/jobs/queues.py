@@ -1,4 +1,4 @@
-"""The one queue, and the ringer the domains ring. A worker listens to one queue only: on two, rq can lose a job."""
+"""The queues, and the ringer the domains ring. A worker listens to one queue only: on two, rq can lose a job."""
 
 from __future__ import annotations
 
@@ -12,9 +12,14 @@ from redis.exceptions import RedisError
 from redis.retry import Retry as ConnectionRetry
 from rq import Queue, Retry
 
+from crm.background.operations import RUN
+
 QUEUE = "kontora"
+LONG_QUEUE = "kontora-long"  # a letter does not wait behind somebody's export
+QUEUES = (QUEUE, LONG_QUEUE)
+LONG_TASKS = frozenset({RUN})
 # The longest run there may be; it only ends jobs that hang.
-JOB_SECONDS = 3600
+JOB_SECONDS = {QUEUE: 3600, LONG_QUEUE: 6 * 3600}
 
 log = structlog.get_logger()
 
@@ -24,21 +29,27 @@ def connect(redis_url: str) -> Redis:
     return Redis.from_url(redis_url, socket_connect_timeout=1, socket_timeout=2, retry=ConnectionRetry(NoBackoff(), 0))
 
 
-def queue() -> Queue:
-    """The queue of the current app."""
-    found: Queue = current_app.extensions["queue"]
+def queue(name: str = QUEUE) -> Queue:
+    """A queue of the current app."""
+    found: Queue = current_app.extensions["queues"][name]
     return found
+
+
+def queue_of(task: str) -> str:
+    """Name of the queue a task waits in."""
+    return LONG_QUEUE if task in LONG_TASKS else QUEUE
 
 
 def _ring(task: str, args: tuple[Any, ...]) -> None:
     """Ask a worker to run `task`. A lost ring is logged and made good by the sweep within a minute."""
+    name = queue_of(task)
     try:
-        queue().enqueue(
+        queue(name).enqueue(
             "crm.jobs.tasks.perform",
             task,
             *args,
             retry=Retry(max=2),
-            job_timeout=JOB_SECONDS,
+            job_timeout=JOB_SECONDS[name],
             result_ttl=0,
             failure_ttl=86400,
         )
@@ -48,5 +59,6 @@ def _ring(task: str, args: tuple[Any, ...]) -> None:
 
 def register(app: Flask) -> None:
     # Connections are made at the first use, so a server that is away does not keep the app from starting.
-    app.extensions["queue"] = Queue(QUEUE, connection=connect(app.config["SETTINGS"].redis_url))
+    connection = connect(app.config["SETTINGS"].redis_url)
+    app.extensions["queues"] = {name: Queue(name, connection=connection) for name in QUEUES}
     app.extensions["bell"] = _ring

@@ -24,6 +24,7 @@ def upgrade() -> None:
     sa.Column('total', sa.Integer(), nullable=True),
     sa.Column('done', sa.Integer(), nullable=False),
     sa.Column('failed', sa.Integer(), nullable=False),
+    sa.Column('attempt', sa.Integer(), nullable=False),
     sa.Column('is_cancel_requested', sa.Boolean(), nullable=False),
     sa.Column('error', sa.Text(), nullable=False),
     sa.Column('file', sa.String(length=300), nullable=True),

@@ -22,6 +22,7 @@ from tests.factories import (
     make_bill,
     make_client,
     make_employee,
+    make_job,
     make_message,
     make_payment,
     make_plan,
@@ -33,6 +34,8 @@ from tests.factories import (
 
 # Of the whole network: the row scope does not know them.
 NETWORK_WIDE = frozenset({"accounttype", "plan", "template", "city", "company", "role"})
+# A person's own, whatever his role; nobody else's exist for him.
+PERSONAL = frozenset({"job"})
 
 
 def views(app: Flask) -> list[KontoraView]:
@@ -49,6 +52,7 @@ def one_of_each(branch: Branch, mark: str) -> dict[str, int]:
     with transaction():
         run = run_now(rule, by=SYSTEM)
     audited = select(AuditEntry.id).where(AuditEntry.entity == "client", AuditEntry.entity_id == client.id)
+    administrator = make_user(Role.ADMINISTRATOR, branches=[branch], name=f"{mark} Администратор")
     return {
         "client": client.id,
         "account": account.id,
@@ -62,7 +66,8 @@ def one_of_each(branch: Branch, mark: str) -> dict[str, int]:
         "mailingrule": rule.id,
         "mailingrun": run.id,
         "employee": make_employee(branch, name=f"{mark} Сотрудник").id,
-        "user": make_user(Role.ADMINISTRATOR, branches=[branch], name=f"{mark} Администратор").id,
+        "user": administrator.id,
+        "job": make_job(administrator, title=mark).id,
         "branch": branch.id,
         "city": branch.city_id,
         "company": branch.company_id,

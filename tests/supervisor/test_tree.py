@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -47,13 +48,13 @@ def processes() -> list[Process]:
     return found
 
 
-PARTS = {"queue": "valkey", "web": "gunicorn", "worker": " worker", "scheduler": " scheduler"}
+PARTS = {"queue": "valkey", "web": "gunicorn", "worker": r" --queue kontora\s*$", "worker-long": r" --queue kontora-long\s*$", "scheduler": " scheduler"}
 
 
 def parts_of(supervisor: int) -> dict[str, int]:
     """Process id of each running part of this supervisor, by name."""
     own = [process for process in processes() if process.parent == supervisor]
-    return {name: process.pid for name, word in PARTS.items() for process in own if word in process.command}
+    return {name: process.pid for name, word in PARTS.items() for process in own if re.search(word, process.command)}
 
 
 def left_of(groups: set[int]) -> list[str]:

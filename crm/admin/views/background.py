@@ -1,0 +1,181 @@
+"""One's own long jobs: how far they are, what became of every row, their files. Nobody sees another's."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import sqlalchemy as sa
+from flask import Response, abort, flash, g, jsonify, redirect, request, send_file, url_for
+from flask_admin import expose
+from flask_babel import gettext as _
+from flask_babel import lazy_gettext as _l
+from flask_babel import lazy_pgettext as _lp
+from flask_login import current_user
+from markupsafe import Markup
+
+from crm import clock
+from crm.admin.base import KontoraView, permission
+from crm.audit.operations import record_export
+from crm.background.models import BackgroundJob, JobLine
+from crm.background.operations import cancel_job, file_of
+from crm.db import db, reading, transaction
+from crm.exchange import excel
+
+LINES_PER_PAGE = 100
+
+
+class JobView(KontoraView):
+    entity = "job"
+    icon = "hourglass-split"
+    is_in_menu: ClassVar[bool] = False  # in the person's own menu instead
+    column_list = ("title", "status", "done", "failed", "created_at", "finished_at")
+    column_labels: Any = {
+        "title": _lp("job", "Job"),
+        "done": _l("Rows done"),
+        "failed": _l("With errors"),
+        "total": _l("Rows in all"),
+    }
+    column_filters = ("status", "created_at")
+    column_default_sort = "-id"
+    details_template = "admin/job.html"
+    empty_hint = _l("Exports, imports and actions over many rows appear here.")
+
+    # A job belongs to its author whatever his role: no role is asked, and nobody else is shown it.
+
+    def may(self, action: str) -> bool:
+        return action == "view"
+
+    def _handle_view(self, name: str, **kwargs: Any) -> Any:
+        if current_user.is_authenticated and self.permission_for(name) == f"{self.entity}.view":
+            return None
+        return super()._handle_view(name, **kwargs)
+
+    def within_sight(self, query: Any) -> Any:
+        return query.where(BackgroundJob.author_id == current_user.id)
+
+    def may_read(self, job: BackgroundJob) -> bool:
+        """Whether its maker may still see what is in it: roles and branches change while a job is kept."""
+        view = self._target(job)
+        return (view is None or view.is_accessible()) and job.branch_id in {None, *(b.id for b in g.branches)}
+
+    def get_one(self, id: Any) -> Any:
+        job = super().get_one(id)
+        if not self.may_read(job):
+            abort(403)
+        return job
+
+    def details_context(self, row: Any) -> dict[str, Any]:
+        page = int(text) if (text := request.args.get("page", "1")).isascii() and text.isdigit() and len(text) < 7 else 1
+        only_errors = request.args.get("errors") == "1"
+        lines = self._lines(row, only_errors=only_errors, offset=(max(page, 1) - 1) * LINES_PER_PAGE)
+        return {
+            "progress_text": progress_text,
+            "lines": lines[:LINES_PER_PAGE],
+            "has_next": len(lines) > LINES_PER_PAGE,
+            "page": max(page, 1),
+            "only_errors": only_errors,
+            "target": self._target(row),
+            "has_file": row.file is not None and not self._is_expired(row),
+        }
+
+    @staticmethod
+    def _lines(job: BackgroundJob, *, only_errors: bool, offset: int) -> list[JobLine]:
+        """A page of the protocol and one line more, errors first."""
+        query = sa.select(JobLine).where(JobLine.job_id == job.id)
+        if only_errors:
+            query = query.where(JobLine.error.is_not(None))
+        ordered = query.order_by(JobLine.error.is_(None), JobLine.id)
+        return list(db.session.scalars(ordered.offset(offset).limit(LINES_PER_PAGE + 1)))
+
+    def _target(self, job: BackgroundJob) -> KontoraView | None:
+        """The grid the job was started from."""
+        views = (view for view in self.admin._views if isinstance(view, KontoraView) and view is not self)
+        return next((view for view in views if view.entity == job.entity), None)
+
+    def line_changes(self, job: BackgroundJob, line: JobLine) -> list[tuple[Any, Any, Any]]:
+        """(label, old, new) of what a line's row was changed in, as the grid of the job shows such values."""
+        view = self._target(job)
+        return [] if view is None or not line.changes else view.changes_of(line)
+
+    @staticmethod
+    def _is_expired(job: BackgroundJob) -> bool:
+        return job.expires_at is not None and job.expires_at < clock.now()
+
+    @expose("/status/<id>")
+    @permission("view")
+    def status_view(self, id: str) -> Any:
+        """What the bar shows, for static/jobs.js."""
+        job = self.get_one(id)
+        return jsonify(
+            status=job.status.value,
+            is_over=job.status.is_over,
+            done=job.done,
+            failed=job.failed,
+            total=job.total,
+            text=progress_text(job),
+        )
+
+    @expose("/cancel/", methods=("POST",))
+    @permission("view")
+    def cancel_view(self) -> Any:
+        job = self.get_one(request.form.get("id"))
+        with transaction():
+            cancel_job(job)
+        flash(_("The job will stop at its next step; what is done stays done."), "info")
+        return redirect(url_for("job.details_view", id=job.id))
+
+    @expose("/file/<id>")
+    @permission("view")
+    def file_view(self, id: str) -> Any:
+        """The job's file, for its maker, as long as it is kept."""
+        job = self.get_one(id)
+        if job.file is None:
+            abort(404)
+        path = file_of(job)
+        if self._is_expired(job) or not path.exists():
+            abort(410)
+        return send_file(path, as_attachment=True, download_name=job.file_name or path.name, max_age=0)
+
+    @expose("/protocol/<id>.xlsx")
+    @permission("view")
+    def protocol_view(self, id: str) -> Any:
+        """Every line of the protocol as Excel."""
+        job = self.get_one(id)
+        columns = [
+            excel.Column(_("Record"), "text", 40),
+            excel.Column(_("Result"), "text", 60),
+            excel.Column(_("Changes"), "text", 60),
+        ]
+        with transaction():
+            count = db.session.scalar(sa.select(sa.func.count()).where(JobLine.job_id == job.id)) or 0
+            record_export(BackgroundJob.__tablename__, rows=count, description=job.title, by=current_user)
+        title = _("Protocol of executed operations")
+        with reading():
+            chunks = excel.export_file(columns, self._protocol_rows(job), title=_("Protocol"), time_zone=None)
+        name = f"{title} {job.id}.xlsx"
+        headers = {"Content-Disposition": excel.content_disposition(name)}
+        return Response(chunks, mimetype=excel.XLSX, headers=headers)
+
+    def _protocol_rows(self, job: BackgroundJob) -> Iterator[list[Any]]:
+        query = sa.select(JobLine).where(JobLine.job_id == job.id).order_by(JobLine.error.is_(None), JobLine.id)
+        done = _("Done")
+        for line in db.session.scalars(query.execution_options(yield_per=1000)):
+            changes = "\n".join(
+                f"{label}: {_plain(old) or '—'} → {_plain(new) or '—'}" for label, old, new in self.line_changes(job, line)
+            )
+            yield [line.label, line.error or done, changes or None]
+
+
+def progress_text(job: BackgroundJob) -> str:
+    """How far a job is, in words."""
+    if job.total is None:
+        return _("Done: %(done)s", done=job.done)
+    return _("Done: %(done)s of %(total)s", done=job.done, total=job.total)
+
+
+def _plain(shown: Any) -> str:
+    """A cell's HTML as text."""
+    return html.unescape(re.sub("<[^>]+>", "", shown)) if isinstance(shown, Markup) else str(shown)
