@@ -1,7 +1,8 @@
 """`python -m crm.supervisor`: checks the ground, prepares the database, then keeps every part of Kontora running.
 
-Queue (embedded Valkey), mail sink, web, a worker per queue, scheduler: started in this order, started again when one dies, stopped
-in the reverse order by Ctrl-C. REDIS_URL and SMTP_URL replace the embedded queue and sink; only the demo has a sink.
+Queue (embedded Valkey), mail sink, web, a worker per queue, scheduler: started in this order, started again when one
+dies, stopped in the reverse order by Ctrl-C. REDIS_URL and SMTP_URL replace the embedded queue and sink; only the demo
+has a sink.
 """
 
 from __future__ import annotations

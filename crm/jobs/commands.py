@@ -35,7 +35,9 @@ class Worker(SimpleWorker):
 
 
 @click.command("worker")
-@click.option("--queue", type=click.Choice(QUEUES), default=QUEUE, show_default=True, help="The one queue to listen to.")
+@click.option(
+    "--queue", type=click.Choice(QUEUES), default=QUEUE, show_default=True, help="The one queue to listen to."
+)
 @with_appcontext
 def worker_command(queue: str) -> None:
     """Answer the bell until told to stop; a queue that goes away is waited for."""

@@ -48,7 +48,13 @@ def processes() -> list[Process]:
     return found
 
 
-PARTS = {"queue": "valkey", "web": "gunicorn", "worker": r" --queue kontora\s*$", "worker-long": r" --queue kontora-long\s*$", "scheduler": " scheduler"}
+PARTS = {
+    "queue": "valkey",
+    "web": "gunicorn",
+    "worker": r" --queue kontora\s*$",
+    "worker-long": r" --queue kontora-long\s*$",
+    "scheduler": " scheduler",
+}
 
 
 def parts_of(supervisor: int) -> dict[str, int]:

@@ -68,14 +68,15 @@ class JobView(KontoraView):
         return job
 
     def details_context(self, row: Any) -> dict[str, Any]:
-        page = int(text) if (text := request.args.get("page", "1")).isascii() and text.isdigit() and len(text) < 7 else 1
+        text = request.args.get("page", "")
+        page = max(1, int(text)) if re.fullmatch("[0-9]{1,6}", text) else 1
         only_errors = request.args.get("errors") == "1"
-        lines = self._lines(row, only_errors=only_errors, offset=(max(page, 1) - 1) * LINES_PER_PAGE)
+        lines = self._lines(row, only_errors=only_errors, offset=(page - 1) * LINES_PER_PAGE)
         return {
             "progress_text": progress_text,
             "lines": lines[:LINES_PER_PAGE],
             "has_next": len(lines) > LINES_PER_PAGE,
-            "page": max(page, 1),
+            "page": page,
             "only_errors": only_errors,
             "target": self._target(row),
             "has_file": row.file is not None and not self._is_expired(row),
@@ -163,10 +164,11 @@ class JobView(KontoraView):
         query = sa.select(JobLine).where(JobLine.job_id == job.id).order_by(JobLine.error.is_(None), JobLine.id)
         done = _("Done")
         for line in db.session.scalars(query.execution_options(yield_per=1000)):
-            changes = "\n".join(
-                f"{label}: {_plain(old) or '—'} → {_plain(new) or '—'}" for label, old, new in self.line_changes(job, line)
-            )
-            yield [line.label, line.error or done, changes or None]
+            changes = [
+                f"{label}: {_plain(old) or '—'} → {_plain(new) or '—'}"
+                for label, old, new in self.line_changes(job, line)
+            ]
+            yield [line.label, line.error or done, "\n".join(changes) or None]
 
 
 def progress_text(job: BackgroundJob) -> str:
