@@ -10,7 +10,6 @@ from flask_admin import expose
 
 from crm.admin.columns import ColumnsView, GridColumn
 from crm.audit.models import AuditEntry
-from crm.background.models import JobLine
 from crm.db import db
 
 
@@ -42,10 +41,10 @@ class HistoryView(ColumnsView):
         )
         return list(db.session.scalars(query))
 
-    def changes_of(self, entry: AuditEntry | JobLine) -> list[tuple[Any, Any, Any]]:
+    def changes_of(self, entry: AuditEntry) -> list[tuple[Any, Any, Any]]:
         """(label, old, new) of an audit line as a person reads them; keys and time stamps of creation are left out."""
         lines = []
-        for name, (old, new) in (entry.changes or {}).items():
+        for name, (old, new) in entry.changes.items():
             if name.endswith("_id") or name in {
                 "token",
                 "created_at",

@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from crm import clock
 from crm.admin.base import KontoraView, permission
+from crm.audit.models import AuditEntry
 from crm.audit.operations import record_export
 from crm.background.models import BackgroundJob, JobLine
 from crm.background.operations import cancel_job, file_of
@@ -99,7 +100,7 @@ class JobView(KontoraView):
     def line_changes(self, job: BackgroundJob, line: JobLine) -> list[tuple[Any, Any, Any]]:
         """(label, old, new) of what a line's row was changed in, as the grid of the job shows such values."""
         view = self._target(job)
-        return [] if view is None or not line.changes else view.changes_of(line)
+        return [] if view is None or not line.changes else view.changes_of(AuditEntry(changes=line.changes))
 
     @staticmethod
     def _is_expired(job: BackgroundJob) -> bool:
