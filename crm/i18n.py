@@ -9,10 +9,13 @@ from zoneinfo import ZoneInfo
 
 from babel import Locale
 from babel.dates import format_date as babel_date
+from babel.dates import format_timedelta
 from babel.numbers import format_currency, parse_pattern
 from flask import Flask, has_request_context, request
 from flask_babel import Babel, get_locale
 from flask_login import current_user
+
+from crm import clock
 
 LANGUAGES = ("ru", "en")
 babel = Babel()
@@ -57,6 +60,11 @@ def moment(value: datetime | None, time_zone: str = "Europe/Moscow") -> str:
     return f"{day(there.date())} {there:%H:%M}"
 
 
+def ago(value: datetime) -> str:
+    """How long ago: `3 hours ago`, `2 days ago`."""
+    return format_timedelta(value - clock.now(), add_direction=True, locale=get_locale() or _RUSSIAN)
+
+
 def register(app: Flask) -> None:
     babel.init_app(
         app,
@@ -65,5 +73,5 @@ def register(app: Flask) -> None:
         locale_selector=select_language,
         default_translation_directories=str(Path(__file__).parent / "translations"),
     )
-    app.jinja_env.filters.update(money=money, day=day, moment=moment)
+    app.jinja_env.filters.update(money=money, day=day, moment=moment, ago=ago)
     app.jinja_env.globals.update(get_locale=get_locale)

@@ -7,11 +7,11 @@ from typing import Any
 from flask import request
 from flask_admin import expose
 
-from crm.admin.inline import InlineView
+from crm.admin.restoring import RestoringView
 from crm.admin.selection import COUNT_LIMIT, PAGE_SIZES, Selection, Summary
 
 
-class GridView(InlineView):
+class GridView(RestoringView):
     """See the module."""
 
     @expose("/")

@@ -41,6 +41,6 @@ def test_nor_are_they_in_the_grid_and_the_export(network: Any, web: Any, path: s
         return bytes(web(user).get(f"/admin/audit/{path}?f.entity.has={table}").data)
 
     nothing = len(answer(network.support, "nothing-of-the-kind"))
-    assert abs(len(answer(network.support, "payment")) - nothing) < 200
-    assert len(answer(network.support, "employee")) > nothing + 200
-    assert len(answer(network.owner, "payment")) > nothing + 200
+    assert abs(len(answer(network.support, "payment")) - nothing) < 80  # an Excel row packs into few bytes
+    assert len(answer(network.support, "employee")) > nothing + 120
+    assert len(answer(network.owner, "payment")) > nothing + 120

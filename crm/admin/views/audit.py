@@ -34,10 +34,10 @@ class AuditView(KontoraView):
             return str(view.name)
         if view is not None and column.name == "changes" and row.action is not AuditAction.EXPORT:
             lines = (
-                Markup("{}: <del>{}</del> → {}").format(label, old, new or "—")
-                if old
-                else Markup("{}: {}").format(label, new or "—")
-                for label, old, new in view.changes_of(row)
+                Markup("{}: <del>{}</del> → {}").format(change.label, change.old, change.new or "—")
+                if change.old
+                else Markup("{}: {}").format(change.label, change.new or "—")
+                for change in view.changes_of(row)
             )
             return Markup("<br>").join(lines) or NOTHING
         return super().cell(row, column)

@@ -233,7 +233,7 @@ class ClientView(KontoraView):
             "main": lambda: {
                 "accounts": accounts_of(payer.id) if current_user.may("account.view") else [],
                 "lessons": lessons_left(client.id),
-                "history_lines": self.history(client),
+                "history_lines": self.history(client, limit=10),
             },
         }
         return self.render(

@@ -17,6 +17,7 @@ from crm.access.permissions import ACTION_NAMES, PERMISSIONS, RESERVED, is_built
 from crm.access.roles import change_role, reset_role
 from crm.admin.base import KontoraView, permission
 from crm.admin.fields import Form
+from crm.admin.history import FieldChange
 from crm.admin.rights import EntityRights, changes_of_role, rights_of_role
 from crm.audit.models import AuditEntry
 from crm.db import db
@@ -27,6 +28,7 @@ class RoleView(KontoraView):
     icon = "shield-lock"
     column_list = ("role",)
     column_default_sort = "id"
+    form = Form  # the matrix is its form: no cell and no field of it is changed otherwise
     edits = True
 
     def may_edit_row(self, row: Any) -> bool:
@@ -110,7 +112,7 @@ class RoleView(KontoraView):
         sections: dict[Any, list[EntityRights]] = {}
         for entity in rights:
             sections.setdefault(entity.section, []).append(entity)
-        return {"row": settings, "sections": sections, "history_lines": self.history(settings)}
+        return {"row": settings, "sections": sections, "history_lines": self.history(settings, limit=10)}
 
     def _sent(self, settings: RoleSettings) -> tuple[dict[str, bool], dict[str, str]]:
         """The matrix as it was sent: what differs from the built-in table, and the rules of fields on offer."""
@@ -149,10 +151,10 @@ class RoleView(KontoraView):
             ]
         return lines
 
-    def changes_of(self, entry: AuditEntry) -> list[tuple[Any, Any, Any]]:
+    def changes_of(self, entry: AuditEntry) -> list[FieldChange]:
         """Permissions and fields under the names they have in the matrix."""
         names = {view.entity: view for view in self.admin._views if isinstance(view, KontoraView)}
-        lines: list[tuple[Any, Any, Any]] = []
+        lines = []
         for key, (old, new) in entry.changes.items():
             sort, _dot, name = key.partition(".")
             entity, _dot, rest = name.partition(".")
@@ -160,10 +162,12 @@ class RoleView(KontoraView):
                 continue
             view = names[entity]
             if sort == "permissions":
-                lines.append((f"{view.name}: {ACTION_NAMES.get(rest, rest)}", _changed(old), _changed(new)))
+                label = f"{view.name}: {ACTION_NAMES.get(rest, rest)}"
+                lines.append(FieldChange(key, label, _changed(old), _changed(new)))
             else:
                 rules = [next((item for item in FieldRule if item.value == rule), None) for rule in (old, new)]
-                lines.append((f"{view.name}: {view.column(rest).label}", _rule(rules[0]), _rule(rules[1])))
+                label = f"{view.name}: {view.column(rest).label}"
+                lines.append(FieldChange(key, label, _rule(rules[0]), _rule(rules[1])))
         return lines
 
     def row_url(self, row: Any) -> str:
