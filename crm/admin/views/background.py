@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from crm import clock
 from crm.admin.base import KontoraView, permission
+from crm.admin.history import FieldChange
 from crm.audit.models import AuditEntry
 from crm.audit.operations import record_export
 from crm.background.models import BackgroundJob, JobLine
@@ -97,8 +98,8 @@ class JobView(KontoraView):
         views = (view for view in self.admin._views if isinstance(view, KontoraView) and view is not self)
         return next((view for view in views if view.entity == job.entity), None)
 
-    def line_changes(self, job: BackgroundJob, line: JobLine) -> list[tuple[Any, Any, Any]]:
-        """(label, old, new) of what a line's row was changed in, as the grid of the job shows such values."""
+    def line_changes(self, job: BackgroundJob, line: JobLine) -> list[FieldChange]:
+        """What a line's row was changed in, as the grid of the job shows such values."""
         view = self._target(job)
         return [] if view is None or not line.changes else view.changes_of(AuditEntry(changes=line.changes))
 
@@ -166,8 +167,8 @@ class JobView(KontoraView):
         done = _("Done")
         for line in db.session.scalars(query.execution_options(yield_per=1000)):
             changes = [
-                f"{label}: {_plain(old) or '—'} → {_plain(new) or '—'}"
-                for label, old, new in self.line_changes(job, line)
+                f"{change.label}: {_plain(change.old) or '—'} → {_plain(change.new) or '—'}"
+                for change in self.line_changes(job, line)
             ]
             yield [line.label, line.error or done, "\n".join(changes) or None]
 
