@@ -8,7 +8,7 @@ from alembic import context
 from alembic.autogenerate.api import AutogenContext
 from flask import current_app
 
-from crm.db import Money, Phone, UtcDateTime, db
+from crm.db import Money, Phone, UtcDateTime, db, is_modelled
 
 # Migrations keep plain types: what the code calls them later must not change what was done.
 _PLAIN = {Money: "sa.BigInteger()", UtcDateTime: "sa.DateTime(timezone=True)", Phone: "sa.String(length=20)"}
@@ -29,6 +29,7 @@ def run() -> None:
             render_as_batch=engine.dialect.name == "sqlite",
             render_item=render_item,
             compare_type=True,
+            include_name=is_modelled,
         )
         with context.begin_transaction():
             context.run_migrations()

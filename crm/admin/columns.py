@@ -22,6 +22,7 @@ from crm.admin.ordering import SortKey
 from crm.admin.selection import Selection, Sort
 from crm.admin.sorting import keys_of
 from crm.db import db
+from crm.search import holds, parts_of, searchable_sql
 from crm.security import chosen_branch
 
 DEFAULT_ZONE = "Europe/Moscow"
@@ -67,6 +68,7 @@ class ColumnsView(ModelView):
     column_searchable_list: ClassVar[Any] = ()
     column_default_sort: ClassVar[Any] = "id"
     column_kinds: ClassVar[dict[str, Kind]] = {}
+    column_sortable_list: ClassVar[Any] = None  # all that can be
     column_sorts: ClassVar[dict[str, tuple[str, ...]]] = {}  # columns of the table a computed one is ordered by
     column_totals: ClassVar[tuple[str, ...]] = ()
     totals_label: ClassVar[Any] = _l("Total")
@@ -244,6 +246,8 @@ class ColumnsView(ModelView):
             for column in self.available_columns()
             if column.kind.is_sortable and (column.sql is not None or column.name in self.column_sorts)
         }
+        if self.column_sortable_list is not None:
+            found = {name: column for name, column in found.items() if name in self.column_sortable_list}
         return {"id": self.column("id"), **found}
 
     def sort_keys(self, name: str) -> list[SortKey]:
@@ -275,8 +279,9 @@ class ColumnsView(ModelView):
     # --- hooks for entities -----------------------------------------------------------------------------------------
 
     def search_condition(self, text: str) -> Any:
-        """SQL condition of the search box: part of any searchable column, or the number."""
-        parts = [getattr(self.model, name).icontains(text, autoescape=True) for name in self.column_searchable_list]
+        """SQL condition of the search box: every word part of the searchable columns, or the number."""
+        columns = [getattr(self.model, name) for name in self.column_searchable_list]
+        parts = [holds(searchable_sql(*columns), parts_of(text))] if columns else []
         if text.isascii() and text.isdigit() and len(text) < 10:
             parts.append(self.model.id == int(text))
         return sa.or_(*parts) if parts else sa.false()

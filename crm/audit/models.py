@@ -26,18 +26,21 @@ class AuditEntry(Model):
     """changes: {field: [old, new]} as text; origin: where it came from (`request:…`, `job:…`, `cli`)."""
 
     __audited__ = False
-    __table_args__ = (Index(None, "entity", "entity_id"),)
+    __table_args__ = (
+        Index(None, "entity", "entity_id"),
+        *(Index(None, name, "id") for name in ("at", "actor_id", "actor_name", "branch_id")),
+    )
 
     id: Mapped[PrimaryKey]
-    at: Mapped[datetime] = mapped_column(index=True)
-    actor_id: Mapped[int | None] = mapped_column(ForeignKey("user.id"), index=True)
+    at: Mapped[datetime]
+    actor_id: Mapped[int | None] = mapped_column(ForeignKey("user.id"))
     actor_name: Mapped[str] = mapped_column(String(200))
     origin: Mapped[str] = mapped_column(String(80))
     action: Mapped[AuditAction] = mapped_column(label_enum(AuditAction))
     entity: Mapped[str] = mapped_column(String(40))
     entity_id: Mapped[int | None] = mapped_column(BigId)
     entity_label: Mapped[str] = mapped_column(String(200), default="")
-    branch_id: Mapped[int | None] = mapped_column(ForeignKey("branch.id"), index=True)
+    branch_id: Mapped[int | None] = mapped_column(ForeignKey("branch.id"))
     changes: Mapped[dict[str, Any]]
 
     actor: Mapped[User | None] = relationship()

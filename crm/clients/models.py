@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 from datetime import date, datetime
 from typing import Any
 
@@ -14,6 +14,7 @@ from crm.access.scope import BranchScoped
 from crm.db import LabelEnum, Model, Phone, PrimaryKey, Text200, label_enum
 from crm.fields.models import HasCustomFields
 from crm.fields.queries import company_of, is_shown
+from crm.search import searchable
 
 
 class ClientStatus(LabelEnum):
@@ -31,7 +32,8 @@ class Client(HasCustomFields, BranchScoped, Model):
     """A person's card. The payer holds contract, accounts and bills; a child or relative points at the payer.
 
     name: what everybody is called by; surname and patronymic only where the company has them switched on.
-    search: lower-cased names, e-mail, digits of both phones; kept by a listener, never set by hand.
+    search: names, e-mail, digits of both phones, as search.searchable() has them; kept by a listener, never set by
+    hand.
     """
 
     # By default only the name is displayed; the number and what a company does not need can be switched off.
@@ -42,6 +44,7 @@ class Client(HasCustomFields, BranchScoped, Model):
     }
     __table_args__ = (
         Index(None, "status", "name"),
+        *(Index(None, name, "id") for name in ("name", "phone", "email", "created_at", "branch_id", "payer_id")),
         # An active payer's phone is his alone in the branch: imports and the desk know him by it.
         Index(
             "uq_client_branch_id_phone",
@@ -54,18 +57,19 @@ class Client(HasCustomFields, BranchScoped, Model):
     )
 
     id: Mapped[PrimaryKey]
-    payer_id: Mapped[int | None] = mapped_column(ForeignKey("client.id"), index=True)
+    branch_id: Mapped[int] = mapped_column(ForeignKey("branch.id"))  # indexed with the key
+    payer_id: Mapped[int | None] = mapped_column(ForeignKey("client.id"))
     status: Mapped[ClientStatus] = mapped_column(label_enum(ClientStatus), default=ClientStatus.ACTIVE)
-    name: Mapped[Text200] = mapped_column(index=True)
+    name: Mapped[Text200]
     surname: Mapped[Text200] = mapped_column(default="", server_default=text("''"))
     patronymic: Mapped[Text200] = mapped_column(default="", server_default=text("''"))
-    phone: Mapped[str | None] = mapped_column(Phone, index=True)
+    phone: Mapped[str | None] = mapped_column(Phone)
     extra_phone: Mapped[str | None] = mapped_column(Phone, index=True)
-    email: Mapped[str | None] = mapped_column(String(254), index=True)
+    email: Mapped[str | None] = mapped_column(String(254))
     birth_date: Mapped[date | None] = mapped_column(Date)
     comment: Mapped[str] = mapped_column(Text, default="")
     search: Mapped[str] = mapped_column(Text, default="")
-    created_at: Mapped[datetime] = mapped_column(index=True)
+    created_at: Mapped[datetime]
     version: Mapped[int] = mapped_column(Integer)
 
     payer: Mapped[Client | None] = relationship(remote_side="Client.id", back_populates="family")
@@ -90,15 +94,14 @@ class Client(HasCustomFields, BranchScoped, Model):
         return self.shown_name
 
 
-def fold(text: str) -> str:
-    """Text as the search compares it: lower case, ё as е, single spaces."""
-    return re.sub(r"\s+", " ", text.lower().replace("ё", "е")).strip()
+def search_text(names: Sequence[str], email: str | None, phones: Sequence[str | None]) -> str:
+    """What a card is found by: its names, e-mail and the digits of its phones (E.164)."""
+    return searchable(*names, email, *(phone.lstrip("+") for phone in phones if phone))
 
 
 def _fill_search(_mapper: Any, _connection: Any, client: Client) -> None:
-    digits = (re.sub(r"\D", "", phone) for phone in (client.phone, client.extra_phone) if phone)
-    names = (fold(name) for name in (client.surname, client.name, client.patronymic) if name)
-    client.search = " ".join([*names, client.email or "", *digits]).strip()
+    names = [name for name in (client.surname, client.name, client.patronymic) if name]
+    client.search = search_text(names, client.email, (client.phone, client.extra_phone))
 
 
 event.listen(Client, "before_insert", _fill_search)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from flask_babel import gettext as _
-from sqlalchemy import ColumnElement, and_, or_, select, true
+from sqlalchemy import ColumnElement, and_, column, or_, select, table
 
-from crm.clients.models import Client, ClientStatus, fold
+from crm.clients.models import Client, ClientStatus
 from crm.db import db
 from crm.errors import NotFound
 from crm.phones import search_digits
+from crm.search import holds, parts_of
 
 
 def payer_of(client: Client) -> Client:
@@ -22,20 +24,40 @@ def payer_of(client: Client) -> Client:
     return client.payer
 
 
-def _words(text: str) -> list[str]:
-    return fold(text.replace("\x00", "")).split()  # PostgreSQL takes no NUL in a text
+# SQLite's index of three-letter parts, kept by triggers (migration 0004).
+_PARTS = table("client_search", column("rowid"), column("client_search"))
 
 
 def matches_text(text: str) -> ColumnElement[bool]:
-    """Condition: every word is part of the name or e-mail, or the whole is part of a phone in any spelling."""
-    words = _words(text)
-    condition: ColumnElement[bool] = and_(true(), *(Client.search.contains(word, autoescape=True) for word in words))
-    return or_(condition, *(Client.search.contains(digits, autoescape=True) for digits in search_digits(text)))
+    """Condition on Client: every word is part of the name or e-mail (a word of one or two letters begins one), or the
+    whole is part of a phone in any spelling.
+    """
+    return or_(_holds(parts_of(text)), *(_holds([digits]) for digits in search_digits(text)))
+
+
+def client_matches(key: Any, text: str) -> ColumnElement[bool]:
+    """The same condition on the client that `key`, a column of another table, points at."""
+    return key.in_(select(Client.id).where(matches_text(text)))
+
+
+def _holds(parts: Sequence[str]) -> ColumnElement[bool]:
+    """Condition: every part is in what the card is found by."""
+    if db.engine.dialect.name != "sqlite":
+        return holds(Client.search, parts)
+    long = [part for part in parts if len(part) >= 3]
+    short = [part for part in parts if len(part) < 3]
+    if not long:
+        return holds(Client.search, short)
+    query = " AND ".join('"' + part.replace('"', '""') + '"' for part in long)
+    return and_(
+        Client.id.in_(select(_PARTS.c.rowid).where(_PARTS.c.client_search.op("MATCH")(query))),
+        holds(Client.search, short),
+    )
 
 
 def find_clients(text: str, *, limit: int = 20) -> list[Client]:
     """Active clients by part of a name, phone or e-mail, best known order: by name. Archived ones are not found."""
-    if not _words(text):
+    if not parts_of(text):
         return []
     query = (
         select(Client)

@@ -20,7 +20,7 @@ from crm import clock
 from crm.access.models import Branch, User
 from crm.audit.models import AuditAction, AuditEntry
 from crm.bills.models import Bill, BillCounter, BillMethod, BillStatus
-from crm.clients.models import Client, ClientStatus, fold
+from crm.clients.models import Client, ClientStatus, search_text
 from crm.db import Model, db, insert_rows, transaction
 from crm.demo.names import Person, child_of, grown_up, surname_of_many
 from crm.demo.network import DemoNetwork
@@ -126,8 +126,7 @@ class _Writer:
             created_at=at,
             version=1,
         )
-        phones = (phone.lstrip("+") for phone in (row["phone"], row["extra_phone"]) if phone)
-        row["search"] = " ".join([fold(person.name), row["email"] or "", *phones]).strip()
+        row["search"] = search_text([person.name], row["email"], (row["phone"], row["extra_phone"]))
         self._note(row, "client", person.name, branch, at, {"name": [None, person.name]})
         return int(row["id"])
 

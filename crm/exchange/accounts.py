@@ -17,7 +17,7 @@ from crm import clock
 from crm.access.actors import Actor
 from crm.access.models import Branch
 from crm.access.scope import current_scope
-from crm.clients.models import Client, fold
+from crm.clients.models import Client
 from crm.clients.queries import payers_by_phone
 from crm.db import db
 from crm.exchange import values
@@ -28,6 +28,7 @@ from crm.ledger.batch import Posting, post_all
 from crm.ledger.models import Account, AccountKind, AccountType, TransactionKind
 from crm.ledger.operations import Cause, Line, account_types_in, house_account, open_account
 from crm.phones import format_phone
+from crm.search import fold
 
 NOON = time(12)  # of the day the file names: the same day on every clock of the country
 

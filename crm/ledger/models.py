@@ -100,18 +100,24 @@ class Account(HasCustomFields, BranchScoped, Model):
     __table_args__ = (
         CheckConstraint("balance = credited - debited", name="balance"),
         CheckConstraint("kind <> 'deposit' OR balance >= 0", name="floor"),
+        Index(None, "account_type_id", "kind", "unit", "id"),
+        *(
+            Index(None, name, "id")
+            for name in ("client_id", "branch_id", "balance", "credited", "debited", "opened_at")
+        ),
         _unique_where("uq_account_client_kind", "client_id", "kind", where="kind IN ('base','lessons')"),
         _unique_where("uq_account_house_kind", "branch_id", "kind", "unit", where="client_id IS NULL"),
     )
 
     id: Mapped[PrimaryKey]
+    branch_id: Mapped[int] = mapped_column(ForeignKey("branch.id"))  # indexed with the key
     kind: Mapped[AccountKind] = mapped_column(label_enum(AccountKind))
     unit: Mapped[Unit] = mapped_column(label_enum(Unit), default=Unit.MONEY)
-    client_id: Mapped[int | None] = mapped_column(ForeignKey("client.id"), index=True)
-    account_type_id: Mapped[int | None] = mapped_column(ForeignKey("account_type.id"), index=True)
+    client_id: Mapped[int | None] = mapped_column(ForeignKey("client.id"))
+    account_type_id: Mapped[int | None] = mapped_column(ForeignKey("account_type.id"))
     employee_id: Mapped[int | None] = mapped_column(ForeignKey("employee.id"))
     author_id: Mapped[int | None] = mapped_column(ForeignKey("user.id"))
-    opened_at: Mapped[datetime] = mapped_column(index=True)
+    opened_at: Mapped[datetime]
     balance: Mapped[Decimal] = mapped_column(default=Decimal(0))
     credited: Mapped[Decimal] = mapped_column(default=Decimal(0))
     debited: Mapped[Decimal] = mapped_column(default=Decimal(0))

@@ -219,12 +219,19 @@ class Message(BranchScoped, Model):
     """
 
     __audited__ = False
-    __table_args__ = (Index(None, "status", "next_try_at"),)
+    __table_args__ = (
+        Index(None, "status", "next_try_at"),
+        *(
+            Index(None, name, "id")
+            for name in ("client_id", "branch_id", "status", "recipient", "created_at", "sent_at", "author_name")
+        ),
+    )
 
     id: Mapped[PrimaryKey]
+    branch_id: Mapped[int] = mapped_column(ForeignKey("branch.id"))  # indexed with the key
     channel: Mapped[Channel] = mapped_column(label_enum(Channel), default=Channel.EMAIL)
     status: Mapped[MessageStatus] = mapped_column(label_enum(MessageStatus), default=MessageStatus.PENDING)
-    client_id: Mapped[int] = mapped_column(ForeignKey("client.id"), index=True)
+    client_id: Mapped[int] = mapped_column(ForeignKey("client.id"))
     bill_id: Mapped[int | None] = mapped_column(ForeignKey("bill.id"), index=True)
     run_id: Mapped[int | None] = mapped_column(ForeignKey("mailing_run.id"), index=True)
     recipient: Mapped[str] = mapped_column(String(254))
@@ -234,7 +241,7 @@ class Message(BranchScoped, Model):
     attempts: Mapped[int] = mapped_column(Integer, default=0)
     next_try_at: Mapped[datetime]
     lease_until: Mapped[datetime | None]
-    created_at: Mapped[datetime] = mapped_column(index=True)
+    created_at: Mapped[datetime]
     sent_at: Mapped[datetime | None]
     error: Mapped[str] = mapped_column(String(500), default="")
     author_id: Mapped[int | None] = mapped_column(ForeignKey("user.id"))

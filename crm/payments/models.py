@@ -65,20 +65,28 @@ class Payment(BranchScoped, Model):
         Index("uq_payment_gateway_external_id", "gateway", "external_id", unique=True),
         Index(None, "status", "created_at"),
         Index(None, "status", "next_poll_at"),
+        *(
+            Index(None, name, "id")
+            for name in (
+                *("client_id", "account_id", "bill_id", "branch_id", "method", "status", "amount", "created_at"),
+                *("received_at", "author_name"),
+            )
+        ),
     )
 
     id: Mapped[PrimaryKey]
-    client_id: Mapped[int] = mapped_column(ForeignKey("client.id"), index=True)
-    account_id: Mapped[int] = mapped_column(ForeignKey("account.id"), index=True)
-    bill_id: Mapped[int | None] = mapped_column(ForeignKey("bill.id"), index=True)
+    branch_id: Mapped[int] = mapped_column(ForeignKey("branch.id"))  # indexed with the key
+    client_id: Mapped[int] = mapped_column(ForeignKey("client.id"))
+    account_id: Mapped[int] = mapped_column(ForeignKey("account.id"))
+    bill_id: Mapped[int | None] = mapped_column(ForeignKey("bill.id"))
     method: Mapped[PaymentMethod] = mapped_column(label_enum(PaymentMethod))
     status: Mapped[PaymentStatus] = mapped_column(label_enum(PaymentStatus), default=PaymentStatus.PENDING)
     amount: Mapped[Decimal]
     gateway: Mapped[str | None] = mapped_column(String(40))
     external_id: Mapped[str | None] = mapped_column(String(100))
     confirmation_url: Mapped[str | None] = mapped_column(String(500))
-    created_at: Mapped[datetime] = mapped_column(index=True)
-    received_at: Mapped[datetime | None] = mapped_column(index=True)
+    created_at: Mapped[datetime]
+    received_at: Mapped[datetime | None]
     next_poll_at: Mapped[datetime | None]
     author_id: Mapped[int | None] = mapped_column(ForeignKey("user.id"))
     author_name: Mapped[str] = mapped_column(String(200))

@@ -6,7 +6,7 @@ from datetime import date, datetime
 from decimal import Decimal
 
 from flask_babel import lazy_pgettext as _lp
-from sqlalchemy import Boolean, CheckConstraint, Date, ForeignKey, Integer
+from sqlalchemy import Boolean, CheckConstraint, Date, ForeignKey, Index, Integer
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from crm.access.scope import BranchScoped
@@ -51,22 +51,31 @@ class Subscription(HasCustomFields, BranchScoped, Model):
     __optional_fields__ = {"sold_at": True}
 
     id: Mapped[PrimaryKey]
-    client_id: Mapped[int] = mapped_column(ForeignKey("client.id"), index=True)
-    plan_id: Mapped[int] = mapped_column(ForeignKey("plan.id"), index=True)
+    branch_id: Mapped[int] = mapped_column(ForeignKey("branch.id"))  # indexed with the key
+    client_id: Mapped[int] = mapped_column(ForeignKey("client.id"))
+    plan_id: Mapped[int] = mapped_column(ForeignKey("plan.id"))
     status: Mapped[SubscriptionStatus] = mapped_column(
         label_enum(SubscriptionStatus), default=SubscriptionStatus.ACTIVE
     )
     price: Mapped[Decimal]
     lessons: Mapped[int] = mapped_column(Integer)
-    starts_on: Mapped[date] = mapped_column(Date, index=True)
-    ends_on: Mapped[date] = mapped_column(Date, index=True)
+    starts_on: Mapped[date] = mapped_column(Date)
+    ends_on: Mapped[date] = mapped_column(Date)
     sold_at: Mapped[datetime]
     author_id: Mapped[int | None] = mapped_column(ForeignKey("user.id"))
 
     client: Mapped[Client] = relationship()
     plan: Mapped[Plan] = relationship()
 
-    __table_args__ = (CheckConstraint("ends_on >= starts_on", name="period"),)
+    __table_args__ = (
+        CheckConstraint("ends_on >= starts_on", name="period"),
+        *(
+            Index(None, name, "id")
+            for name in (
+                *("client_id", "plan_id", "branch_id", "status", "price", "lessons", "starts_on", "ends_on", "sold_at"),
+            )
+        ),
+    )
 
     def __str__(self) -> str:
         return f"{self.plan.name} #{self.id}"

@@ -24,6 +24,7 @@ class AuditView(KontoraView):
     column_list = ("at", "actor_name", "action", "entity", "entity_label", "changes", "origin")
     column_searchable_list = ("actor_name", "entity", "entity_label")
     column_filters = ("at", "actor_name", "action", "entity")
+    column_sortable_list = ("at", "actor_name")  # a journal is in the order of time; the rest is for filters
     column_default_sort = "-id"
     empty_hint = _l("Every change of every record appears here.")
 

@@ -23,8 +23,7 @@ from crm.admin.kinds import DateKind, Place
 from crm.bills.links import bill_url
 from crm.bills.models import Bill, BillStatus, bill_title, is_past_term
 from crm.bills.operations import archive_bill, archive_bills, check_payable
-from crm.clients.models import Client
-from crm.clients.queries import matches_text
+from crm.clients.queries import client_matches
 from crm.db import db
 from crm.errors import DomainError
 from crm.i18n import money
@@ -76,7 +75,7 @@ class BillView(KontoraView):
 
     def search_condition(self, text: str) -> Any:
         """Number as printed or its digits, or the client."""
-        condition: Any = Bill.client_id.in_(sa.select(Client.id).where(matches_text(text)))
+        condition: Any = client_matches(Bill.client_id, text)
         year, _dash, number = text.rpartition("-")
         if number.isascii() and number.isdigit() and len(number) < 10:
             by_number = Bill.number == int(number)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import sqlalchemy as sa
 from flask import g
 from flask_babel import lazy_gettext as _l
 from flask_login import current_user
@@ -17,8 +16,7 @@ from crm.admin.exporting import labels_of
 from crm.admin.fields import REQUIRED, Form, ReferencesField
 from crm.admin.kinds import BalanceKind
 from crm.admin.selection import Selection
-from crm.clients.models import Client
-from crm.clients.queries import matches_text
+from crm.clients.queries import client_matches
 from crm.db import db
 from crm.ledger.models import Account, AccountType, Unit
 from crm.ledger.operations import change_account_type, create_account_type
@@ -84,7 +82,7 @@ class AccountView(KontoraView):
     has_search = True
 
     def search_condition(self, text: str) -> Any:
-        return Account.client_id.in_(sa.select(Client.id).where(matches_text(text)))
+        return client_matches(Account.client_id, text)
 
     def sql_cell(self, column: GridColumn, joins: Joins) -> SqlCell | None:
         return self.sql_label(Account) if column.name == "title" else super().sql_cell(column, joins)

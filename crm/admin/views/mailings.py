@@ -17,8 +17,7 @@ from crm.access.models import Branch
 from crm.admin.base import BulkAction, KontoraView, permission
 from crm.admin.fields import REQUIRED, EnumField, Form, ReferenceField
 from crm.admin.views.clients import working_branches
-from crm.clients.models import Client
-from crm.clients.queries import matches_text
+from crm.clients.queries import client_matches
 from crm.db import db
 from crm.mailings.models import (
     BilledAccounts,
@@ -184,6 +183,7 @@ class MessageView(KontoraView):
         *("sent_at", "error", "author_name"),
     )
     column_filters = ("status", "channel", "created_at", "sent_at")
+    column_sortable_list = ("created_at", "client", "recipient", "status", "sent_at", "author_name")
     column_default_sort = "-id"
     empty_hint = _l("Letters to clients appear here, with their fate.")
     has_search = True
@@ -216,5 +216,5 @@ class MessageView(KontoraView):
         return lines
 
     def search_condition(self, text: str) -> Any:
-        by_client = Message.client_id.in_(sa.select(Client.id).where(matches_text(text)))
+        by_client = client_matches(Message.client_id, text)
         return sa.or_(by_client, Message.recipient.icontains(text, autoescape=True))

@@ -8,8 +8,7 @@ import sqlalchemy as sa
 from flask_babel import lazy_gettext as _l
 
 from crm.admin.base import KontoraView
-from crm.clients.models import Client
-from crm.clients.queries import matches_text
+from crm.clients.queries import client_matches
 from crm.payments.models import Payment, PaymentMethod, PaymentStatus
 
 
@@ -33,4 +32,4 @@ class PaymentView(KontoraView):
         return sa.and_(Payment.status == PaymentStatus.SUCCEEDED, Payment.method != PaymentMethod.ACCOUNT)
 
     def search_condition(self, text: str) -> Any:
-        return Payment.client_id.in_(sa.select(Client.id).where(matches_text(text)))
+        return client_matches(Payment.client_id, text)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import sqlalchemy as sa
 from flask_babel import lazy_gettext as _l
 from wtforms import BooleanField, IntegerField, StringField
 from wtforms.validators import Length, NumberRange
 
 from crm.admin.base import KontoraView
 from crm.admin.fields import REQUIRED, Form, MoneyField
-from crm.clients.models import Client
-from crm.clients.queries import matches_text
+from crm.clients.queries import client_matches
 from crm.subscriptions.models import Subscription
 
 
@@ -46,4 +44,4 @@ class SubscriptionView(KontoraView):
     has_search = True
 
     def search_condition(self, text: str) -> Any:
-        return Subscription.client_id.in_(sa.select(Client.id).where(matches_text(text)))
+        return client_matches(Subscription.client_id, text)
