@@ -22,13 +22,14 @@ from bench.contestants import Skill, browser, getting
 CELLS = """
 SELECT bill.year, bill.number, client.name, bill.amount, bill.status, bill.period_from, bill.period_to,
        bill.payable_until, bill.issued_at, bill.paid_at, branch.name, branch.time_zone
-FROM bill JOIN client ON client.id = bill.client_id JOIN branch ON branch.id = bill.branch_id ORDER BY bill.id DESC
+FROM bill JOIN client ON client.id = bill.client_id JOIN branch ON branch.id = bill.branch_id
+WHERE bill.branch_id = {branch:d} ORDER BY bill.id DESC
 """
 HEADERS = (*("Number", "Client", "Amount", "Status", "From", "To", "Payable until", "Issued", "Paid", "Branch"),)
 
 
 def xlsx(database_url: str, labels: dict[str, str]) -> Mapping[str, Skill]:
-    """export(file): the cells of Kontora's bills export by bare xlsxwriter from a bare cursor, constant memory."""
+    """export(branch, file): the cells of Kontora's export of a branch's bills by bare xlsxwriter from a bare cursor, constant memory."""
     url = make_url(database_url)
     is_text = url.drivername == "sqlite"  # the driver leaves dates as text
     as_date: Callable[[Any], date] = date.fromisoformat if is_text else lambda day: day
@@ -36,7 +37,7 @@ def xlsx(database_url: str, labels: dict[str, str]) -> Mapping[str, Skill]:
         (lambda text: datetime.fromisoformat(text).replace(tzinfo=UTC)) if is_text else lambda instant: instant
     )
 
-    def export(file: Path) -> bytes:
+    def export(branch: int, file: Path) -> bytes:
         book = xlsxwriter.Workbook(str(file), {"constant_memory": True})
         sheet = book.add_worksheet("Bills")
         money = book.add_format({"num_format": "#,##0.00"})
@@ -46,7 +47,7 @@ def xlsx(database_url: str, labels: dict[str, str]) -> Mapping[str, Skill]:
         with closing(_connect(url)) as connection, _cursor(connection) as cursor:
             zones = [name for (name,) in connection.execute("SELECT DISTINCT time_zone FROM branch").fetchall()]
             today = {name: datetime.now(ZoneInfo(name)).date() for name in zones}
-            cursor.execute(CELLS)
+            cursor.execute(CELLS.format(branch=branch))
             total = 0
             for at, row in enumerate(cursor, 1):
                 year, number, client, amount, status, start, end, until, issued, paid, branch, zone_name = row

@@ -24,9 +24,10 @@ class Duel:
     their_outcome: Outcome
 
 
-def duel(ours: Callable[[], Outcome], theirs: Callable[[], Outcome], *, turns: int) -> Duel:
-    """One turn each unmeasured, then `turns` pairs; who begins changes with every pair."""
-    last = ours(), theirs()
+def duel(ours: Callable[[], Outcome], theirs: Callable[[], Outcome], *, turns: int, is_warm: bool = False) -> Duel:
+    """One turn each unmeasured unless they are warm, then `turns` pairs; who begins changes with every pair."""
+    if not is_warm:
+        last = ours(), theirs()
     pairs: list[tuple[float, float]] = []
     for turn in range(turns):
         if turn % 2:
@@ -36,7 +37,7 @@ def duel(ours: Callable[[], Outcome], theirs: Callable[[], Outcome], *, turns: i
             last = ours(), their_outcome
         pairs.append((last[0].seconds, last[1].seconds))
     ratios = [their_seconds / our_seconds for our_seconds, their_seconds in pairs]
-    low, speed, high = quantiles(ratios, n=4, method="inclusive")
+    low, speed, high = quantiles(ratios, n=4, method="inclusive") if turns > 1 else ratios * 3
     return Duel(
         ours=median(pair[0] for pair in pairs),
         theirs=median(pair[1] for pair in pairs),

@@ -13,7 +13,7 @@ from sqlalchemy import func, select, text
 
 from bench.contestants import Skill, browser, getting
 from crm import create_app
-from crm.access.models import User
+from crm.access.models import Branch, User
 from crm.access.scope import EVERYWHERE, scoped_to
 from crm.bills.models import Bill, BillStatus
 from crm.clients.models import Client
@@ -24,48 +24,67 @@ from crm.demo import load_demo
 
 @dataclass(frozen=True)
 class Sample:
-    """What to ask for in a database. name: a family name many clients bear; tokens: of bills that can be paid; labels:
-    bill statuses as people read them, with "overdue", and "total".
+    """What to ask for in a database. words: what to search for, by what it is; branch: one with a third of the bills;
+    tokens: of bills that can be paid; labels: bill statuses as people read them, with "overdue" and "total".
     """
 
     session_user: str  # of the owner, as User.get_id() writes it
+    clients: int
     bills: int
-    name: str
+    branch: int
+    words: dict[str, str]
+    exported: int  # bills of that branch
     tokens: list[str]
     labels: dict[str, str]
 
 
-def _app(database_url: str, home: Path) -> Flask:
+def application(database_url: str, home: Path) -> Flask:
+    """Kontora over this database, its files below `home`."""
     return create_app(
         read_settings({"DATABASE_URL": database_url, "DATA_DIR": str(home), "SECRET_KEY": "a secret of the bench"})
     )
 
 
-def prepare(database_url: str, home: Path, bills: int) -> Sample:
-    """Migrate the empty database, fill it with so many bills, and say what can be asked of it."""
-    app = _app(database_url, home)
+def prepare(database_url: str, home: Path, clients: int, bills: int) -> Sample:
+    """Migrate the database, fill it if it is empty, and say what can be asked of it."""
+    app = application(database_url, home)
     with app.app_context(), scoped_to(EVERYWHERE):
         flask_migrate.upgrade()
-        load_demo(clients=max(2, bills * 3 // 10), bills=bills)
-        db.session.remove()
-        with db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            # What PostgreSQL does by itself a minute later; SQLite has nobody to do it.
-            if connection.dialect.name == "postgresql":
-                connection.execute(text("VACUUM ANALYZE"))
+        if db.session.scalar(select(User.id).limit(1)) is None:
+            load_demo(clients=clients, bills=bills)
+            db.session.remove()
+            with db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                # What PostgreSQL does by itself a minute later; SQLite has nobody to do it.
+                if connection.dialect.name == "postgresql":
+                    connection.execute(text("VACUUM ANALYZE"))
         owner = db.session.scalars(select(User).where(User.email == "owner@demo.test")).one()
-        # Kontora finds «Семёнов» by «Семенов» and the peer does not: a name both find.
-        middle = select(func.max(Client.id) / 2).scalar_subquery()
-        name = db.session.scalars(
-            select(Client.name).where(Client.id >= middle, ~Client.name.contains("ё")).order_by(Client.id).limit(1)
-        ).one()
         pending = select(Bill.token).where(Bill.status == BillStatus.PENDING).order_by(Bill.id.desc()).limit(50)
+        branch = db.session.scalars(select(Branch.id).order_by(Branch.id).limit(1)).one()
         return Sample(
             session_user=owner.get_id(),
+            clients=db.session.scalar(select(func.count()).select_from(Client)) or 0,
             bills=db.session.scalar(select(func.count()).select_from(Bill)) or 0,
-            name=name.split()[0],
+            branch=branch,
+            words=_words(),
+            exported=db.session.scalar(select(func.count()).where(Bill.branch_id == branch)) or 0,
             tokens=list(db.session.scalars(pending)),
             labels=_labels(),
         )
+
+
+def _words() -> dict[str, str]:
+    """Words without ё, which Kontora takes for е and the peer does not; of a payer from the middle of the table."""
+    middle = select(func.max(Client.id) / 2).scalar_subquery()
+    somebody = select(Client).where(Client.id >= middle, Client.payer_id.is_(None), ~Client.name.contains("ё"))
+    payer = db.session.scalars(somebody.where(Client.phone.is_not(None)).order_by(Client.id).limit(1)).one()
+    assert payer.phone is not None
+    return {
+        "a frequent word": "Лесков",
+        "a whole name": payer.name,
+        "digits of a phone": payer.phone[-7:],
+        "two letters": "Юл",
+        "nobody's name": "Нетаковский",
+    }
 
 
 def _labels() -> dict[str, str]:
@@ -75,13 +94,13 @@ def _labels() -> dict[str, str]:
 
 
 def site(database_url: str, home: Path, session_user: str | None) -> Mapping[str, Skill]:
-    """The application, with this user signed in: get(path), and export(file) of all bills."""
-    app = _app(database_url, home)
+    """The application, with this user signed in: get(path), and export(branch, file) of a branch's bills."""
+    app = application(database_url, home)
     session = {"_user_id": session_user, "_fresh": True} if session_user is not None else None
     client = browser(app, session=session)
 
-    def export(file: Path) -> bytes:
-        with client.get("/admin/bill/export/xlsx/") as response, file.open("wb") as target:
+    def export(branch: int, file: Path) -> bytes:
+        with client.get(f"/admin/bill/export/xlsx/?f.branch.is={branch}") as response, file.open("wb") as target:
             if response.status_code != 200:
                 raise RuntimeError(f"export: {response.status}")
             for chunk in response.iter_encoded():

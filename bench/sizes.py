@@ -1,0 +1,53 @@
+"""How big a run is, and the limits it is held to (issue "Grids that staff love, at a million rows")."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+SMALL_CLIENTS, SMALL_BILLS = 10_000, 30_000
+
+FLATNESS = 1.5  # a page among all rows / the same page among a few
+PAGE_SECONDS = 0.060  # median of a grid page, PostgreSQL
+FASTER_AT_DEPTH = 10.0  # search and deep pages / stock Flask-Admin
+FASTER_AT_FIRST = 1.0
+PAGE_BYTES, COLD_REQUESTS, WARM_REQUESTS = 60_000, 8, 1
+EXPORT_SPEED, EXPORT_MEMORY = 0.8, 150e6  # of a bare cursor feeding xlsxwriter
+BULK_SECONDS, FASTER_THAN_ORM = 10.0, 20.0
+IMPORT_SECONDS, IMPORT_MEMORY = 60.0, 300e6
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Rows of the run. The limits of the issue are meant for a million clients and three million bills."""
+
+    clients: int
+    bills: int
+
+    @property
+    def exported(self) -> int:
+        """The bills of one branch of three."""
+        return self.bills // 3
+
+    @property
+    def changed(self) -> int:
+        """Bills of a bulk change."""
+        return min(100_000, self.bills // 10)
+
+    @property
+    def imported(self) -> int:
+        """Lines of an import."""
+        return min(100_000, self.clients)
+
+
+def sizes() -> Sizes:
+    """BENCH_CLIENTS and BENCH_BILLS, a million and three by default."""
+    return Sizes(
+        clients=int(os.environ.get("BENCH_CLIENTS") or 1_000_000),
+        bills=int(os.environ.get("BENCH_BILLS") or 3_000_000),
+    )
+
+
+def parts() -> set[str]:
+    """BENCH_PARTS: which parts to run, by name, all by default."""
+    return set((os.environ.get("BENCH_PARTS") or "grids weight export bulk import pay").split())
