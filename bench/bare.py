@@ -29,7 +29,7 @@ HEADERS = (*("Number", "Client", "Amount", "Status", "From", "To", "Payable unti
 
 
 def xlsx(database_url: str, labels: dict[str, str]) -> Mapping[str, Skill]:
-    """export(branch, file): the cells of Kontora's export of a branch's bills by bare xlsxwriter from a bare cursor, constant memory."""
+    """export(branch, file): the cells of Kontora's export of a branch's bills, by bare xlsxwriter and a bare cursor."""
     url = make_url(database_url)
     is_text = url.drivername == "sqlite"  # the driver leaves dates as text
     as_date: Callable[[Any], date] = date.fromisoformat if is_text else lambda day: day

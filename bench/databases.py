@@ -52,16 +52,10 @@ def grounds(sizes: Sizes) -> Iterator[list[Ground]]:
         postgresql = [stack.enter_context(_database(server, _name(size), kept=bool(kept))) for size in (few, sizes)]
         began = time.perf_counter()
         print(f"making databases of {sizes.clients:,} clients and {sizes.bills:,} bills…", file=sys.stderr, flush=True)
-        urls = [sqlite[1], postgresql[1], sqlite[0], postgresql[0]]
+        tasks = [(sqlite[1], sizes), (postgresql[1], sizes), (sqlite[0], few), (postgresql[0], few)]
         with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as apart:
-            samples = dict(
-                zip(
-                    urls,
-                    apart.map(kontora.prepare, urls, [home] * 4, [sizes.clients, sizes.clients, few.clients, few.clients],
-                              [sizes.bills, sizes.bills, few.bills, few.bills]),
-                    strict=True,
-                )
-            )
+            asked = {url: apart.submit(kontora.prepare, url, home, size.clients, size.bills) for url, size in tasks}
+            samples = {url: sample.result() for url, sample in asked.items()}
         print(f"databases made: {time.perf_counter() - began:.0f} s", flush=True)
         yield [
             Ground(name, home, small, full, samples[small], samples[full])

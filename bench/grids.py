@@ -24,14 +24,13 @@ PAGE_SIZE, LAST_BY_NUMBER = 50, 200
 @dataclass(frozen=True)
 class Case:
     """A page. query: Kontora's, as asked of a sample; stock: the peer's, None where it has no such page; faster: how
-    many times faster than the peer it must be, if at all; is_same: both must show the same rows, their order being sure.
+    many times faster than the peer it must be, if at all.
     """
 
     name: str
     query: Callable[[Sample], str]
     stock: str | None = None
     faster: float | None = None
-    is_same: bool = True
 
 
 @dataclass(frozen=True)
@@ -81,26 +80,26 @@ def _plain_cases(entity: str, full: Sample) -> Iterator[Case]:
     last = (rows - 1) // PAGE_SIZE
     yield Case("first page", lambda _sample: "", "", FASTER_AT_FIRST)
     yield Case("filtered by status", lambda _sample: f"f.status.is={status}", f"flt0_status_equals={status}")
-    yield Case("made this month", lambda _sample: f"f.{'issued' if entity == 'bill' else 'created'}_at.period=this_month")
+    made = "issued_at" if entity == "bill" else "created_at"
+    yield Case("made this month", lambda _sample: f"f.{made}.period=this_month")
     for name, word in full.words.items():
         yield Case(
             f"searched: {name}",
             lambda sample, name=name: f"q={sample.words[name]}",  # type: ignore[misc]
             f"search={word}",
             FASTER_AT_DEPTH,
-            is_same=name not in {"two letters"},
         )
     # Stock counts pages from 0.
     yield Case(
-        f"page {LAST_BY_NUMBER}", lambda _sample: f"page={LAST_BY_NUMBER}", f"page={LAST_BY_NUMBER - 1}", is_same=entity == "bill"
+        f"page {LAST_BY_NUMBER}",
+        lambda _sample: f"page={LAST_BY_NUMBER}",
+        f"page={LAST_BY_NUMBER - 1}",
     )
-    yield Case("last page", lambda _sample: "before=end", f"page={last}", FASTER_AT_DEPTH, is_same=False)
+    yield Case("last page", lambda _sample: "before=end", f"page={last}", FASTER_AT_DEPTH)
 
 
 class _Bench:
-    def __init__(
-        self, ground: Ground, entity: str, small: Contestant, full: Contestant, theirs: Contestant
-    ) -> None:
+    def __init__(self, ground: Ground, entity: str, small: Contestant, full: Contestant, theirs: Contestant) -> None:
         self._ground, self._entity = ground, entity
         self._small, self._full, self._theirs = small, full, theirs
 
@@ -117,8 +116,8 @@ class _Bench:
             for which in (0, 1) if turn % 2 else (1, 0):
                 outcomes[which].append(ours[which]())
         theirs = self._stock(case)
-        if theirs and case.is_same and shown(outcomes[1][-1].content) != shown_by_stock(theirs[-1].content):
-            raise SystemExit(f"{self._entity}, {case.name}: the two pages show different rows")
+        if theirs:
+            self._check_rows(case, outcomes[1][-1].content, theirs[-1].content)
         return Measured(
             case.name,
             median(outcome.seconds for outcome in outcomes[0]),
@@ -158,7 +157,6 @@ class _Bench:
                 lambda sample: steps[sample.session_user + str(sample.bills)],
                 f"page={(rows - 1) // PAGE_SIZE - 1}",
                 FASTER_AT_DEPTH,
-                is_same=False,  # their last page holds the rest of the rows, ours the last fifty
             )
         )
 
@@ -170,6 +168,17 @@ class _Bench:
             if time.perf_counter() - began > STOCK_SECONDS:
                 break
         return found
+
+    def _check_rows(self, case: Case, ours: bytes, theirs: bytes) -> None:
+        """Both show the same rows, or, where their order or the ends of their pages differ, as many of them.
+
+        Clients stand by name, and namesakes come as they come; the last page of stock holds the rest of the rows, ours
+        the last fifty.
+        """
+        our_rows, their_rows = shown(ours), shown_by_stock(theirs)
+        is_by_id = self._entity == "bill" and "last" not in case.name
+        if our_rows != their_rows and (is_by_id or (len(our_rows) < PAGE_SIZE and len(their_rows) < PAGE_SIZE)):
+            raise SystemExit(f"{self._entity}, {case.name}: the two pages show different rows")
 
     def _path(self, query: str) -> str:
         return f"/admin/{self._entity}/?{query}"

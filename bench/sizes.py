@@ -25,11 +25,6 @@ class Sizes:
     bills: int
 
     @property
-    def exported(self) -> int:
-        """The bills of one branch of three."""
-        return self.bills // 3
-
-    @property
     def changed(self) -> int:
         """Bills of a bulk change."""
         return min(100_000, self.bills // 10)

@@ -19,7 +19,6 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from bench.contestants import Skill, browser, getting
 
-
 EXPORTED = 100_000  # rows: it builds the answer from a list of them all
 
 
