@@ -18,7 +18,7 @@ import crm.jobs.models
 import crm.mailings.models
 import crm.payments.models
 import crm.subscriptions.models  # noqa: F401
-from crm import admin, cli, i18n, jobs, observability, public, security
+from crm import admin, cli, i18n, jobs, observability, public, security, static_files
 from crm.access.scope import install_scope
 from crm.audit.operations import install_audit
 from crm.config import ROOT, Settings, read_settings
@@ -54,6 +54,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     i18n.register(app)
     csrf.init_app(app)
     security.register(app)
+    static_files.register(app)
     jobs.register(app)
     admin.register(app)
     public.register(app, csrf)

@@ -18,14 +18,12 @@ from crm.access.scope import NOWHERE, enter_scope, leave_scope, scoped_to
 from crm.audit.origin import Origin, acting, set_origin
 from crm.db import db, set_read_only
 from crm.errors import Forbidden
+from crm.static_files import ENDPOINTS
 
 CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
-
-# Files for everybody: who asks need not be found out.
-_STATIC = frozenset({"static", "bootstrap.static"})
 
 login_manager = LoginManager()
 
@@ -43,7 +41,7 @@ def _begin() -> None:
     set_read_only(request.method in {"GET", "HEAD", "OPTIONS"})
     g.scope_token = None
     g.branches = []
-    if request.endpoint in _STATIC:
+    if request.endpoint in ENDPOINTS:  # for everybody: who asks need not be found out
         return
     # Always, also for strangers: the thread has served somebody else before.
     set_origin(Origin(SYSTEM, f"request:{g.request_id}"))
