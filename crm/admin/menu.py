@@ -17,6 +17,7 @@ from crm.admin.views.clients import ClientView
 from crm.admin.views.ledger import AccountTypeView, AccountView
 from crm.admin.views.mailings import MailingRuleView, MailingRunView, MessageView, TemplateView
 from crm.admin.views.payments import PaymentView
+from crm.admin.views.reports import ArchivedClientsView, ReportView, StaffActionsView
 from crm.admin.views.roles import RoleView
 from crm.admin.views.subscriptions import PlanView, SubscriptionView
 from crm.audit.models import AuditEntry
@@ -29,7 +30,7 @@ from crm.payments.models import Payment
 from crm.subscriptions.models import Plan, Subscription
 
 ACCOUNTS, FINANCE, SUBSCRIPTIONS = _l("Client accounts"), _l("Finance"), _l("Subscriptions")
-MAILINGS, SETTINGS = _l("Auto-actions and mailings"), _l("Settings")
+MAILINGS, REPORTS, SETTINGS = _l("Auto-actions and mailings"), _l("Reports"), _l("Settings")
 
 
 def add_views(admin: Admin) -> None:
@@ -46,6 +47,8 @@ def add_views(admin: Admin) -> None:
         MailingRunView(MailingRun, _l("Mailing runs"), MAILINGS),
         TemplateView(Template, _l("Email templates"), MAILINGS),
         MessageView(Message, _l("Messages"), MAILINGS),
+        ArchivedClientsView(_l("Archived clients"), REPORTS, endpoint="archivedclients"),
+        StaffActionsView(_l("Report on staff actions"), REPORTS, endpoint="staffactions"),
         UserView(User, _l("Users"), SETTINGS),
         RoleView(RoleSettings, _l("Roles"), SETTINGS),
         EmployeeView(Employee, _l("Employees"), SETTINGS),
@@ -57,10 +60,10 @@ def add_views(admin: Admin) -> None:
     )
 
 
-def menu_sections(admin: Admin) -> list[tuple[Any, list[KontoraView]]]:
+def menu_sections(admin: Admin) -> list[tuple[Any, list[KontoraView | ReportView]]]:
     """The menu as the current user may see it: (title or None, views), in the order of registration."""
-    sections: dict[Any, list[KontoraView]] = {}
+    sections: dict[Any, list[KontoraView | ReportView]] = {}
     for view in admin._views:
-        if isinstance(view, KontoraView) and view.is_in_menu and view.is_accessible():
+        if isinstance(view, KontoraView | ReportView) and view.is_in_menu and view.is_accessible():
             sections.setdefault(view.category, []).append(view)
     return list(sections.items())

@@ -9,7 +9,7 @@ from flask_babel import lazy_gettext as _l
 from sqlalchemy import ForeignKey, Index, String
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from crm.access.models import User
+from crm.access.models import Branch, User
 from crm.db import BigId, LabelEnum, Model, PrimaryKey, label_enum
 
 
@@ -44,6 +44,7 @@ class AuditEntry(Model):
     changes: Mapped[dict[str, Any]]
 
     actor: Mapped[User | None] = relationship()
+    branch: Mapped[Branch | None] = relationship()
 
     def __str__(self) -> str:
         return f"#{self.id}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import date
 from typing import Any
 
@@ -179,21 +180,17 @@ class ClientView(KontoraView):
                 _l("Send to the archive"),
                 "archive",
                 _l("Archived clients are not found by the search; a card can be restored."),
-                self._archive_many,
-            )
+                lambda ids: _each_client(ids, archive_client),
+            ),
+            BulkAction(
+                "restore",
+                _l("Restore from the archive"),
+                "archive",
+                _l("Restored clients are found by the search again."),
+                lambda ids: _each_client(ids, restore_client),
+                is_dangerous=False,
+            ),
         ]
-
-    @staticmethod
-    def _archive_many(ids: list[int]) -> list[ProtocolLine]:
-        lines = []
-        for client_id in ids:
-            client = db.session.get_one(Client, client_id)
-            try:
-                archive_client(client, by=current_user)
-                lines.append(ProtocolLine(client.id, client.name, None))
-            except DomainError as error:
-                lines.append(ProtocolLine(client.id, client.name, str(error)))
-        return lines
 
     # --- the card ---------------------------------------------------------------------------------------------------
 
@@ -375,6 +372,19 @@ class ClientView(KontoraView):
 
     def _tab(self, client: Client, tab: str) -> str:
         return url_for("client.card_view", id=client.id, tab=tab)
+
+
+def _each_client(ids: list[int], change: Callable[..., Client]) -> list[ProtocolLine]:
+    """Change client after client; a broken rule is told in its line."""
+    lines = []
+    for client_id in ids:
+        client = db.session.get_one(Client, client_id)
+        try:
+            change(client, by=current_user)
+            lines.append(ProtocolLine(client.id, client.name, None))
+        except DomainError as error:
+            lines.append(ProtocolLine(client.id, client.name, str(error)))
+    return lines
 
 
 def _last_entries(account: Account) -> list[Entry]:
