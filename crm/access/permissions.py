@@ -67,7 +67,7 @@ DESK = {
     "client": (*READ, "create", "edit", "archive"),
     "accounttype": READ,
     "account": (*READ, "open", "top_up", "spend"),
-    "bill": (*READ, "issue", "archive"),
+    "bill": (*READ, "issue", "edit", "archive"),
     "subscription": (*READ, "sell"),
     "plan": ("view",),
     "payment": READ,

@@ -29,7 +29,7 @@ class GridView(RestoringView):
             summary=summary,
             count=_counted(summary),
             page_sizes=PAGE_SIZES,
-            actions=[action for action in self.bulk_actions() if self.may(action.permission)],
+            actions=self.possible_actions(),
             filters=self.filter_columns(),
         )
 

@@ -283,14 +283,18 @@ class Selection:
         """Ids of all rows, in the grid's order."""
         return list(db.session.scalars(self.ordering.apply(self._where(sa.select(self.view.model.id)))))
 
-    def id_batches(self, size: int) -> Iterator[list[int]]:
+    def aggregate(self, *expressions: Any) -> Any:
+        """SELECT of sums, counts and the like over all rows; group it as you please."""
+        return self._where(sa.select(*expressions).select_from(self.view.model))
+
+    def id_batches(self, size: int, *, after: int = 0, until: int | None = None) -> Iterator[list[int]]:
         """Ids of all rows, so many at a time, in the order of their ids; each batch is asked for when it is needed, so
-        rows may change or go meanwhile.
+        rows may change or go meanwhile. after, until: only ids above and not above these.
         """
-        key, last = self.view.model.id, 0
+        key, last = self.view.model.id, after
         while True:
             query = self._where(sa.select(key)).where(key > last).order_by(key).limit(size)
-            batch = list(db.session.scalars(query))
+            batch = list(db.session.scalars(query if until is None else query.where(key <= until)))
             if not batch:
                 return
             yield batch

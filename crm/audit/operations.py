@@ -53,7 +53,7 @@ def transition(
             "transition",
             _("The status is now “%(status)s”; this action is no longer possible.", status=row.status.label),
         )
-    changes = {"status": [old.value, to.value]} | {name: [None, _plain(value)] for name, value in also.items()}
+    changes = {"status": [old.value, to.value]} | {name: [None, plain(value)] for name, value in also.items()}
     record(AuditAction.TRANSITION, row, changes, by=by)
     return row
 
@@ -84,7 +84,7 @@ def _line(action: AuditAction, row: Any, changes: dict[str, Any], by: Actor) -> 
     }
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """A value as JSON can keep it and a person can read it."""
     if isinstance(value, LabelEnum):
         return value.value
@@ -95,7 +95,7 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, list | dict):
-        return value if isinstance(value, dict) else [_plain(item) for item in value]
+        return value if isinstance(value, dict) else [plain(item) for item in value]
     return str(value)
 
 
@@ -107,8 +107,8 @@ def _changes(row: Any, *, is_new: bool) -> dict[str, Any]:
         history = state.attrs[column.key].history
         if column.key in _IGNORED or not history.has_changes():
             continue
-        old = None if is_new or not history.deleted else _plain(history.deleted[0])
-        new = _plain(history.added[0]) if history.added else None
+        old = None if is_new or not history.deleted else plain(history.deleted[0])
+        new = plain(history.added[0]) if history.added else None
         if old == new:
             continue
         if column.key in secret:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from decimal import Decimal
+from typing import Any
 
 from flask_babel import gettext as _
 from sqlalchemy import select, update
@@ -14,8 +15,10 @@ from sqlalchemy.exc import IntegrityError
 from crm import clock
 from crm.access.actors import Actor, require
 from crm.access.models import Branch
+from crm.audit.bulk import Change, Refusal, change_many
+from crm.audit.models import AuditAction
 from crm.audit.operations import transition
-from crm.bills.models import BILL_MOVES, Bill, BillCounter, BillMethod, BillStatus
+from crm.bills.models import BILL_MOVES, Bill, BillCounter, BillMethod, BillStatus, bill_title
 from crm.clients.models import Client
 from crm.clients.queries import payer_of
 from crm.db import amount as to_amount
@@ -136,31 +139,37 @@ def archive_bill(bill: Bill, *, by: Actor) -> Bill:
 
 
 def archive_bills(ids: Sequence[int], *, by: Actor) -> list[ProtocolLine]:
-    """Archive the bills one by one; a refused one does not stop the rest. The caller commits.
+    """Archive the bills, for good; a refused one does not stop the rest. The caller commits.
 
     One line per id, in the order given; an id outside the scope says it was not found.
     """
-    lines = {}
-    # In id order, whatever was asked: two people archiving overlapping selections then wait, and do not deadlock.
-    for batch in _batches(sorted(set(ids))):
-        found = {bill.id: bill for bill in db.session.scalars(select(Bill).where(Bill.id.in_(batch)))}
-        for bill_id in batch:
-            lines[bill_id] = _archive_line(bill_id, found.get(bill_id), by=by)
-    return [lines[bill_id] for bill_id in ids]
+    return change_many(archiving_bills(by=by), ids, by=by)
 
 
-def _archive_line(bill_id: int, bill: Bill | None, *, by: Actor) -> ProtocolLine:
-    if bill is None:
-        return ProtocolLine(bill_id, f"#{bill_id}", _("Not found"))
-    try:
-        archive_bill(bill, by=by)
-    except DomainError as error:
-        return ProtocolLine(bill_id, bill.title, str(error))
-    return ProtocolLine(bill_id, bill.title, None)
+def archiving_bills(*, by: Actor) -> Change:
+    """What archive_bills() does and whom it refuses."""
+    require(by, "bill.archive")
+    unpaid = [status for status, moves in BILL_MOVES.items() if BillStatus.ARCHIVED in moves]
+    refusals = (
+        Refusal(Bill.status == BillStatus.ARCHIVED, _("Status: Already in the archive")),
+        Refusal(Bill.status.not_in(unpaid), _("Status: This bill is paid, it cannot be archived")),
+    )
+    values = {"status": BillStatus.ARCHIVED}
+    return Change(Bill, values, refusals, _LABEL, action=AuditAction.TRANSITION, is_kept=False)
 
 
-def _batches(ids: Sequence[int], size: int = 500) -> Iterator[Sequence[int]]:
-    return (ids[start : start + size] for start in range(0, len(ids), size))
+def changing_bills(values: Mapping[str, Any], *, by: Actor) -> Change:
+    """The change of many bills' `payable_until` and `is_repeatable`; only of those that await payment."""
+    require(by, "bill.edit")
+    if foreign := set(values) - {"payable_until", "is_repeatable"}:
+        raise ValueError(f"bills are not changed in {', '.join(sorted(foreign))}")
+    refusals = [Refusal(Bill.status != BillStatus.PENDING, _("Only a bill that awaits payment can be changed."))]
+    if (until := values.get("payable_until")) is not None:
+        refusals.append(Refusal(Bill.payable_from > until, _("The term ends before it begins.")))
+    return Change(Bill, values, refusals, _LABEL)
+
+
+_LABEL = ((Bill.year, Bill.number), bill_title)
 
 
 def lock_bill(bill: Bill) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
 from typing import Any, TypedDict, Unpack
 
 from flask_babel import gettext as _
-from sqlalchemy import select
+from sqlalchemy import select, true
 from sqlalchemy.exc import IntegrityError
 
 from crm import clock
@@ -16,6 +16,8 @@ from crm.access.actors import Actor, require
 from crm.access.models import Branch
 from crm.access.operations import normalise_email
 from crm.access.scope import current_scope
+from crm.audit.bulk import Change, Refusal, change_many
+from crm.audit.models import AuditAction
 from crm.audit.operations import transition
 from crm.clients.models import CLIENT_MOVES, Client, ClientStatus
 from crm.db import db
@@ -23,6 +25,7 @@ from crm.errors import DomainError, Forbidden
 from crm.fields.operations import set_custom
 from crm.fields.queries import Definitions
 from crm.phones import format_phone, parse_phone
+from crm.protocol import ProtocolLine
 
 
 class ClientFacts(TypedDict, total=False):
@@ -166,6 +169,41 @@ def archive_client(client: Client, *, by: Actor) -> Client:
     """Take a card out of work. Raises Conflict when it is archived already. The caller commits."""
     require(by, "client.archive", client)
     return transition(client, CLIENT_MOVES, ClientStatus.ARCHIVED, by=by)
+
+
+def archive_clients(ids: Sequence[int], *, by: Actor) -> list[ProtocolLine]:
+    """Take cards out of work; a refused one does not stop the rest. One line per id, in the order given. The caller
+    commits.
+    """
+    return change_many(archiving_clients(by=by), ids, by=by)
+
+
+def archiving_clients(*, by: Actor) -> Change:
+    """What archive_clients() does and whom it refuses."""
+    require(by, "client.archive")
+    archived = _(
+        "The status is now “%(status)s”; this action is no longer possible.", status=ClientStatus.ARCHIVED.label
+    )
+    refusals = (Refusal(Client.status == ClientStatus.ARCHIVED, archived),)
+    values = {"status": ClientStatus.ARCHIVED}
+    return Change(Client, values, refusals, _LABEL, action=AuditAction.TRANSITION, is_kept=False)
+
+
+def changing_clients(values: Mapping[str, Any], *, by: Actor) -> Change:
+    """The change of many cards' `comment` and `birth_date`; the day is not later than today where the client is."""
+    require(by, "client.edit")
+    if foreign := set(values) - {"comment", "birth_date"}:
+        raise ValueError(f"cards are not changed in {', '.join(sorted(foreign))}")
+    refusals = []
+    if (birth_date := values.get("birth_date")) is not None:
+        ahead = [branch.id for branch in db.session.scalars(select(Branch)) if birth_date > clock.today(branch)]
+        is_wrong = Client.branch_id.in_(ahead) if birth_date.year >= 1900 else true()
+        text = _("The date of birth cannot be in the future or before 1900.")
+        refusals.append(Refusal(is_wrong, text))
+    return Change(Client, values, refusals, _LABEL)
+
+
+_LABEL = ((Client.name,), str)
 
 
 def restore_client(client: Client, *, by: Actor) -> Client:

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import func, select
 
 from crm.audit.models import AuditAction, AuditEntry
+from crm.background.models import BackgroundJob
 from crm.bills.models import Bill, BillStatus
 from crm.bills.operations import archive_bills
 from crm.db import db
@@ -17,6 +18,14 @@ from tests.admin.world import fields
 from tests.factories import make_bill, make_client
 
 ACTION = "/admin/bill/action/"
+
+
+def protocol(browser: Any, **chosen: Any) -> str:
+    """Carry out a confirmed action and read its protocol."""
+    answer = browser.post(ACTION, data={"action": "archive", "confirmed": "1", **chosen})
+    assert answer.status_code == 302, answer.text
+    assert answer.location.startswith("/admin/job/details/")
+    return str(browser.get(answer.location).text)
 
 
 def archived() -> int:
@@ -36,27 +45,22 @@ def test_choosing_changes_nothing_and_warns(network: Any, web: Any) -> None:
     assert archived() == 0
 
 
-def test_many_rows_are_done_in_batches_each_kept_whatever_becomes_of_the_next(
-    network: Any, web: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_row_that_fails_unexpectedly_stops_no_other(network: Any, web: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     bills = [make_bill(make_client(network.lesnoy)) for _ in range(5)]
-    asked: list[list[int]] = []
+    bad = bills[3].id
 
     def archive(ids: list[int], *, by: Any) -> Any:
-        asked.append(ids)
-        if len(asked) == 3:
+        if bad in ids:
             raise RuntimeError("on purpose")
         return archive_bills(ids, by=by)
 
-    monkeypatch.setattr("crm.admin.base.BATCH", 2)
+    monkeypatch.setattr("crm.admin.bulk_jobs.BATCH", 2)
     monkeypatch.setattr("crm.admin.views.bills.archive_bills", archive)
-    browser = web(network.administrator, network.lesnoy)
-    page = plain(browser.post(ACTION, data={"action": "archive", "all": "1", "confirmed": "1"}).text)
-    ids = [bill.id for bill in bills]
-    assert asked == [ids[:2], ids[2:4], ids[4:]]
+    page = plain(protocol(web(network.administrator, network.lesnoy), all="1"))
     assert archived() == 4
     assert "Выполнено: 4, с ошибками: 1." in page
-    assert page.index(bills[3].title) < page.index(bills[0].title), "in the order of the grid"
+    assert page.index(f"#{bad}") < page.index(bills[0].title), "errors first"
+    assert "on purpose" not in page
 
 
 def test_ticking_nothing_says_so(network: Any, web: Any) -> None:
@@ -75,9 +79,11 @@ def test_a_confirmation_sent_twice_archives_once(network: Any, web: Any) -> None
     bill = make_bill(make_client(network.lesnoy))
     browser = web(network.administrator, network.lesnoy)
     form = fields(browser.post(ACTION, data={"action": "archive", "id": str(bill.id)}).text)
-    assert "Выполнено: 1, с ошибками: 0." in plain(browser.post(ACTION, data=form).text)
-    again = plain(browser.post(ACTION, data=form).text)
-    assert "Статус: Уже в архиве" in again
+    first, second = browser.post(ACTION, data=form), browser.post(ACTION, data=form)
+    assert first.location == second.location, "a double click starts one job"
+    assert db.session.scalar(select(func.count()).select_from(BackgroundJob)) == 1
+    assert "Выполнено: 1, с ошибками: 0." in plain(browser.get(first.location).text)
+    assert "Статус: Уже в архиве" in plain(protocol(browser, id=str(bill.id)))
     moves = select(func.count()).where(AuditEntry.action == AuditAction.TRANSITION, AuditEntry.entity == "bill")
     assert db.session.scalar(moves) == 1
 
@@ -93,15 +99,14 @@ def test_a_selection_that_has_grown_since_is_confirmed_anew(network: Any, web: A
     page = browser.post(ACTION, data=form)
     assert "2 записи" in plain(page.text)
     assert archived() == 0
-    assert "Выполнено: 2, с ошибками: 0." in plain(browser.post(ACTION, data=fields(page.text)).text)
+    assert "Выполнено: 2, с ошибками: 0." in plain(protocol(browser, **fields(page.text)))
     assert archived() == 2
 
 
 def test_foreign_rows_do_not_exist(network: Any, web: Any) -> None:
     own, foreign = make_bill(make_client(network.lesnoy)), make_bill(make_client(network.mira))
     browser = web(network.administrator)
-    chosen = {"action": "archive", "id": [str(own.id), str(foreign.id)], "confirmed": "1"}
-    page = plain(browser.post(ACTION, data=chosen).text)
+    page = plain(protocol(browser, id=[str(own.id), str(foreign.id)]))
     assert "Выполнено: 1, с ошибками: 0." in page
     assert foreign.title not in page.replace(own.title, "")
     db.session.expire_all()
@@ -130,9 +135,9 @@ def test_filters_of_all_that_match_survive_the_confirmation(network: Any, web: A
     chosen = {"action": "archive", "all": "1", "f.amount.to": "50", "f.status.is": ["pending", "paid"], "size": "25"}
     page = browser.post(ACTION, data=chosen)
     assert "30 записей" in plain(page.text)
-    protocol = browser.post(ACTION, data=fields(page.text) | {"f.status.is": ["pending", "paid"]})
+    text = protocol(browser, **fields(page.text) | {"f.status.is": ["pending", "paid"]})
     for bill in small:
-        assert bill.title in protocol.text
-    assert big.title not in protocol.text
-    assert "Протокол выполненных операций" in plain(protocol.text)
+        assert bill.title in text
+    assert big.title not in text
+    assert "Протокол выполненных операций" in plain(text)
     assert archived() == 30

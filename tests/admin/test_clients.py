@@ -176,7 +176,7 @@ def test_many_clients_are_archived_at_once(network: Any, web: Any, browser: Any)
     page = browser.post("/admin/client/action/", data=chosen)
     assert "30 записей" in plain(page.text)
     answer = browser.post("/admin/client/action/", data=fields(page.text) | {"id": str(foreign.id)})
-    assert "Выполнено: 30, с ошибками: 0." in plain(answer.text)
+    assert "Выполнено: 30, с ошибками: 0." in plain(browser.get(answer.location).text)
     db.session.expire_all()
     assert {client.status for client in kept} == {ClientStatus.ARCHIVED}
     assert foreign.status is ClientStatus.ACTIVE

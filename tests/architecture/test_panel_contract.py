@@ -55,6 +55,7 @@ OWN = {
     "user.rights_view": "user.view",
     "job.status_view": "job.view",
     "job.cancel_view": "job.view",
+    "job.undo_view": "job.view",
     "job.file_view": "job.view",
     "job.protocol_view": "job.view",
 }
@@ -70,6 +71,7 @@ TAKES_ID = {
     "cancel_view",
     "history_view",
     "put_back_view",
+    "undo_view",
 }
 
 MINE, FOREIGN = "Своё-7f3a", "Чужое-9c1d"

@@ -137,7 +137,7 @@ def test_ticked_bills_are_confirmed_archived_and_accounted_for(network, web):
     db.session.expire_all()
     assert unpaid.status is BillStatus.PENDING
 
-    answer = browser.post("/admin/bill/action/", data=ticked | {"confirmed": "1"})
+    answer = browser.get(browser.post("/admin/bill/action/", data=ticked | {"confirmed": "1"}).location)
     lines = {
         plain(label): plain(result)
         for label, result in re.findall(r'<th scope="row">(.*?)</th><td>(.*?)</td>', answer.text, re.DOTALL)

@@ -18,6 +18,8 @@ from markupsafe import Markup
 
 from crm import clock
 from crm.admin.base import KontoraView, permission
+from crm.admin.bulk import job_url, run_or_queue
+from crm.admin.bulk_jobs import undoable_lines
 from crm.admin.history import FieldChange
 from crm.audit.models import AuditEntry
 from crm.audit.operations import record_export
@@ -25,6 +27,7 @@ from crm.background.models import BackgroundJob, JobLine
 from crm.background.operations import cancel_job, file_of
 from crm.db import db, reading, transaction
 from crm.exchange import excel
+from crm.once import AlreadySubmitted, SubmittedForm, fingerprint_of
 
 LINES_PER_PAGE = 100
 
@@ -76,6 +79,7 @@ class JobView(KontoraView):
         lines = self._lines(row, only_errors=only_errors, offset=(page - 1) * LINES_PER_PAGE)
         return {
             "progress_text": progress_text,
+            "may_undo": self.may_undo(row),
             "lines": lines[:LINES_PER_PAGE],
             "has_next": len(lines) > LINES_PER_PAGE,
             "page": page,
@@ -106,6 +110,43 @@ class JobView(KontoraView):
     @staticmethod
     def _is_expired(job: BackgroundJob) -> bool:
         return job.expires_at is not None and job.expires_at < clock.now()
+
+    def line_result(self, job: BackgroundJob, line: JobLine) -> str:
+        """What became of a row, in a word or with the reason it was refused."""
+        if line.error is not None:
+            return line.error
+        is_unchanged = job.params.get("is_undoable") and not line.changes
+        return _("No change") if is_unchanged else _("Done")
+
+    def may_undo(self, job: BackgroundJob) -> bool:
+        """Whether what the job did can still be put back, by this person."""
+        view, params = self._target(job), job.params
+        if view is None or not (job.status.is_over and params.get("is_undoable")) or params.get("undone_by"):
+            return False
+        return any(action.name == params["action"] for action in view.possible_actions())
+
+    @expose("/undo/", methods=("POST",))
+    @permission("view")
+    def undo_view(self) -> Any:
+        """Put the old values back, as a job of its own."""
+        job = self.get_one(request.form.get("id"))
+        key, sent = request.form.get("form_key"), fingerprint_of(request.path, request.form.items(multi=True))
+        try:
+            with transaction():
+                once = SubmittedForm.claim(key, sent)
+                view = self._target(job)
+                if view is None or not self.may_undo(job):
+                    abort(403)
+                total = db.session.scalar(sa.select(sa.func.count()).where(undoable_lines(job.id))) or 0
+                params = {"of": job.id, "back": job.params.get("back", "")}
+                title = _("Undo: %(title)s", title=job.title)
+                undo = view.start_rows_job("bulk.undo", title, params, total=total, branch_id=job.branch_id)
+                job.params = {**job.params, "undone_by": undo.id}
+                once.url = job_url(undo)
+        except AlreadySubmitted as first:
+            return redirect(first.url)
+        run_or_queue(undo)
+        return redirect(job_url(undo))
 
     @expose("/status/<id>")
     @permission("view")
@@ -164,13 +205,12 @@ class JobView(KontoraView):
 
     def _protocol_rows(self, job: BackgroundJob) -> Iterator[list[Any]]:
         query = sa.select(JobLine).where(JobLine.job_id == job.id).order_by(JobLine.error.is_(None), JobLine.id)
-        done = _("Done")
         for line in db.session.scalars(query.execution_options(yield_per=1000)):
             changes = [
                 f"{change.label}: {_plain(change.old) or '—'} → {_plain(change.new) or '—'}"
                 for change in self.line_changes(job, line)
             ]
-            yield [line.label, line.error or done, "\n".join(changes) or None]
+            yield [line.label, self.line_result(job, line), "\n".join(changes) or None]
 
 
 def progress_text(job: BackgroundJob) -> str:

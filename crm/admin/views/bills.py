@@ -20,9 +20,10 @@ from crm.admin.base import BulkAction, GridColumn, KontoraView, permission
 from crm.admin.cells import Joins, SqlCell
 from crm.admin.fields import EnumField, Form, ReferenceField
 from crm.admin.kinds import DateKind, Place
+from crm.audit.bulk import Change
 from crm.bills.links import bill_url
 from crm.bills.models import Bill, BillStatus, bill_title, is_past_term
-from crm.bills.operations import archive_bill, archive_bills, check_payable
+from crm.bills.operations import archive_bill, archive_bills, archiving_bills, changing_bills, check_payable
 from crm.clients.queries import client_matches
 from crm.db import db
 from crm.errors import DomainError
@@ -68,6 +69,7 @@ class BillView(KontoraView):
     column_sorts = {"title": ("year", "number")}
     column_filters = ("status", "amount", "issued_at", "payable_until", "branch")
     column_totals = ("amount",)
+    bulk_edit_columns = ("payable_until", "is_repeatable")
     column_default_sort = "-id"
     details_template = "admin/bill.html"
     empty_hint = _l("Bills are issued from a client's card, or by an automatic mailing.")
@@ -123,8 +125,12 @@ class BillView(KontoraView):
                 "archive",
                 _l("This action cannot be undone. Payment by the link will be unavailable."),
                 lambda ids: archive_bills(ids, by=current_user),
+                change=lambda: archiving_bills(by=current_user),
             )
         ]
+
+    def bulk_change(self, **values: Any) -> Change:
+        return changing_bills(values, by=current_user)
 
     def details_context(self, row: Any) -> dict[str, Any]:
         payments = sa.select(Payment).where(Payment.bill_id == row.id).order_by(Payment.id)

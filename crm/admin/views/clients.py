@@ -20,15 +20,23 @@ from crm.access.models import Branch, Employee
 from crm.admin.base import BulkAction, KontoraView, permission
 from crm.admin.fields import REQUIRED, DateField, EnumField, Form, MoneyField, ReferenceField
 from crm.admin.selection import Selection
+from crm.audit.bulk import Change
 from crm.bills.links import bill_url
 from crm.bills.models import Bill, BillMethod
 from crm.bills.operations import issue_bill
 from crm.bills.queries import bills_of
 from crm.clients.models import Client, ClientStatus
-from crm.clients.operations import archive_client, create_client, edit_client, restore_client
+from crm.clients.operations import (
+    archive_client,
+    archive_clients,
+    archiving_clients,
+    changing_clients,
+    create_client,
+    edit_client,
+    restore_client,
+)
 from crm.clients.queries import matches_text, payer_of
 from crm.db import db
-from crm.errors import DomainError
 from crm.ledger.models import Account, AccountKind, AccountType, Entry, Unit
 from crm.ledger.operations import account_types_in
 from crm.ledger.queries import accounts_of, entries_of, lessons_left
@@ -37,7 +45,6 @@ from crm.mailings.queries import messages_of
 from crm.payments.models import DESK_METHODS, PaymentMethod
 from crm.payments.operations import open_account_paid, top_up
 from crm.payments.queries import payments_of
-from crm.protocol import ProtocolLine
 from crm.security import chosen_branch
 from crm.subscriptions.models import Plan
 from crm.subscriptions.operations import sell_subscription
@@ -151,6 +158,7 @@ class ClientView(KontoraView):
     column_list = ("name", "phone", "email", "payer", "branch", "created_at")
     column_filters = ("status", "branch", "birth_date", "created_at", "phone", "email")
     column_default_sort = "name"
+    bulk_edit_columns = ("comment", "birth_date")
     column_labels = {"name": _l("Full name")}
     creates = edits = True
     create_label = _l("Add a client")
@@ -180,6 +188,7 @@ class ClientView(KontoraView):
                 _l("Send to the archive"),
                 "archive",
                 _l("Archived clients are not found by the search; a card can be restored."),
+<<<<<<< HEAD
                 lambda ids: _each_client(ids, archive_client),
             ),
             BulkAction(
@@ -192,6 +201,16 @@ class ClientView(KontoraView):
             ),
         ]
 
+=======
+                lambda ids: archive_clients(ids, by=current_user),
+                change=lambda: archiving_clients(by=current_user),
+            )
+        ]
+
+    def bulk_change(self, **values: Any) -> Change:
+        return changing_clients(values, by=current_user)
+
+>>>>>>> 5ca3242 (Bulk actions run as jobs with a preview; bulk edit and its undo; archive many rows by a few statements)
     # --- the card ---------------------------------------------------------------------------------------------------
 
     def save_new(self, form: Any) -> Any:

@@ -1,0 +1,201 @@
+"""The same change of many rows at once: a few statements for a batch, each row audited as if changed alone.
+
+A Change is data: new values, and who is refused and why. The preview counts by it and change_many() obeys it, so the
+two cannot differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any
+
+import sqlalchemy as sa
+from flask_babel import gettext as _
+
+from crm import clock
+from crm.access.actors import Actor
+from crm.audit.models import AuditAction, AuditEntry
+from crm.audit.operations import plain
+from crm.audit.origin import current_origin
+from crm.db import Money, db, insert_rows
+from crm.protocol import ProtocolLine
+
+_CHANGES, _STAYS = -1, -2  # verdicts beside the number of a refusal
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Rows the SQL condition holds for are left as they are; reason: the text of the protocol."""
+
+    condition: Any
+    reason: str
+
+
+@dataclass(frozen=True)
+class Change:
+    """New values for columns of a table. Of several refusals the first that holds is told.
+
+    label: columns a row is called by in the protocol and the audit, and how they are put together.
+    is_kept: the protocol keeps the old values, for an undo.
+    """
+
+    model: type[Any]
+    values: Mapping[str, Any]
+    refusals: Sequence[Refusal]
+    label: tuple[Sequence[Any], Callable[..., str]]
+    action: AuditAction = AuditAction.UPDATE
+    is_kept: bool = True
+
+    def verdict(self) -> Any:
+        """SQL: number of the refusal, or _CHANGES, or _STAYS for a row that has these values already."""
+        differs = [getattr(self.model, name).is_distinct_from(value) for name, value in self.values.items()]
+        return sa.case(
+            *((refusal.condition, number) for number, refusal in enumerate(self.refusals)),
+            (sa.or_(sa.false(), *differs), _CHANGES),
+            else_=_STAYS,
+        )
+
+    def name_of(self, row: Any) -> str:
+        """What a row read by _locked() is called."""
+        columns, text = self.label
+        return text(*(getattr(row, f"label_{number}") for number in range(len(columns))))[:200]
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a change would do: rows that change, rows that are so already, and refused ones by reason."""
+
+    changes: int
+    stays: int
+    refused: dict[str, int]
+
+
+def preview_of(change: Change, counts: Iterable[tuple[int, int]]) -> Preview:
+    """counts: (verdict, number of rows) as the database grouped them."""
+    found = dict(counts)
+    refused: dict[str, int] = {}
+    for number, refusal in enumerate(change.refusals):
+        if number in found:
+            refused[refusal.reason] = refused.get(refusal.reason, 0) + found[number]
+    return Preview(found.get(_CHANGES, 0), found.get(_STAYS, 0), refused)
+
+
+def change_many(change: Change, ids: Sequence[int], *, by: Actor) -> list[ProtocolLine]:
+    """Carry out a change of these rows. One line per id, in the order given; an id outside the scope was not found.
+
+    The rows are locked in id order, whatever was asked, so that two people's changes queue up and do not deadlock; what
+    is decided of a row is decided of it as it is then. The caller has asked for the permission, and commits.
+    """
+    names = list(change.values)
+    new = {name: plain(value) for name, value in change.values.items()}
+    lines: dict[int, ProtocolLine] = {}
+    changed: dict[int, dict[str, Any]] = {}
+    rows = _locked(change, ids, names, change.verdict())
+    for row in rows:
+        error = change.refusals[row.verdict].reason if row.verdict >= 0 else None
+        if row.verdict == _CHANGES:
+            olds = {name: plain(getattr(row, f"old_{name}")) for name in names}
+            changed[row.id] = {name: [old, new[name]] for name, old in olds.items() if old != new[name]}
+        kept = changed.get(row.id) if change.is_kept else None
+        lines[row.id] = ProtocolLine(row.id, change.name_of(row), error, kept)
+    if changed:
+        values = _next(change.model, change.values)
+        statement = sa.update(change.model).where(change.model.id.in_(changed)).values(values)
+        db.session.execute(statement.execution_options(synchronize_session=False))
+        _note(change, [row for row in rows if row.id in changed], changed, by)
+    return [lines.get(row_id) or _not_found(row_id) for row_id in ids]
+
+
+def put_back(guard: Change, done: Sequence[tuple[int, dict[str, Any]]], *, by: Actor) -> list[ProtocolLine]:
+    """Undo changes noted in a protocol: (row id, {field: [old, new]}). The caller commits.
+
+    Only where the row still has every value the change gave it and the guard (a Change without values) refuses nothing.
+    """
+    names = sorted({name for _id, changes in done for name in changes})
+    rows = {row.id: row for row in _locked(guard, [row_id for row_id, _changes in done], names, guard.verdict())}
+    lines: list[ProtocolLine] = []
+    reverted: dict[int, dict[str, Any]] = {}
+    for row_id, changes in done:
+        row = rows.get(row_id)
+        if row is None:
+            lines.append(_not_found(row_id))
+            continue
+        error = None
+        if row.verdict >= 0:
+            error = guard.refusals[row.verdict].reason
+        elif any(plain(getattr(row, f"old_{name}")) != new for name, (_old, new) in changes.items()):
+            error = _("Changed since then; left as it is.")
+        else:
+            reverted[row_id] = {name: [new, old] for name, (old, new) in changes.items()}
+        lines.append(ProtocolLine(row_id, guard.name_of(row), error, reverted.get(row_id)))
+    groups: dict[str, list[int]] = {}
+    for row_id, changes in reverted.items():
+        groups.setdefault(repr(sorted((name, new) for name, (_old, new) in changes.items())), []).append(row_id)
+    for row_ids in groups.values():  # rows that get the same values back share a statement
+        values = {name: _recalled(guard.model, name, new) for name, (_old, new) in reverted[row_ids[0]].items()}
+        statement = sa.update(guard.model).where(guard.model.id.in_(row_ids)).values(_next(guard.model, values))
+        db.session.execute(statement.execution_options(synchronize_session=False))
+    if reverted:
+        _note(guard, [row for row in rows.values() if row.id in reverted], reverted, by)
+    return lines
+
+
+def _locked(change: Change, ids: Sequence[int], names: Sequence[str], verdict: Any) -> Sequence[Any]:
+    """The rows as they are now, held until the transaction ends; the scope's only."""
+    model = change.model
+    columns = [getattr(model, name).label(f"old_{name}") for name in names]
+    columns += [column.label(f"label_{number}") for number, column in enumerate(change.label[0])]
+    if hasattr(model, "branch_id"):
+        columns.append(model.branch_id.label("branch_id"))
+    query = sa.select(model.id, verdict.label("verdict"), *columns).where(model.id.in_(ids)).order_by(model.id)
+    return db.session.execute(query.with_for_update(key_share=True, of=model)).all()
+
+
+def _next(model: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values, and the version one further: who edits a row meanwhile sees that it has changed."""
+    return {**values, "version": model.version + 1} if hasattr(model, "version") else dict(values)
+
+
+def _note(change: Change, rows: Iterable[Any], changes: Mapping[int, dict[str, Any]], by: Actor) -> None:
+    """A line of the audit for each row that was changed; what the session knows of them is read anew."""
+    now, source = clock.now(), current_origin().source[:80]
+    entries = [
+        {
+            "at": now,
+            "actor_id": by.id,
+            "actor_name": str(by.name),
+            "origin": source,
+            "action": change.action,
+            "entity": change.model.__tablename__,
+            "entity_id": row.id,
+            "entity_label": change.name_of(row),
+            "branch_id": getattr(row, "branch_id", None),
+            "changes": changes[row.id],
+        }
+        for row in rows
+    ]
+    insert_rows(AuditEntry, entries)
+    for known in list(db.session.identity_map.values()):
+        if isinstance(known, change.model) and sa.inspect(known).identity[0] in changes:
+            db.session.expire(known)
+
+
+def _not_found(row_id: int) -> ProtocolLine:
+    return ProtocolLine(row_id, f"#{row_id}", _("Not found"))
+
+
+def _recalled(model: type[Any], name: str, value: Any) -> Any:
+    """A value of a column from what plain() made of it."""
+    kind = sa.inspect(model).columns[name].type
+    if value is None:
+        return None
+    if isinstance(kind, sa.Enum) and kind.enum_class is not None:
+        return kind.enum_class(value)
+    if isinstance(kind, Money):
+        return Decimal(value)
+    if kind.python_type is datetime:
+        return datetime.fromisoformat(value)
+    return date.fromisoformat(value) if kind.python_type is date else value
