@@ -188,8 +188,8 @@ class ClientView(KontoraView):
                 _l("Send to the archive"),
                 "archive",
                 _l("Archived clients are not found by the search; a card can be restored."),
-<<<<<<< HEAD
-                lambda ids: _each_client(ids, archive_client),
+                lambda ids: archive_clients(ids, by=current_user),
+                change=lambda: archiving_clients(by=current_user),
             ),
             BulkAction(
                 "restore",
@@ -201,16 +201,9 @@ class ClientView(KontoraView):
             ),
         ]
 
-=======
-                lambda ids: archive_clients(ids, by=current_user),
-                change=lambda: archiving_clients(by=current_user),
-            )
-        ]
-
     def bulk_change(self, **values: Any) -> Change:
         return changing_clients(values, by=current_user)
 
->>>>>>> 5ca3242 (Bulk actions run as jobs with a preview; bulk edit and its undo; archive many rows by a few statements)
     # --- the card ---------------------------------------------------------------------------------------------------
 
     def save_new(self, form: Any) -> Any:
