@@ -5,8 +5,9 @@ permissions says, shows nothing of another branch, and refuses what nobody has m
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -15,13 +16,14 @@ from flask_admin import expose
 from sqlalchemy import func, select
 
 from crm import create_app
-from crm.access.models import City, Role
+from crm.access.models import City, Role, RoleSettings
 from crm.access.operations import may_manage
-from crm.access.permissions import NETWORK_WIDE_ROLES, may
+from crm.access.permissions import NETWORK_WIDE_ROLES, PERMISSIONS, RESERVED, may
+from crm.access.roles import change_role
 from crm.access.scope import BranchScoped
 from crm.admin.base import KontoraView, permission
 from crm.audit.models import AuditEntry
-from crm.db import db
+from crm.db import db, transaction
 from tests.admin.world import NETWORK_WIDE, PERSONAL, one_of_each, views
 
 ROLES = ("owner", "regional", "director", "administrator", "manager", "instructor", "support")
@@ -147,6 +149,36 @@ def test_every_exposed_method_needs_the_permission_written_here(app: Flask) -> N
 @pytest.mark.parametrize("branch", ["lesnoy", None])
 @pytest.mark.parametrize("role", ROLES)
 def test_answers_are_what_the_role_may(network: Any, web: Any, app: Flask, rows: Any, role: str, branch: Any) -> None:
+    check_answers(network, web, app, rows, role, branch)
+
+
+UNCHANGED: Mapping[str, bool] = MappingProxyType({})
+EDITED = {
+    "nothing": dict.fromkeys(PERMISSIONS, False),
+    "everything": dict.fromkeys(set(PERMISSIONS) - RESERVED, True),
+    "the other way round": {name: not may("manager", name) for name in set(PERMISSIONS) - RESERVED},
+}
+
+
+@pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("edited", EDITED)
+def test_answers_follow_what_the_owner_has_changed(network: Any, web: Any, app: Flask, rows: Any, edited: str) -> None:
+    settings = db.session.scalars(select(RoleSettings).where(RoleSettings.role == Role.MANAGER)).one()
+    with transaction():
+        change_role(settings, permissions=EDITED[edited], fields={}, by=network.owner)
+    check_answers(network, web, app, rows, "manager", "lesnoy", EDITED[edited])
+
+
+def check_answers(
+    network: Any,
+    web: Any,
+    app: Flask,
+    rows: Any,
+    role: str,
+    branch: Any,
+    changes: Mapping[str, bool] = MappingProxyType({}),
+) -> None:
+    """Every view × every method × own and foreign rows, as a person of this role, changed so."""
     own, foreign = rows
     user = getattr(network, role)
     client = web(user, getattr(network, branch) if branch else None)
@@ -155,7 +187,9 @@ def test_answers_are_what_the_role_may(network: Any, web: Any, app: Flask, rows:
     for endpoint in endpoints(app):
         view = endpoint.view
         is_personal = view.entity in PERSONAL
-        may_it = may(user.role.value, endpoint.permission) or (is_personal and endpoint.permission.endswith(".view"))
+        may_it = may(user.role.value, endpoint.permission, changes) or (
+            is_personal and endpoint.permission.endswith(".view")
+        )
         for method in ("GET", "POST"):
             if method not in endpoint.methods:
                 continue
@@ -193,7 +227,7 @@ def test_answers_are_what_the_role_may(network: Any, web: Any, app: Flask, rows:
                 elif endpoint.name == "action_view":
                     known = {action.name for action in view.bulk_actions()}
                     expected = {404} if "archive" not in known else {200, 302}
-                    if "archive" in known and not may(user.role.value, f"{view.entity}.archive"):
+                    if "archive" in known and not may(user.role.value, f"{view.entity}.archive", changes):
                         expected = {403}
                 else:
                     expected = {200, 302, 422}
