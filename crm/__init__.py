@@ -14,6 +14,7 @@ import crm.background.models
 import crm.bills.models
 import crm.contracts.models
 import crm.exchange.models
+import crm.exchange.schedules.models
 import crm.jobs.models
 import crm.mailings.models
 import crm.payments.models

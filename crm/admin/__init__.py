@@ -8,7 +8,7 @@ from flask_admin.theme import Bootstrap4Theme
 from flask_babel import pgettext
 from flask_bootstrap import Bootstrap5
 
-from crm.admin import session
+from crm.admin import exports, session  # noqa: F401 - exports registers what workers run
 from crm.admin.home import HomeView
 from crm.admin.menu import add_views, menu_sections
 from crm.once import new_form_key

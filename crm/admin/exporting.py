@@ -11,21 +11,28 @@ from typing import Any, ClassVar
 from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
-from flask import Response, request
+from flask import Response, g, request
 from flask_admin import expose
+from flask_babel import get_locale, ngettext
+from flask_babel import gettext as _
+from flask_babel import lazy_gettext as _l
 from flask_login import current_user
 from sqlalchemy.orm import InstrumentedAttribute, RelationshipProperty, Session
 
 from crm import clock
 from crm.access.models import Branch
-from crm.admin.bulk import BulkView
+from crm.admin.bulk import BulkView, job_url
 from crm.admin.cells import CellRows, Joins, SqlCell, compile_cells
 from crm.admin.columns import GridColumn
+from crm.admin.fields import Form
 from crm.admin.kinds import Kind, ReferenceKind
 from crm.admin.selection import Selection
 from crm.audit.operations import record_export
+from crm.background.operations import start_job
 from crm.db import db, end_reading, reading, transaction
 from crm.exchange import excel
+EXPORT = "export"  # the kind of job
+ROWS_AT_ONCE = 20_000  # more are a job
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,10 @@ class Export:
     def sheet_columns(self) -> list[excel.Column]:
         width_of = self.selection.view.column_width
         return [excel.Column(str(column.label), column.kind.excel, width_of(column)) for column in self.columns]
+
+    def rows(self) -> contextlib.AbstractContextManager[CellRows]:
+        """Its rows, to be read once."""
+        return self.selection.view.export_rows(self)  # type: ignore[attr-defined,no-any-return]
 
     def totals(self, rows: CellRows) -> list[Any] | None:
         """The last line: the sums, and what they are before them; None where there is nothing to add up."""
@@ -61,16 +72,20 @@ class ExportView(BulkView):
     def may_export(self) -> bool:
         return self.may("export")
 
-    @expose("/export/xlsx/", methods=("GET",))
+    @expose("/export/xlsx/", methods=("GET", "POST"))
     def export(self) -> Any:
         """The selection as Excel, all pages: the shown columns in the shown order, or all there are (columns=all)."""
         selection = Selection.from_args(self, request.values, self.here())
+        if "id" in request.form and request.form.get("all") != "1":
+            selection = selection.only(request.form.getlist("id"))
         columns = self.available_columns() if request.values.get("columns") == "all" else self.columns
         count = selection.count(is_exact=True)
         export = self.export_of(selection, columns)
+        if count > ROWS_AT_ONCE:
+            return self._export_later(export, count)
         with transaction():
             record_export(self.model.__tablename__, rows=count, description=selection.url(), by=current_user)
-        with reading(), self.export_rows(export) as rows:  # a long export holds up nobody who writes
+        with reading(), export.rows() as rows:  # a long export holds up nobody who writes
             chunks = excel.export_file(
                 export.sheet_columns, rows, title=export.title, time_zone=None, totals=lambda: export.totals(rows)
             )
@@ -78,6 +93,34 @@ class ExportView(BulkView):
             chunks,
             mimetype=excel.XLSX,
             headers={"Content-Disposition": excel.content_disposition(export.file_name)},
+        )
+
+    def _export_later(self, export: Export, count: int) -> Any:
+        """A job, when a form asks for it; who has only followed an address is asked first."""
+        params = {
+            "selection": export.selection.to_params(),
+            "columns": [column.name for column in export.columns],
+            "back": export.selection.url(),
+        }
+        return self.answer(
+            Form(request.form),
+            lambda: start_job(
+                EXPORT,
+                by=current_user,
+                title=_("Export: %(what)s", what=self.name),
+                entity=self.entity,
+                params=params,
+                branch_id=g.scope.branch_id,
+                locale=str(get_locale()),
+                total=count,
+            ),
+            title=_("Export: %(what)s", what=self.name),
+            subtitle=ngettext("%(num)s row", "%(num)s rows", count),
+            warning=_("So many rows take a while: the file is prepared in the background, and its page shows how far."),
+            back=self.get_url(".index_view") + export.selection.url(),
+            done=job_url,
+            said=_l("The file is being prepared."),
+            submit=_("Prepare the file"),
         )
 
     def export_of(self, selection: Selection, columns: Sequence[GridColumn]) -> Export:

@@ -36,6 +36,7 @@ MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
 
 SCHEDULE = (
     Periodic("mailings.plan", MINUTE),
+    Periodic("exports.plan", MINUTE),
     Periodic("jobs.sweep", MINUTE),
     Periodic("payments.poll", MINUTE),
     Periodic("ledger.check", DAY, offset=timedelta(hours=1)),

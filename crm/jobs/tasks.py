@@ -22,6 +22,8 @@ from crm.background.operations import RUN, claim_job, execute_job, finish_job, f
 from crm.bell import ring
 from crm.db import db, transaction
 from crm.errors import DomainError, Forbidden, report_exception
+from crm.exchange.schedules.delivery import deliver_export_letters, give_up_lost_letters, has_due_letters
+from crm.exchange.schedules.operations import DELIVER_EXPORTS, plan_due_exports, settle_failed_exports
 from crm.jobs.models import CronTick
 from crm.ledger.queries import check_ledger
 from crm.mailings.delivery import deliver_batch, give_up_lost_claims
@@ -72,6 +74,17 @@ def _deliver() -> None:
 def _plan() -> None:
     with transaction():
         plan_due_runs(now=clock.now())
+
+
+def _plan_exports() -> None:
+    """Excel by the clock: what is due, what has failed, letters that wait or were lost."""
+    now = clock.now()
+    with transaction():
+        settle_failed_exports()
+        give_up_lost_letters(now=now)
+        plan_due_exports(now=now)
+        if has_due_letters(now=now):
+            ring(DELIVER_EXPORTS)
 
 
 def _sweep() -> None:
@@ -130,6 +143,8 @@ TASKS: dict[str, Callable[..., None]] = {
     DELIVER: _deliver,
     RUN: _run_background,
     "mailings.plan": _plan,
+    "exports.plan": _plan_exports,
+    DELIVER_EXPORTS: deliver_export_letters,
     "jobs.sweep": _sweep,
     "payments.poll": _poll_payments,
     "ledger.check": _check_ledger,

@@ -14,7 +14,7 @@ from flask_babel import gettext as _
 from sqlalchemy import select, update
 
 from crm import clock
-from crm.access.models import Branch
+from crm.access.models import Branch, Company
 from crm.db import db, transaction
 from crm.mailings.channels.base import ChannelNotSet, Fate, Letter, Outcome, Sender
 from crm.mailings.channels.email import EmailSender
@@ -82,13 +82,19 @@ def claim_message(message_id: int) -> Claim | None:
         return Claim(message.id, message.channel, message.attempts, _letter(message))
 
 
-def _letter(message: Message) -> Letter:
-    company = db.session.get_one(Branch, message.branch_id).company
+def sender_of(company: Company | None) -> tuple[str, str]:
+    """Name and address letters of a company come from; None: of the installation itself."""
     host = urlsplit(current_app.config["SETTINGS"].public_url).hostname or "localhost"
+    nobody = f"no-reply@{host if any(c.isalpha() for c in host) else 'localhost'}"
+    return (company.name, company.email or nobody) if company is not None else ("Kontora", nobody)
+
+
+def _letter(message: Message) -> Letter:
+    name, address = sender_of(db.session.get_one(Branch, message.branch_id).company)
     return Letter(
         key=message.dedupe_key,
-        sender_name=company.name,
-        sender=company.email or f"no-reply@{host if any(c.isalpha() for c in host) else 'localhost'}",
+        sender_name=name,
+        sender=address,
         recipient_name=message.client.name,
         recipient=message.recipient,
         subject=message.subject,

@@ -1,9 +1,10 @@
-"""When a rule is due: wall-clock moments of its branch."""
+"""When something is due by the clock: wall-clock moments of a place."""
 
 from __future__ import annotations
 
 from calendar import monthrange
-from datetime import date, datetime, timedelta
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
 
 from crm import clock
 from crm.mailings.models import MailingRule, Periodicity
@@ -12,24 +13,46 @@ from crm.mailings.models import MailingRule, Periodicity
 _LOOK_BACK_DAYS = 62
 
 
+@dataclass(frozen=True)
+class Days:
+    """On which days: every one, these of the week (0 Monday to 6 Sunday), or this one of the month (1 to 31)."""
+
+    periodicity: Periodicity
+    weekdays: tuple[int, ...] = ()
+    month_day: int | None = None
+
+    def __contains__(self, day: date) -> bool:
+        """Day 29–31 of a shorter month is its last day."""
+        if self.periodicity is Periodicity.DAILY:
+            return True
+        if self.periodicity is Periodicity.WEEKLY:
+            return day.weekday() in self.weekdays
+        assert self.month_day is not None
+        return day.day == min(self.month_day, monthrange(day.year, day.month)[1])
+
+
+def latest_moment(days: Days, at: time, place: clock.HasTimeZone, *, now: datetime) -> datetime:
+    """The latest moment (UTC) not after `now` that is `at` on one of the days; daylight saving moves no day twice."""
+    today = clock.local(now, place).date()
+    for back in range(_LOOK_BACK_DAYS):
+        day = today - timedelta(days=back)
+        if day in days and (moment := clock.at(day, at, place)) <= now:
+            return moment
+    raise AssertionError("no planned day in two months")
+
+
+def _days(rule: MailingRule) -> Days:
+    return Days(rule.periodicity, () if rule.weekday is None else (rule.weekday,), rule.month_day)
+
+
 def falls_on(rule: MailingRule, day: date) -> bool:
-    """Is `day`, at the branch, one of the rule's days? Day 29–31 of a shorter month is its last day."""
-    if rule.periodicity is Periodicity.DAILY:
-        return True
-    if rule.periodicity is Periodicity.WEEKLY:
-        return day.weekday() == rule.weekday
-    assert rule.month_day is not None
-    return day.day == min(rule.month_day, monthrange(day.year, day.month)[1])
+    """Is `day`, at the branch, one of the rule's days?"""
+    return day in _days(rule)
 
 
 def latest_planned(rule: MailingRule, *, now: datetime) -> datetime:
-    """The latest moment not after `now` the rule is planned for (UTC); daylight saving moves no day twice."""
-    today = clock.local(now, rule.branch).date()
-    for back in range(_LOOK_BACK_DAYS):
-        day = today - timedelta(days=back)
-        if falls_on(rule, day) and (moment := clock.at(day, rule.send_time, rule.branch)) <= now:
-            return moment
-    raise AssertionError("a rule without a planned day in two months")
+    """The latest moment not after `now` the rule is planned for (UTC)."""
+    return latest_moment(_days(rule), rule.send_time, rule.branch, now=now)
 
 
 def month_of(day: date) -> tuple[date, date]:

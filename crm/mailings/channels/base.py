@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """A file that goes with a letter. content_type: `application/pdf` and the like."""
+
+    name: str
+    content_type: str
+    content: bytes = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -18,6 +27,7 @@ class Letter:
     recipient: str
     subject: str
     text: str
+    attachments: tuple[Attachment, ...] = ()
 
 
 class Fate(enum.Enum):

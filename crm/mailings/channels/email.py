@@ -158,7 +158,7 @@ def _ascii_address(address: str) -> str:
 
 
 def _compose(letter: Letter, sender: str, recipient: str) -> bytes:
-    """The letter as SMTP's DATA takes it: text and HTML, CRLF, leading dots doubled."""
+    """The letter as SMTP's DATA takes it: text and HTML, attachments, CRLF, leading dots doubled."""
     message = EmailMessage(policy=_POLICY)
     message["From"] = Address(" ".join(letter.sender_name.split()), addr_spec=sender)
     message["To"] = Address(" ".join(letter.recipient_name.split()), addr_spec=recipient)
@@ -171,5 +171,8 @@ def _compose(letter: Letter, sender: str, recipient: str) -> bytes:
         render_template("mail/letter.html", subject=letter.subject, text=letter.text, sender=letter.sender_name),
         subtype="html",
     )
+    for file in letter.attachments:
+        maintype, _slash, subtype = file.content_type.partition("/")
+        message.add_attachment(file.content, maintype=maintype, subtype=subtype, filename=file.name)
     content = message.as_bytes(policy=_POLICY)
     return re.sub(rb"(?m)^\.", b"..", content if content.endswith(b"\r\n") else content + b"\r\n")
