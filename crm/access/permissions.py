@@ -104,7 +104,8 @@ ROLES: dict[str, dict[str, tuple[str, ...]]] = {
     | {"branch": (*READ, "edit"), "city": READ, "company": ("view",)},
     "director": DIRECTOR,
     "administrator": DESK,
-    "manager": {entity: READ for entity in ACTIONS if entity not in {"user", "company", "city", "role", "field"}},
+    "manager": {entity: READ for entity in ACTIONS if entity not in {"user", "company", "city", "role", "field"}}
+    | {"exportschedule": ("*",)},
     "instructor": {"client": ("view",), "subscription": ("view",), "employee": ("view",)},
     "support": dict.fromkeys(
         ("accounttype", "company", "city", "branch", "user", "employee", "template", "plan", "field", "contract"),

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
-from flask import Response, g, request
+from flask import Response, flash, g, redirect, request
 from flask_admin import expose
 from flask_babel import get_locale, ngettext
 from flask_babel import gettext as _
@@ -31,6 +31,7 @@ from crm.audit.operations import record_export
 from crm.background.operations import start_job
 from crm.db import db, end_reading, reading, transaction
 from crm.exchange import excel
+
 EXPORT = "export"  # the kind of job
 ROWS_AT_ONCE = 20_000  # more are a job
 
@@ -51,7 +52,7 @@ class Export:
 
     def rows(self) -> contextlib.AbstractContextManager[CellRows]:
         """Its rows, to be read once."""
-        return self.selection.view.export_rows(self)  # type: ignore[attr-defined,no-any-return]
+        return self.selection.view.export_rows(self)  # type: ignore[attr-defined]
 
     def totals(self, rows: CellRows) -> list[Any] | None:
         """The last line: the sums, and what they are before them; None where there is nothing to add up."""
@@ -76,8 +77,11 @@ class ExportView(BulkView):
     def export(self) -> Any:
         """The selection as Excel, all pages: the shown columns in the shown order, or all there are (columns=all)."""
         selection = Selection.from_args(self, request.values, self.here())
-        if "id" in request.form and request.form.get("all") != "1":
+        if request.form.get("rows") == "ticked" and request.form.get("all") != "1":
             selection = selection.only(request.form.getlist("id"))
+            if not selection.ids:
+                flash(_("Tick the rows first."), "warning")
+                return redirect(self.get_url(".index_view") + selection.url())
         columns = self.available_columns() if request.values.get("columns") == "all" else self.columns
         count = selection.count(is_exact=True)
         export = self.export_of(selection, columns)

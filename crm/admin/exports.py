@@ -1,7 +1,8 @@
-"""Excel files made by workers: exports too large to be waited for. Registers their executor.
+"""Excel files made by workers: exports too large to be waited for, and those sent by the clock.
+Registers what runs them.
 
-A job writes its file aside and puts it in its place whole: a worker that is killed leaves no torn file, and the next one
-begins anew.
+A job writes its file aside and puts it in its place whole: a worker that is killed leaves no torn file, and the next
+one begins anew.
 """
 
 from __future__ import annotations
@@ -12,21 +13,27 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from flask import current_app
+from flask import current_app, url_for
 from flask_babel import gettext as _
+from flask_babel import ngettext
 from flask_login import current_user
 
+from crm import clock
 from crm.admin.cells import CellRows
 from crm.admin.exporting import EXPORT, Export, ExportView
 from crm.admin.selection import Selection
 from crm.audit.operations import record_export
 from crm.background.models import BackgroundJob
-from crm.background.operations import Progress, executor, files_folder
-from crm.db import set_read_only, transaction
+from crm.background.operations import KEPT, Progress, executor, files_folder
+from crm.db import db, set_read_only, transaction
 from crm.errors import Forbidden
 from crm.exchange import excel
+from crm.exchange.schedules.models import DeliveryStatus, ExportDelivery
+from crm.exchange.schedules.operations import SCHEDULED_EXPORT, file_is_ready
+from crm.i18n import moment
 
 STEP = 5_000  # rows between two looks at whether the job is still wanted
+MAX_ATTACHED = 10 * 2**20  # bytes; larger files are fetched from the job's page
 BEAT = 16 * 2**20  # bytes of the finished file between two
 
 
@@ -52,9 +59,60 @@ def export_of(entity: str, selection: Sequence[Sequence[str]], columns: Sequence
     return view.export_of(Selection.from_params(view, selection, view.here()), kept)
 
 
-def make_file(export: Export, job_id: int, progress: Progress, *, note: str = "") -> tuple[Path, int]:
-    """Make the file of a job, note its progress and that personal data left; return the file and its rows. Commits by
-    itself. note: what more to say in the audit.
+@executor(SCHEDULED_EXPORT)
+def run_scheduled_export(job: BackgroundJob, progress: Progress) -> None:
+    """The file of a schedule for a planned moment, and the letters that bring it."""
+    delivery = db.session.get_one(ExportDelivery, job.params["delivery"])
+    if delivery.status is not DeliveryStatus.PREPARING:
+        return  # an earlier worker had got as far as the letters
+    schedule = delivery.schedule
+    export = export_of(schedule.entity, schedule.selection, schedule.columns)
+    note = f"{schedule.name} → {', '.join(schedule.recipients)}"
+
+    def send(path: Path, rows: int) -> None:
+        subject, body, is_attached = letter_of(delivery, path, rows)
+        file_is_ready(delivery, rows=rows, subject=subject, body=body, is_attached=is_attached, now=clock.now())
+
+    make_file(export, job.id, progress, note=note, also=send)
+
+
+def letter_of(delivery: ExportDelivery, path: Path, rows: int) -> tuple[str, str, bool]:
+    """Subject and text of the letter, in the language of now, and whether the file goes with it."""
+    schedule = delivery.schedule
+    there = moment(clock.now(), schedule.time_zone)
+    text = [_("“%(name)s”, as of %(moment)s.", name=schedule.name, moment=there)]
+    size = path.stat().st_size
+    if rows == 0:
+        text.append(_("There are no rows this time, so there is no file."))
+    elif size <= MAX_ATTACHED:
+        text.append(ngettext("The file holds %(num)s row.", "The file holds %(num)s rows.", rows))
+    else:
+        url = current_app.config["SETTINGS"].public_url.rstrip("/") + url_for("job.details_view", id=delivery.job_id)
+        text.append(ngettext("The file holds %(num)s row.", "The file holds %(num)s rows.", rows))
+        text.append(
+            _(
+                "It is too large for a letter (%(size)s MB). %(owner)s can take it here for %(days)s days: %(url)s",
+                size=size // 2**20,
+                owner=schedule.owner.name,
+                days=KEPT.days,
+                url=url,
+            )
+        )
+    text.append(_("It is sent regularly by %(owner)s, who can change or stop that.", owner=schedule.owner.name))
+    return schedule.name, "\n\n".join(text), rows > 0 and size <= MAX_ATTACHED
+
+
+def make_file(
+    export: Export,
+    job_id: int,
+    progress: Progress,
+    *,
+    note: str = "",
+    also: Callable[[Path, int], None] | None = None,
+) -> None:
+    """Make the file of a job, note its progress and that personal data left. Commits by itself.
+
+    note: what more to say in the audit; also: what is written in the transaction that makes the file known.
     """
     for leftover in files_folder().glob(f"export-{job_id}-*"):  # of a worker that was killed
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
@@ -92,7 +150,8 @@ def make_file(export: Export, job_id: int, progress: Progress, *, note: str = ""
             by=current_user,
         )
         progress.keep_file(path.name, export.file_name)
-    return path, rows.count
+        if also is not None:
+            also(path, rows.count)
 
 
 def _counted(rows: CellRows, beat: Callable[[int], None]) -> Iterator[list[Any]]:

@@ -19,11 +19,13 @@ from crm.admin.views.mailings import MailingRuleView, MailingRunView, MessageVie
 from crm.admin.views.payments import PaymentView
 from crm.admin.views.reports import ArchivedClientsView, ReportView, StaffActionsView
 from crm.admin.views.roles import RoleView
+from crm.admin.views.schedules import ScheduleView
 from crm.admin.views.subscriptions import PlanView, SubscriptionView
 from crm.audit.models import AuditEntry
 from crm.background.models import BackgroundJob
 from crm.bills.models import Bill
 from crm.clients.models import Client
+from crm.exchange.schedules.models import ExportSchedule
 from crm.ledger.models import Account, AccountType
 from crm.mailings.models import MailingRule, MailingRun, Message, Template
 from crm.payments.models import Payment
@@ -47,6 +49,7 @@ def add_views(admin: Admin) -> None:
         MailingRunView(MailingRun, _l("Mailing runs"), MAILINGS),
         TemplateView(Template, _l("Email templates"), MAILINGS),
         MessageView(Message, _l("Messages"), MAILINGS),
+        ScheduleView(ExportSchedule, _l("Exports by the clock"), MAILINGS),
         ArchivedClientsView(_l("Archived clients"), REPORTS, endpoint="archivedclients"),
         StaffActionsView(_l("Report on staff actions"), REPORTS, endpoint="staffactions"),
         UserView(User, _l("Users"), SETTINGS),

@@ -6,6 +6,7 @@ Rows go to disk as they come, so memory stays flat however many there are.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 import shutil
@@ -84,7 +85,7 @@ class _RowsWorksheet(Worksheet):
 
 
 def write_workbook(
-    stream: IO[bytes],
+    stream: IO[bytes] | io.BufferedIOBase,
     columns: Sequence[Column],
     rows: Iterable[Sequence[Any]],
     *,
