@@ -25,6 +25,8 @@ from crm.bills.operations import issue_bill
 from crm.clients.models import Client
 from crm.clients.operations import create_client
 from crm.db import db, transaction
+from crm.exchange.schedules.models import ExportSchedule
+from crm.exchange.schedules.operations import create_schedule
 from crm.ledger.models import Account, AccountKind, AccountType
 from crm.mailings.models import BilledAccounts, Channel, MailingKind, MailingRule, Message, Periodicity, Template
 from crm.payments.models import Payment, PaymentMethod
@@ -328,3 +330,24 @@ def make_job(by: User, *, title: str = "Дело", **facts: Any) -> BackgroundJo
     EXECUTORS.setdefault("test.nothing", lambda job, progress: None)
     with transaction():
         return start_job(facts.pop("kind", "test.nothing"), by=by, title=title, **facts)
+
+
+def make_schedule(by: User, **changes: Any) -> ExportSchedule:
+    """The clients of `by` every Monday at nine, Moscow time, to one address."""
+    facts: dict[str, Any] = {
+        "entity": "client",
+        "selection": [],
+        "columns": ["name", "phone"],
+        "branch_id": None,
+        "locale": "ru",
+        "time_zone": "Europe/Moscow",
+        "name": "Клиенты по понедельникам",
+        "periodicity": Periodicity.WEEKLY,
+        "weekdays": [0],
+        "month_day": None,
+        "send_time": time(9),
+        "recipients": "boss@demo.test",
+        **changes,
+    }
+    with transaction():
+        return create_schedule(**facts, by=by)

@@ -61,10 +61,17 @@ class CellRows:
         self._query = query.execution_options(yield_per=chunk)
         self.sums: dict[int, Any] = dict.fromkeys(summed, 0)
         self.count = 0
+        self._result: Any = None
+
+    def close(self) -> None:
+        """Give the cursor back, also when the rows were not read to their end."""
+        if self._result is not None:
+            self._result.close()
 
     def __iter__(self) -> Iterator[list[Any]]:
         cells, sums, is_counted = self._cells, self.sums, self._is_counted
-        for row in self._session.execute(self._query):
+        self._result = self._session.execute(self._query)
+        for row in self._result:
             values = [cell(row) for cell in cells]
             self.count += 1
             if sums and (is_counted is None or is_counted(row)):

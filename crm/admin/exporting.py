@@ -52,7 +52,7 @@ class Export:
 
     def rows(self) -> contextlib.AbstractContextManager[CellRows]:
         """Its rows, to be read once."""
-        return self.selection.view.export_rows(self)  # type: ignore[attr-defined]
+        return self.selection.view.export_rows(self)
 
     def totals(self, rows: CellRows) -> list[Any] | None:
         """The last line: the sums, and what they are before them; None where there is nothing to add up."""
@@ -156,12 +156,14 @@ class ExportView(BulkView):
             if cells is None:
                 makers: list[Any] = [_of_first(self.exporter(column)) for column in export.columns]
                 query = export.selection.query().add_columns(*extra)
-                yield CellRows(session, query, makers, summed=summed, is_counted=is_counted, chunk=1000)
             else:
                 joins, sources = cells
                 selected, makers = compile_cells(sources, start=1)  # behind the row's id, which brings the row scope
                 query = joins.apply(export.selection.select(*selected, *extra))
-                yield CellRows(session, query, makers, summed=summed, is_counted=is_counted)
+            chunk = 1000 if cells is None else 2000
+            rows = CellRows(session, query, makers, summed=summed, is_counted=is_counted, chunk=chunk)
+            with contextlib.closing(rows):
+                yield rows
 
     def _sql_cells(self, columns: Sequence[GridColumn]) -> tuple[Joins, list[SqlCell]] | None:
         joins, cells = Joins(), []

@@ -61,6 +61,14 @@ class Progress:
         """How many rows there are to do."""
         self._update(total=total)
 
+    def restart(self) -> None:
+        """Begin with the first row: what an earlier attempt made is no use."""
+        self._update(done=0, failed=0)
+
+    def keep_file(self, name: str, shown_name: str) -> None:
+        """The job has made the file `name` in files_folder(); its author saves it as `shown_name`."""
+        self._update(file=name, file_name=shown_name)
+
     def advance(
         self,
         done: int,

@@ -29,8 +29,10 @@ from tests.factories import (
     make_bill,
     make_client,
     make_employee,
+    make_job,
     make_message,
     make_payment,
+    make_schedule,
     make_subscription,
 )
 
@@ -57,6 +59,8 @@ def values(client: Any, entity: str, query: str = "") -> list[list[Any]]:
 def test_every_grid_opens_in_excel_with_the_columns_it_shows(network: Any, web: Any, app: Flask) -> None:
     one_of_each(network.lesnoy, "Лесные")
     one_of_each(network.mira, "Самарские")
+    make_job(network.owner)
+    make_schedule(network.owner)
     exported = 0
     for branch in (None, network.lesnoy):
         client = web(network.owner, branch)
@@ -249,6 +253,8 @@ def test_cells_of_plain_sql_equal_those_of_the_orm_in_every_view(network: Any, a
         make_client(branch, name="Ребёнок", payer=client)
         with clock.frozen(datetime(2026, 1, 10, 21, 30, 59, 999, tzinfo=UTC)):
             make_bill(client, payable_until=date(2026, 1, 12))
+    make_job(network.owner)
+    make_schedule(network.owner)
     fast, slow = set(), set()
     for branch_id in (None, network.mira.id):
         with on_behalf_of(network.owner.id, branch_id=branch_id, locale="ru", source="test"):

@@ -27,6 +27,7 @@ from tests.factories import (
     make_payment,
     make_plan,
     make_rule,
+    make_schedule,
     make_subscription,
     make_template,
     make_user,
@@ -35,7 +36,7 @@ from tests.factories import (
 # Of the whole network: the row scope does not know them.
 NETWORK_WIDE = frozenset({"accounttype", "plan", "template", "city", "company", "role"})
 # A person's own, whatever his role; nobody else's exist for him.
-PERSONAL = frozenset({"job"})
+PERSONAL = frozenset({"job", "exportschedule"})
 
 
 def views(app: Flask) -> list[KontoraView]:
@@ -53,6 +54,7 @@ def one_of_each(branch: Branch, mark: str) -> dict[str, int]:
         run = run_now(rule, by=SYSTEM)
     audited = select(AuditEntry.id).where(AuditEntry.entity == "client", AuditEntry.entity_id == client.id)
     administrator = make_user(Role.ADMINISTRATOR, branches=[branch], name=f"{mark} Администратор")
+    director = make_user(Role.DIRECTOR, branches=[branch], name=f"{mark} Директор")
     return {
         "client": client.id,
         "account": account.id,
@@ -68,6 +70,7 @@ def one_of_each(branch: Branch, mark: str) -> dict[str, int]:
         "employee": make_employee(branch, name=f"{mark} Сотрудник").id,
         "user": administrator.id,
         "job": make_job(administrator, title=mark).id,
+        "exportschedule": make_schedule(director, name=mark, branch_id=branch.id).id,
         "branch": branch.id,
         "city": branch.city_id,
         "company": branch.company_id,

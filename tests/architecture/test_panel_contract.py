@@ -55,6 +55,9 @@ OWN = {
     "mailingrule.run_view": "mailingrule.run",
     "role.reset_view": "role.edit",
     "user.rights_view": "user.view",
+    "exportschedule.send_view": "exportschedule.run",
+    "exportschedule.switch_view": "exportschedule.edit",
+    "exportschedule.remove_view": "exportschedule.delete",
     "job.status_view": "job.view",
     "job.cancel_view": "job.view",
     "job.undo_view": "job.view",
@@ -187,9 +190,7 @@ def check_answers(
     for endpoint in endpoints(app):
         view = endpoint.view
         is_personal = view.entity in PERSONAL
-        may_it = may(user.role.value, endpoint.permission, changes) or (
-            is_personal and endpoint.permission.endswith(".view")
-        )
+        may_it = may(user.role.value, endpoint.permission, changes) or endpoint.permission == "job.view"
         for method in ("GET", "POST"):
             if method not in endpoint.methods:
                 continue
