@@ -77,6 +77,9 @@ TAKES_ID = {
     "history_view",
     "put_back_view",
     "undo_view",
+    "send_view",
+    "switch_view",
+    "remove_view",
 }
 
 MINE, FOREIGN = "Своё-7f3a", "Чужое-9c1d"
