@@ -67,8 +67,8 @@ def test_every_grid_opens_in_excel_with_the_columns_it_shows(network: Any, web: 
         for view in views(app):
             page = client.get(f"/admin/{view.entity}/?size=200").text
             rows = values(client, view.entity)
-            if not table(page):  # an empty grid has no head
-                assert len(rows) == 1, view.entity
+            if not table(page):  # an empty grid has no head, and a page of one's own has another
+                assert len(rows) == 1 or view.list_template != "admin/list.html", view.entity
                 continue
             assert rows[0] == headers(page), view.entity
             # The export of one grid adds a line to the change log before the next is read.
