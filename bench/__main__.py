@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 
+from bench.bulk import bulk
 from bench.databases import Ground, grounds
 from bench.exports import exports
 from bench.grids import grids
+from bench.imports import imports
 from bench.pages import bill_page
 from bench.sizes import parts, sizes
 from bench.weight import weights
@@ -18,6 +20,8 @@ PARTS: dict[str, Callable[[Ground], Iterator[str]]] = {
     "weight": weights,
     "pay": bill_page,
     "export": exports,
+    "import": imports,
+    "bulk": bulk,
 }
 
 

@@ -52,14 +52,27 @@ class Contestant:
 
     def run(self, skill: str, *args: Any) -> Outcome:
         """Do one piece of work and wait for it. Raises RuntimeError with the traceback of the other side."""
-        return self._ask((skill, args))
+        self.begin(skill, *args)
+        return self.finish()
+
+    def begin(self, skill: str, *args: Any) -> None:
+        """Ask for a piece of work and go on; finish() waits for it."""
+        self._pipe.send((skill, args))
+
+    def is_ready(self) -> bool:
+        """Whether what was begun is done."""
+        return self._pipe.poll()
+
+    def finish(self) -> Outcome:
+        """What came of the work that was begun. Raises RuntimeError with the traceback of the other side."""
+        return self._answer()
 
     def peak_memory(self) -> int:
         """The most memory the process has held so far, in bytes (resident)."""
-        return self._ask(None)
+        self._pipe.send(None)
+        return self._answer()
 
-    def _ask(self, question: tuple[str, tuple[Any, ...]] | None) -> Any:
-        self._pipe.send(question)
+    def _answer(self) -> Any:
         try:
             answer, error = self._pipe.recv()
         except EOFError:

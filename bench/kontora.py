@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import flask_migrate
 from flask import Flask
 from flask_babel import force_locale, gettext
 from sqlalchemy import func, select, text
+from werkzeug.datastructures import MultiDict
 
 from bench.contestants import Skill, browser, getting
 from crm import create_app
 from crm.access.models import Branch, User
 from crm.access.scope import EVERYWHERE, scoped_to
+from crm.audit.models import AuditEntry
+from crm.audit.origin import acting
+from crm.background.models import BackgroundJob, JobLine
+from crm.background.operations import RUN
 from crm.bills.models import Bill, BillStatus
+from crm.bills.operations import archive_bill
 from crm.clients.models import Client
 from crm.config import read_settings
-from crm.db import db
+from crm.db import db, transaction
 from crm.demo import load_demo
+from crm.jobs.tasks import perform
 
 
 @dataclass(frozen=True)
@@ -31,9 +40,11 @@ class Sample:
     session_user: str  # of the owner, as User.get_id() writes it
     clients: int
     bills: int
+    branches: list[str]
     branch: int
     words: dict[str, str]
     exported: int  # bills of that branch
+    changed_until: str  # the day by which so many pending bills were issued as a bulk change is measured on
     tokens: list[str]
     labels: dict[str, str]
 
@@ -64,12 +75,21 @@ def prepare(database_url: str, home: Path, clients: int, bills: int) -> Sample:
             session_user=owner.get_id(),
             clients=db.session.scalar(select(func.count()).select_from(Client)) or 0,
             bills=db.session.scalar(select(func.count()).select_from(Bill)) or 0,
+            branches=list(db.session.scalars(select(Branch.name).order_by(Branch.id))),
             branch=branch,
             words=_words(),
             exported=db.session.scalar(select(func.count()).where(Bill.branch_id == branch)) or 0,
+            changed_until=_changed_until(min(100_000, bills // 10)),
             tokens=list(db.session.scalars(pending)),
             labels=_labels(),
         )
+
+
+def _changed_until(wanted: int) -> str:
+    """The day before which `wanted` pending bills were issued."""
+    oldest = select(Bill.issued_at).where(Bill.status == BillStatus.PENDING).order_by(Bill.issued_at, Bill.id)
+    moment = db.session.scalars(oldest.offset(wanted).limit(1)).one()
+    return f"{moment - timedelta(days=1):%Y-%m-%d}"
 
 
 def _words() -> dict[str, str]:
@@ -108,3 +128,59 @@ def site(database_url: str, home: Path, session_user: str | None) -> Mapping[str
         return b""
 
     return {"get": getting(client), "export": export}
+
+
+def worker(database_url: str, home: Path, session_user: str) -> Mapping[str, Skill]:
+    """What starts and runs jobs: post(path, fields) as this user, perform(job id), facts(job id), loop(name, rows) one
+    by one over ORM objects, and check(file), the dry run of an import.
+    """
+    app = application(database_url, home)
+    app.config["WTF_CSRF_ENABLED"] = False
+    client = browser(app, session={"_user_id": session_user, "_fresh": True})
+
+    def post(path: str, fields: list[tuple[str, str]]) -> bytes:
+        with client.post(path, data=MultiDict(fields)) as response:
+            if response.status_code not in {200, 302}:
+                raise RuntimeError(f"{path}: {response.status}")
+            return response.location.encode() if response.location else response.data
+
+    def run_job(job_id: int) -> bytes:
+        with app.app_context():
+            perform(RUN, job_id)
+        return b""
+
+    def facts(job_id: int) -> bytes:
+        with app.app_context(), scoped_to(EVERYWHERE):
+            job = db.session.get_one(BackgroundJob, job_id)
+            lines = select(func.count()).where(JobLine.job_id == job_id)
+            audited = select(func.count()).where(AuditEntry.entity == "bill", AuditEntry.at >= job.started_at)
+            return json.dumps(
+                {
+                    "done": job.done,
+                    "total": job.total,
+                    "failed": job.failed,
+                    "lines": db.session.scalar(lines),
+                    "audited": db.session.scalar(audited),
+                }
+            ).encode()
+
+    def loop(name: str, rows: int) -> bytes:
+        with app.app_context(), scoped_to(EVERYWHERE), transaction():
+            owner = db.session.scalars(select(User).where(User.email == "owner@demo.test")).one()
+            pending = select(Bill).where(Bill.status == BillStatus.PENDING).order_by(Bill.id.desc()).limit(rows)
+            with acting(owner, "bench"):
+                for bill in db.session.scalars(pending).all():
+                    if name == "archive_loop":
+                        archive_bill(bill, by=owner)
+                    else:
+                        bill.is_repeatable = not bill.is_repeatable
+                        db.session.flush()
+        return b""
+
+    def check(file: Path) -> bytes:
+        result = app.test_cli_runner().invoke(args=["import", str(file), "--entity", "client", "--json"])
+        if result.exit_code:
+            raise RuntimeError(result.output)
+        return result.output.encode()
+
+    return {"post": post, "perform": run_job, "facts": facts, "loop": loop, "check": check}
