@@ -15,6 +15,7 @@ from flask_babel import lazy_gettext as _l
 from flask_login import current_user
 from werkzeug.datastructures import MultiDict
 from wtforms import BooleanField, SelectField
+from wtforms.fields.choices import SelectChoice
 from wtforms.fields.core import UnboundField
 
 from crm.admin.fields import Form
@@ -151,7 +152,7 @@ class BulkView(FormsView):
                 column = self.column(name)
                 field = column.kind.field(column.sql.property.columns[0], column.label)
             if field.field_class is BooleanField:
-                choices = [("1", _("yes")), ("0", _("no"))]
+                choices = [SelectChoice("1", _("yes")), SelectChoice("0", _("no"))]
                 field = SelectField(self.column(name).label, choices=choices, coerce=_is_yes)
             fields[name] = field
         return type(f"{self.model.__name__}BulkForm", (FieldChoice,), {**fields, "names": self.bulk_edit_names()})
@@ -278,4 +279,6 @@ def _pairs(values: Iterable[Sequence[str]]) -> list[tuple[str, str]]:
 
 
 def _is_yes(value: Any) -> bool:
+    if value not in (True, False, "1", "0"):
+        raise ValueError(value)
     return value in (True, "1")
