@@ -10,7 +10,7 @@ from flask_babel import gettext as _
 from crm.access.actors import Actor, require
 from crm.access.models import Branch
 from crm.clients.models import Client
-from crm.clients.operations import ClientFacts, new_client
+from crm.clients.operations import ClientFacts, new_client, set_facts
 from crm.clients.queries import payers_by_phone
 from crm.db import db
 from crm.errors import DomainError
@@ -49,3 +49,14 @@ def create_clients(cards: Sequence[NewClient], *, by: Actor) -> list[Client]:
     db.session.add_all(made)
     db.session.flush()
     return made
+
+
+def edit_clients(changes: Sequence[tuple[Client, ClientFacts]], *, by: Actor) -> None:
+    """Change cards by one flush; none of them its main phone. Raises DomainError for the first that is refused.
+    The caller commits.
+    """
+    definitions = Definitions("client")
+    for client, facts in changes:
+        require(by, "client.edit", client)
+        set_facts(client, facts, definitions)
+    db.session.flush()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, time
 from decimal import Decimal
@@ -11,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from flask_babel import gettext as _
+from flask_babel import lazy_gettext as _l
 from sqlalchemy import select
 
 from crm import clock
@@ -21,9 +21,9 @@ from crm.clients.models import Client
 from crm.clients.queries import payers_by_phone
 from crm.db import db
 from crm.exchange import values
-from crm.exchange.importing import Columns, Figures, Refusal, Row, ledger_key
+from crm.exchange.importing import Changes, Columns, Figures, Made, Measures, Refusal, Row, Tally, ledger_key
 from crm.exchange.models import ImportedRow
-from crm.exchange.reading import Field, Sheet, comparable
+from crm.exchange.reading import Field, cell_text, comparable
 from crm.ledger.batch import Posting, post_all
 from crm.ledger.models import Account, AccountKind, AccountType, TransactionKind
 from crm.ledger.operations import Cause, Line, account_types_in, house_account, open_account
@@ -33,7 +33,7 @@ from crm.search import fold
 NOON = time(12)  # of the day the file names: the same day on every clock of the country
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class AccountLine:
     """account_type: as comparable() makes it, so that spelling is no content. opened_on: None = today.
 
@@ -59,8 +59,12 @@ class AccountImport:
         "unknown_account_type",
         "duplicate_line",
     )
+    duplicates = frozenset({"duplicate_line", "imported_before"})
+    money = ("balance",)
+    run_id: int | None = None
 
     def __init__(self) -> None:
+        self._first: dict[str, int] = {}  # line by content
         covers = current_scope().covers
         self._branches = {branch.id: branch for branch in db.session.scalars(select(Branch)) if covers(branch.id)}
         self._types: dict[int, dict[str, AccountType]] = {
@@ -76,6 +80,7 @@ class AccountImport:
                 values.parse_required_phone,
                 "bad_phone",
                 is_required=True,
+                label=_l("Phone"),
             ),
             Field(
                 "account_type",
@@ -83,6 +88,7 @@ class AccountImport:
                 values.parse_required_name,
                 "unknown_account_type",
                 is_required=True,
+                label=_l("Account type"),
             ),
             Field(
                 "balance",
@@ -90,10 +96,21 @@ class AccountImport:
                 values.parse_deposit,
                 "bad_balance",
                 is_required=True,
+                label=_l("Balance"),
             ),
-            Field("opened_on", ("Открыт", "Дата открытия", "Дата", "Opened", "Opened on"), parse_day, "bad_date"),
             Field(
-                "name", ("Клиент", "ФИО", "ФИО клиента", "Плательщик", "Client", "Name"), values.parse_name, "bad_name"
+                "opened_on",
+                ("Открыт", "Дата открытия", "Дата", "Opened", "Opened on"),
+                parse_day,
+                "bad_date",
+                label=_l("Opened on"),
+            ),
+            Field(
+                "name",
+                ("Клиент", "ФИО", "ФИО клиента", "Плательщик", "Client", "Name"),
+                values.parse_name,
+                "bad_name",
+                label=_l("Client"),
             ),
         )
 
@@ -101,14 +118,17 @@ class AccountImport:
         type_name = values["account_type"]
         return AccountLine(**values | {"account_type": comparable(type_name), "type_name": type_name})
 
+    def label(self, values: Mapping[str, Any]) -> str:
+        return cell_text(values.get("name")) or cell_text(values.get("phone"))
+
     def refusals(self, rows: Sequence[Row], applied: frozenset[str], column: Columns) -> Iterator[Refusal]:
         """One client must be here, the type be offered in his branch; a line repeated word for word is one account, and
         a line that was changed since it was imported is not another one.
         """
         payers = payers_by_phone([row.values.phone for row in rows])
         self._clients = {phone: payer for phone, (payer, *_others) in payers.items()}
-        imported = _imported_accounts(self._clients.values())
-        first: dict[str, int] = {}
+        imported = _imported_accounts(self._clients.values(), besides=self.run_id)
+        first = self._first
         for row in rows:
             line: AccountLine = row.values
             client = self._clients.get(line.phone)
@@ -149,20 +169,30 @@ class AccountImport:
             if row.values.name and sorted(fold(row.values.name).split()) != sorted(fold(name).split()):
                 yield row.line, _("The name differs from the one on the client's card; the phone decides.")
 
-    def figures(self, read: Sequence[Row], good: Sequence[Row], sheet: Sheet, refused: Counter[str]) -> Figures:
+    def recall(self, rows: Sequence[Row]) -> None:
+        self._first |= {row.key: row.line for row in rows}
+
+    def changes(self, rows: Sequence[Row]) -> dict[int, Changes]:
+        """An account's balance is changed by operations, never by a file."""
+        return {}
+
+    def measures(self, read: Sequence[Row], good: Sequence[Row]) -> Measures:
+        return {"accounts": len(read), "accounts_total": _total(read), "balance_good": _total(good)}
+
+    def figures(self, tally: Tally) -> Figures:
         """accounts, accounts_total: what the file holds, whether or not the clients are here yet."""
         return {
-            "accounts": len(read),
-            "accounts_total": _total(read),
-            "rows": len(sheet.lines),
-            "good": len(good),
-            **{code: refused[code] for code in self.codes},
-            "empty": sheet.empty,
-            "balance_good": _total(good),
+            "accounts": tally.measures["accounts"],
+            "accounts_total": tally.sum_of("accounts_total"),
+            "rows": tally.lines,
+            "good": tally.good,
+            **{code: tally.refused[code] for code in self.codes},
+            "empty": tally.empty,
+            "balance_good": tally.sum_of("balance_good"),
         }
 
-    def create(self, rows: Sequence[Row], *, by: Actor) -> list[int]:
-        postings, ids = [], []
+    def create(self, rows: Sequence[Row], *, run_id: int, by: Actor) -> list[Made]:
+        postings, made = [], []
         for row in rows:
             line: AccountLine = row.values
             client = self._clients[line.phone]
@@ -175,7 +205,7 @@ class AccountImport:
                 by=by,
                 opened_at=opened_at,
             )
-            ids.append(account.id)
+            made.append(Made(account.id, {}))
             if line.balance:
                 house = house_account(AccountKind.OPENING, branch.id)
                 postings.append(
@@ -183,27 +213,34 @@ class AccountImport:
                         TransactionKind.OPENING,
                         [Line(account, line.balance), Line(house, -line.balance)],
                         branch_id=branch.id,
-                        key=ledger_key(self.entity, row),
+                        key=ledger_key(run_id, row),
                         cause=Cause(client_id=client.id),
                         happened_at=opened_at,
                     )
                 )
         post_all(postings, by=by)
-        return ids
+        return made
+
+    def update(self, rows: Sequence[Row], *, by: Actor) -> list[int]:
+        raise NotImplementedError("changes() finds none")
 
 
-def _imported_accounts(clients: Iterable[Client]) -> set[tuple[int, int]]:
-    """(client id, account type id) of accounts that imports have opened for these clients."""
+def _imported_accounts(clients: Iterable[Client], *, besides: int | None) -> set[tuple[int, int]]:
+    """(client id, account type id) of accounts that imports have opened for these clients, but for one run's."""
     ids, found = [client.id for client in clients], set[tuple[int, int]]()
     for start in range(0, len(ids), 1000):
         query = (
             select(Account.client_id, Account.account_type_id)
             .join(ImportedRow, (ImportedRow.row_id == Account.id) & (ImportedRow.entity == AccountImport.entity))
-            .where(Account.client_id.in_(ids[start : start + 1000]))
+            .where(
+                Account.client_id.in_(ids[start : start + 1000]),
+                ImportedRow.undone_at.is_(None),
+                ImportedRow.run_id != (besides or 0),
+            )
         )
         found.update((row.client_id, row.account_type_id) for row in db.session.execute(query))
     return found
 
 
-def _total(rows: Sequence[Row]) -> str:
-    return str(sum((row.values.balance for row in rows), Decimal("0.00")))
+def _total(rows: Sequence[Row]) -> Decimal:
+    return sum((row.values.balance for row in rows), Decimal("0.00"))

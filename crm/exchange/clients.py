@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
@@ -11,26 +10,28 @@ from functools import partial
 from typing import Any
 
 from flask_babel import gettext as _
+from flask_babel import lazy_gettext as _l
 from sqlalchemy import select
 
 from crm import clock
 from crm.access.actors import Actor
 from crm.access.models import Branch
 from crm.access.scope import current_scope
-from crm.clients.batch import NewClient, create_clients
+from crm.clients.batch import NewClient, create_clients, edit_clients
+from crm.clients.models import Client
 from crm.clients.queries import payers_by_phone
 from crm.db import db
 from crm.errors import DomainError
 from crm.exchange import values
-from crm.exchange.importing import Columns, Figures, Refusal, Row, ledger_key
-from crm.exchange.reading import Field, Sheet, comparable
+from crm.exchange.importing import Changes, Columns, Figures, Made, Measures, Refusal, Row, Tally, ledger_key
+from crm.exchange.reading import Field, cell_text, comparable
 from crm.ledger.batch import Posting, own_accounts, post_all
 from crm.ledger.models import Account, AccountKind, TransactionKind, Unit
 from crm.ledger.operations import Cause, Line, house_account
 from crm.phones import format_phone
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ClientLine:
     """balance: of the payer's base account, negative = debt. lessons: left to the child, or to the payer if none."""
 
@@ -51,12 +52,24 @@ class ClientImport:
     entity = "client"
     permission = "client.import"
     codes: tuple[str, ...] = ("bad_phone", "bad_email", "bad_date", "bad_balance", "unknown_branch", "duplicate_phone")
+    duplicates = frozenset({"duplicate_phone"})
+    money = ("balance",)
+    # What an update may change of a card; its money, lessons, branch and children it leaves alone.
+    updatable = ("name", "extra_phone", "email", "birth_date", "comment")
+    run_id: int | None = None
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_updating: bool = False) -> None:
+        """is_updating: a line whose phone is a client's changes his card instead of being refused."""
+        self.is_updating = is_updating
+        self._first: dict[str, int] = {}  # line by phone
+        self._found: dict[int, Client] = {}  # of the batch, by line
         covers = current_scope().covers
         self._branches = {
             comparable(branch.name): branch for branch in db.session.scalars(select(Branch)) if covers(branch.id)
         }
+        # Within a branch a file need not say which.
+        chosen = current_scope().branch_id
+        self._chosen = next((branch.name for branch in self._branches.values() if branch.id == chosen), None)
         parse_day = partial(values.parse_past_date, today=values.latest_day(self._branches.values()))
         self.fields: tuple[Field, ...] = (
             Field(
@@ -76,12 +89,14 @@ class ClientImport:
                 values.parse_required_name,
                 "bad_name",
                 is_required=True,
+                label=_l("Full name"),
             ),
             Field(
                 "child",
                 ("ФИО ребёнка", "Ребёнок", "Ученик", "ФИО ученика", "Child", "Student"),
                 values.parse_name,
                 "bad_name",
+                label=_l("Child"),
             ),
             Field(
                 "phone",
@@ -89,47 +104,69 @@ class ClientImport:
                 values.parse_required_phone,
                 "bad_phone",
                 is_required=True,
+                label=_l("Phone"),
             ),
             Field(
                 "extra_phone",
                 ("Доп. телефон", "Дополнительный телефон", "Второй телефон", "Extra phone", "Second phone"),
                 values.parse_phone,
                 "bad_phone",
+                label=_l("Additional phone"),
             ),
-            Field("email", ("E-mail", "Почта", "Электронная почта", "Эл. почта"), values.parse_email, "bad_email"),
+            Field(
+                "email",
+                ("E-mail", "Почта", "Электронная почта", "Эл. почта"),
+                values.parse_email,
+                "bad_email",
+                label=_l("E-mail"),
+            ),
             Field(
                 "birth_date",
                 ("Дата рождения родителя", "Дата рождения клиента", "Дата рождения", "Date of birth", "Birth date"),
                 parse_day,
                 "bad_date",
+                label=_l("Date of birth"),
             ),
             Field(
                 "child_birth_date",
                 ("Дата рождения ребёнка", "Дата рождения ученика", "Child's date of birth", "Child's birth date"),
                 parse_day,
                 "bad_date",
+                label=_l("Child's date of birth"),
             ),
             Field(
                 "branch",
                 ("Филиал", "Центр", "Студия", "Branch"),
                 self._parse_branch,
                 "unknown_branch",
-                is_required=True,
+                is_required=self._chosen is None,
+                label=_l("Branch"),
             ),
-            Field("balance", ("Баланс", "Остаток", "Остаток средств", "Balance"), values.parse_amount, "bad_balance"),
+            Field(
+                "balance",
+                ("Баланс", "Остаток", "Остаток средств", "Balance"),
+                values.parse_amount,
+                "bad_balance",
+                label=_l("Balance"),
+            ),
             Field(
                 "lessons",
                 ("Осталось занятий", "Остаток занятий", "Занятий осталось", "Lessons left", "Lessons"),
                 values.parse_count,
                 "bad_lessons",
+                label=_l("Lessons left"),
             ),
             Field(
-                "comment", ("Комментарий", "Примечание", "Заметка", "Comment", "Note"), values.parse_text, "bad_text"
+                "comment",
+                ("Комментарий", "Примечание", "Заметка", "Comment", "Note"),
+                values.parse_text,
+                "bad_text",
+                label=_l("Comment"),
             ),
         )
 
     def _parse_branch(self, cell: Any) -> str:
-        text = values.parse_name(cell)
+        text = values.parse_name(cell) or self._chosen or ""
         branch = self._branches.get(comparable(text))
         if branch is None:
             raise DomainError(
@@ -141,28 +178,62 @@ class ClientImport:
     def typed(self, values: dict[str, Any]) -> ClientLine:
         return ClientLine(**values | {"extra_phone": values["extra_phone"] or ""})
 
+    def label(self, values: Mapping[str, Any]) -> str:
+        return cell_text(values.get("name")) or cell_text(values.get("phone"))
+
     def refusals(self, rows: Sequence[Row], applied: frozenset[str], column: Columns) -> Iterator[Refusal]:
         """One payer per phone: of lines that share one the first is taken. Nobody is born tomorrow in his branch."""
         known = payers_by_phone([row.values.phone for row in rows if row.key not in applied])
-        first: dict[str, int] = {}
+        self._found = {}
         for row in rows:
             if unborn := self._unborn(row.values):
                 for name in unborn:
                     yield Refusal(row.line, column(name), "bad_date", values.not_past(getattr(row.values, name)))
                 continue
             phone = row.values.phone
-            if phone in first:
-                reason = _("%(phone)s stands in line %(line)s already.", phone=format_phone(phone), line=first[phone])
-            elif phone in known and row.key not in applied:
+            code = "duplicate_phone"
+            if line := self._first.get(phone):
+                reason = _("%(phone)s stands in line %(line)s already.", phone=format_phone(phone), line=line)
+            elif phone not in known or row.key in applied:
+                self._first[phone] = row.line
+                continue
+            elif not self.is_updating:
                 reason = _(
                     "%(phone)s already belongs to the client %(name)s.",
                     phone=format_phone(phone),
                     name=known[phone][0].name,
                 )
-            else:
-                first[phone] = row.line
+            elif client := self._whose(row.values, known[phone]):
+                self._first[phone], self._found[row.line] = row.line, client
                 continue
-            yield Refusal(row.line, column("phone"), "duplicate_phone", reason)
+            else:
+                code = "ambiguous_phone"
+                reason = _(
+                    "Several clients have the phone %(phone)s: it is not known whose card this is.",
+                    phone=format_phone(phone),
+                )
+            yield Refusal(row.line, column("phone"), code, reason)
+
+    def _whose(self, line: ClientLine, payers: Sequence[Client]) -> Client | None:
+        """The only payer with a line's phone, or the one in its branch."""
+        branch = self._branches[comparable(line.branch)]
+        here = [payer for payer in payers if payer.branch_id == branch.id] or payers
+        return here[0] if len(here) == 1 else None
+
+    def recall(self, rows: Sequence[Row]) -> None:
+        self._first |= {row.values.phone: row.line for row in rows}
+
+    def changes(self, rows: Sequence[Row]) -> dict[int, Changes]:
+        """Blank cells change nothing."""
+        found: dict[int, Changes] = {}
+        for row in rows:
+            if client := self._found.get(row.line):
+                new = {name: value for name in self.updatable if (value := getattr(row.values, name))}
+                old = {name: getattr(client, name) for name in new}
+                found[row.line] = {
+                    name: [_plain(old[name]), _plain(new[name])] for name in new if new[name] != old[name]
+                }
+        return found
 
     def _unborn(self, line: ClientLine) -> list[str]:
         """Names of the fields that say somebody is born later than today in the line's branch."""
@@ -173,19 +244,26 @@ class ClientImport:
         text = _("There is a child's date of birth but no child: the date is left out.")
         return [(row.line, text) for row in rows if row.values.child_birth_date and not row.values.child]
 
-    def figures(self, read: Sequence[Row], good: Sequence[Row], sheet: Sheet, refused: Counter[str]) -> Figures:
+    def measures(self, read: Sequence[Row], good: Sequence[Row]) -> Measures:
         return {
-            "rows": len(sheet.lines),
-            "good": len(good),
-            **{code: refused[code] for code in self.codes},
-            "empty": sheet.empty,
-            "payers": len(good),
             "students": sum(bool(row.values.child) for row in good),
-            "balance_good": str(sum((row.values.balance for row in good), Decimal("0.00"))),
+            "balance_good": sum((row.values.balance for row in good), Decimal(0)),
             "lessons_good": sum(row.values.lessons for row in good),
         }
 
-    def create(self, rows: Sequence[Row], *, by: Actor) -> list[int]:
+    def figures(self, tally: Tally) -> Figures:
+        return {
+            "rows": tally.lines,
+            "good": tally.good,
+            **{code: tally.refused[code] for code in self.codes},
+            "empty": tally.empty,
+            "payers": tally.good,
+            "students": tally.measures["students"],
+            "balance_good": tally.sum_of("balance_good"),
+            "lessons_good": tally.measures["lessons_good"],
+        }
+
+    def create(self, rows: Sequence[Row], *, run_id: int, by: Actor) -> list[Made]:
         lines: list[ClientLine] = [row.values for row in rows]
         branches = [self._branches[comparable(line.branch)] for line in lines]
         payers = create_clients(
@@ -240,12 +318,31 @@ class ClientImport:
                         TransactionKind.OPENING,
                         entries,
                         branch_id=payer.branch_id,
-                        key=ledger_key(self.entity, row),
+                        key=ledger_key(run_id, row),
                         cause=Cause(client_id=payer.id),
                     )
                 )
         post_all(postings, by=by)
-        return [payer.id for payer in payers]
+        return [
+            Made(payer.id, {"child": student.id} if student is not payer else {})
+            for payer, student in zip(payers, students, strict=True)
+        ]
+
+    def update(self, rows: Sequence[Row], *, by: Actor) -> list[int]:
+        clients = [self._found[row.line] for row in rows]
+        edit_clients(
+            [
+                (client, {name: value for name in self.updatable if (value := getattr(row.values, name))})
+                for client, row in zip(clients, rows, strict=True)
+            ],
+            by=by,
+        )
+        return [client.id for client in clients]
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON keeps it."""
+    return value.isoformat() if isinstance(value, date) else value
 
 
 def _both(account: Account, amount: Decimal, kind: AccountKind) -> list[Line]:

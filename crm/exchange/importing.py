@@ -1,9 +1,9 @@
-"""Files in: dry run first, then all or nothing, once.
+"""Files in: each line becomes a typed row or a list of refusals, is judged, and has a fate. A dry run stops there.
 
-An importer says what its lines are (clients.py, accounts.py); here is what all of them share. Each line becomes a typed
-row or a list of refusals. An import is one transaction: the person gets the figures the dry run showed, or no change at
-all. A row is known again by its content (ImportedRow), so repeating a file, or a file that has grown, adds only what
-is new.
+An importer says what its lines are (clients.py, accounts.py); here is what all of them share. Lines are read, judged
+and written batch by batch, so memory stays flat. A row is known again by its content (ImportedRow), so repeating a
+file, or a file that has grown, adds only what is new. `apply_import` brings in all or nothing, in one transaction;
+uploads.py does the same batch by batch, as a job.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from decimal import Decimal
+from itertools import islice
 from typing import Any, Protocol
 
 from flask_babel import gettext as _
@@ -23,15 +25,17 @@ from crm import clock
 from crm.access.actors import Actor, require
 from crm.db import db
 from crm.errors import Conflict, DomainError
-from crm.exchange.models import ImportedRow, ImportRun
-from crm.exchange.reading import Field, Line, Sheet, read_sheet
+from crm.exchange.models import Fate, ImportedRow, ImportRun
+from crm.exchange.reading import Field, Line, Sheet, Source, read_sheet
 
-BATCH = 400  # rows written by one statement
+BATCH = 400  # rows judged and written by one statement
 
 Figures = dict[str, int | str]
+Measures = dict[str, int | Decimal]
+Changes = dict[str, list[Any]]  # {field: [old, new]}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Refusal:
     """Why a line is left out. column: as the file calls it; code: the figure the line counts under."""
 
@@ -41,7 +45,7 @@ class Refusal:
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """A line as typed values. key: its content, the same however the values are spelled."""
 
@@ -50,32 +54,130 @@ class Row:
     key: str
 
 
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What a row became: the id of its record, and what an undo has to know (ImportedRow.details)."""
+
+    id: int
+    details: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A line and its fate. row: None for a line that cannot be read; changes: of an update."""
+
+    line: Line
+    fate: Fate
+    row: Row | None = None
+    refusals: Sequence[Refusal] = ()
+    changes: Changes | None = None
+    notes: Sequence[str] = ()
+
+
+@dataclass
+class Tally:
+    """Figures of a file, added up batch by batch. measures: what the importer counts of its rows; refused: by code.
+
+    totals: sums of the money columns, by field and fate, of the lines where the sum can be read.
+    """
+
+    lines: int = 0
+    empty: int = 0
+    fates: Counter[str] = field(default_factory=Counter)
+    refused: Counter[str] = field(default_factory=Counter)
+    measures: Counter[str] = field(default_factory=Counter)
+    totals: dict[str, Counter[str]] = field(default_factory=dict)
+
+    @property
+    def good(self) -> int:
+        return self.lines - self.refused.total()
+
+    def measure(self, name: str) -> int:
+        return self.measures[name]
+
+    def sum_of(self, name: str) -> str:
+        return str(self.measures[name] + Decimal("0.00"))
+
+    def to_json(self) -> dict[str, Any]:
+        def plain(counter: Mapping[str, Any]) -> dict[str, Any]:
+            return {key: str(value) if isinstance(value, Decimal) else value for key, value in counter.items()}
+
+        return {
+            "lines": self.lines,
+            "empty": self.empty,
+            "fates": plain(self.fates),
+            "refused": plain(self.refused),
+            "measures": plain(self.measures),
+            "totals": {name: plain(sums) for name, sums in self.totals.items()},
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Tally:
+        def counter(values: Mapping[str, Any]) -> Counter[str]:
+            numbers = {key: Decimal(value) if isinstance(value, str) else value for key, value in values.items()}
+            return Counter(numbers)
+
+        return cls(
+            data["lines"],
+            data["empty"],
+            counter(data["fates"]),
+            counter(data["refused"]),
+            counter(data["measures"]),
+            {name: counter(sums) for name, sums in data["totals"].items()},
+        )
+
+
 class Importer(Protocol):
-    """What differs between entities. Made anew for each run, within the scope of the one who imports."""
+    """What differs between entities. Made anew for each run, within the scope of the one who imports; it remembers
+    what the lines so far have taken.
+    """
 
     entity: str
     permission: str
     fields: tuple[Field, ...]
     codes: tuple[str, ...]  # refusals that are reported even when there are none
+    duplicates: frozenset[str]  # refusals of what is here already, or stands in the file twice
+    money: tuple[str, ...]  # fields whose columns are totalled
+    run_id: int | None  # the run under way: what it has made itself is in nobody's way
 
     def typed(self, values: dict[str, Any]) -> Any:
         """The values of a line's fields as a frozen dataclass of plain values."""
+        ...
+
+    def label(self, values: Mapping[str, Any]) -> str:
+        """What a person knows the line by, of parsed or raw values."""
         ...
 
     def refusals(self, rows: Sequence[Row], applied: frozenset[str], column: Columns) -> Iterable[Refusal]:
         """Refuse rows that are sound in themselves, for other rows or for the database; not those applied before."""
         ...
 
+    def recall(self, rows: Sequence[Row]) -> None:
+        """Rows that were good before this importer was made: they are taken as refusals() would have taken them."""
+        ...
+
+    def changes(self, rows: Sequence[Row]) -> Mapping[int, Changes]:
+        """By line: what a row would change of a record that is here already; {} for nothing. Others are new."""
+        ...
+
     def notes(self, rows: Sequence[Row]) -> Iterable[tuple[int, str]]:
         """What is worth telling of lines that are taken: (line, text)."""
         ...
 
-    def figures(self, read: Sequence[Row], good: Sequence[Row], sheet: Sheet, refused: Counter[str]) -> Figures:
-        """The figures of the report. read: rows sound in themselves; good: those to be applied."""
+    def measures(self, read: Sequence[Row], good: Sequence[Row]) -> Measures:
+        """What to add to the figures. read: rows sound in themselves; good: those of them not refused."""
         ...
 
-    def create(self, rows: Sequence[Row], *, by: Actor) -> list[int]:
-        """Write the rows; the id of what each became."""
+    def figures(self, tally: Tally) -> Figures:
+        """The figures of the report, in order."""
+        ...
+
+    def create(self, rows: Sequence[Row], *, run_id: int, by: Actor) -> list[Made]:
+        """Write the rows; what each became."""
+        ...
+
+    def update(self, rows: Sequence[Row], *, by: Actor) -> list[int]:
+        """Change the records that are here; the id of each."""
         ...
 
 
@@ -83,10 +185,92 @@ class Columns:
     """Field names as the file's own headings."""
 
     def __init__(self, known: Sequence[Field], headings: dict[str, str]) -> None:
-        self._names = {field_.name: headings.get(field_.name, field_.aliases[0]) for field_ in known}
+        self._names = {field_.name: headings.get(field_.name, field_.title) for field_ in known}
 
     def __call__(self, name: str) -> str:
         return self._names[name]
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """A line read as far as it can be without the database."""
+
+    line: Line
+    values: dict[str, Any]
+    row: Row | None
+    refusals: Sequence[Refusal]
+
+
+class Examination:
+    """A sheet's lines with their fates, batch by batch, and the figures so far."""
+
+    def __init__(self, importer: Importer, sheet: Sheet, tally: Tally | None = None) -> None:
+        self.importer, self.sheet, self.tally = importer, sheet, tally or Tally()
+        self._column = Columns(importer.fields, sheet.headings)
+
+    def batches(self) -> Iterator[list[Parsed]]:
+        """The lines of the file; asks nothing of the database."""
+        lines = iter(self.sheet)
+        while batch := [self._parse(line) for line in islice(lines, BATCH)]:
+            yield batch
+
+    def judge(self, batch: Sequence[Parsed]) -> list[Verdict]:
+        """The fates of a batch, in order; counts them."""
+        importer, tally = self.importer, self.tally
+        read = [parsed.row for parsed in batch if parsed.row]
+        applied = _applied(importer.entity, [row.key for row in read])
+        refusals: dict[int, list[Refusal]] = {parsed.line.number: [*parsed.refusals] for parsed in batch}
+        for refusal in importer.refusals(read, applied, self._column):
+            refusals[refusal.line].append(refusal)
+        good = [row for row in read if not refusals[row.line]]
+        fresh = [row for row in good if row.key not in applied]
+        changes = importer.changes(fresh)
+        notes: dict[int, list[str]] = {}
+        for number, text in importer.notes([row for row in fresh if row.line not in changes]):
+            notes.setdefault(number, []).append(text)
+        verdicts = []
+        for parsed in batch:
+            number = parsed.line.number
+            if found := refusals[number]:
+                # a line with several faults counts once, under the first
+                tally.refused[found[0].code] += 1
+                fate = Fate.DUPLICATE if found[0].code in importer.duplicates else Fate.ERROR
+                verdict = Verdict(parsed.line, fate, parsed.row, found)
+            elif parsed.row and parsed.row.key in applied:
+                verdict = Verdict(parsed.line, Fate.SKIP, parsed.row, notes=[_("This line was imported before.")])
+            elif (changed := changes.get(number)) is not None:
+                fate, said = (Fate.UPDATE, []) if changed else (Fate.SKIP, [_("Nothing in it is new.")])
+                verdict = Verdict(parsed.line, fate, parsed.row, changes=changed or None, notes=said)
+            else:
+                verdict = Verdict(parsed.line, Fate.CREATE, parsed.row, notes=notes.get(number, ()))
+            verdicts.append(verdict)
+            tally.fates[verdict.fate.value] += 1
+            for name in importer.money:
+                if parsed.values.get(name):
+                    tally.totals.setdefault(name, Counter())[verdict.fate.value] += parsed.values[name]
+        tally.lines += len(batch)
+        tally.empty = self.sheet.empty
+        for name, value in importer.measures(read, good).items():
+            tally.measures[name] += value  # type: ignore[assignment]
+        return verdicts
+
+    def figures(self) -> Figures:
+        """The report's figures: the importer's, then every other reason lines were refused for."""
+        found = self.importer.figures(self.tally)
+        return found | {code: count for code, count in sorted(self.tally.refused.items()) if code not in found}
+
+    def _parse(self, line: Line) -> Parsed:
+        values: dict[str, Any] = {}
+        faults: list[Refusal] = []
+        for field_ in self.importer.fields:
+            try:
+                values[field_.name] = field_.parse(line.cells.get(field_.name, ""))
+            except DomainError as error:
+                faults.append(Refusal(line.number, self._column(field_.name), field_.code, str(error)))
+        if faults:
+            return Parsed(line, values, None, faults)
+        typed = self.importer.typed(values)
+        return Parsed(line, values, Row(line.number, typed, content_key(typed)), ())
 
 
 @dataclass
@@ -105,92 +289,98 @@ class Report:
     created: int | None = None
 
 
-def dry_run(importer: Importer, content: bytes, *, by: Actor) -> Report:
+def dry_run(importer: Importer, source: Source, *, by: Actor) -> Report:
     """Read the file and say what an import would do; nothing is changed. Raises DomainError for an unusable file."""
-    return _plan(importer, content, by=by)[0]
+    require(by, importer.permission)
+    examination = Examination(importer, read_sheet(source, importer.fields))
+    report = Report(importer.entity, {}, [], ignored=examination.sheet.ignored)
+    for batch in examination.batches():
+        _report(report, examination.judge(batch))
+    report.figures = examination.figures()
+    return report
 
 
-def apply_import(importer: Importer, content: bytes, *, file_name: str, by: Actor) -> Report:
+def apply_import(importer: Importer, source: Source, *, file_name: str, by: Actor) -> Report:
     """Bring in the good lines that have not been brought in before. The caller commits: all of them or none.
 
     Raises DomainError as dry_run() does, Conflict when the same lines are being imported at this moment.
     """
-    report, fresh = _plan(importer, content, by=by)
-    report.created = len(fresh)
-    if not fresh:
-        return report
+    require(by, importer.permission)
+    examination = Examination(importer, read_sheet(source, importer.fields))
+    report = Report(importer.entity, {}, [], ignored=examination.sheet.ignored, created=0)
+    run: ImportRun | None = None
+    for batch in examination.batches():
+        verdicts = examination.judge(batch)
+        _report(report, verdicts)
+        if run is None and any(verdict.fate in {Fate.CREATE, Fate.UPDATE} for verdict in verdicts):
+            run = begin_run(importer, file_name=file_name, sha256=digest(source), by=by)
+        if run is not None:
+            write_batch(importer, run.id, verdicts, by=by)
+    report.figures = examination.figures()
+    report.created = examination.tally.fates[Fate.CREATE.value]
+    if run is not None:
+        run.created, run.updated = report.created, examination.tally.fates[Fate.UPDATE.value]
+        run.figures = examination.tally.to_json()
+    return report
+
+
+def begin_run(importer: Importer, *, file_name: str, sha256: str, by: Actor) -> ImportRun:
+    """A run that has brought in nothing yet. The caller commits."""
     run = ImportRun(
         entity=importer.entity,
         file_name=file_name[-255:],
-        sha256=hashlib.sha256(content).hexdigest(),
+        sha256=sha256,
         applied_at=clock.now(),
         author_id=by.id,
         author_name=str(by.name),
-        created=len(fresh),
     )
     db.session.add(run)
     db.session.flush()
+    importer.run_id = run.id
+    return run
+
+
+def write_batch(importer: Importer, run_id: int, verdicts: Sequence[Verdict], *, by: Actor) -> None:
+    """Bring in what a batch holds to create and to update. Raises Conflict when somebody else is bringing in the same.
+    The caller commits.
+    """
+    new = [verdict.row for verdict in verdicts if verdict.fate is Fate.CREATE and verdict.row]
+    changed = [verdict for verdict in verdicts if verdict.fate is Fate.UPDATE and verdict.row]
+    rows: list[dict[str, Any]] = []
     try:
-        for start in range(0, len(fresh), BATCH):
-            _create_batch(importer, run.id, fresh[start : start + BATCH], by=by)
+        for row, made in zip(new, importer.create(new, run_id=run_id, by=by) if new else (), strict=True):
+            rows.append({"key": row.key, "line": row.line, "row_id": made.id, "details": made.details})
+        records = [verdict.row for verdict in changed if verdict.row]
+        for verdict, row_id in zip(changed, importer.update(records, by=by) if records else (), strict=True):
+            # An update leaves no memory of its content: the same line may be meant again when the card has changed.
+            line = verdict.line.number
+            key = f"update:{run_id}:{line}"
+            rows.append({"key": key, "line": line, "row_id": row_id, "details": {"changes": verdict.changes}})
+        if rows:
+            common = {"run_id": run_id, "entity": importer.entity, "undone_at": None}
+            db.session.execute(insert(ImportedRow), [common | row for row in rows])
     except IntegrityError as error:
         raise Conflict(
             "import_runs", _("The same lines are being imported at this moment. Try again later.")
         ) from error
-    return report
 
 
-def _create_batch(importer: Importer, run_id: int, rows: Sequence[Row], *, by: Actor) -> None:
-    ids = importer.create(rows, by=by)
-    db.session.execute(
-        insert(ImportedRow),
-        [
-            {"run_id": run_id, "entity": importer.entity, "key": row.key, "line": row.line, "row_id": row_id}
-            for row, row_id in zip(rows, ids, strict=True)
-        ],
-    )
-
-
-def _plan(importer: Importer, content: bytes, *, by: Actor) -> tuple[Report, list[Row]]:
-    """The report, and the good rows that are not in yet."""
-    require(by, importer.permission)
-    sheet = read_sheet(content, importer.fields)
-    column = Columns(importer.fields, sheet.headings)
-    read: list[Row] = []
-    refusals: list[Refusal] = []
-    for line in sheet.lines:
-        values, faults = _parse(line, importer.fields, column)
-        if faults:
-            refusals += faults
+def _report(report: Report, verdicts: Sequence[Verdict]) -> None:
+    for verdict in verdicts:
+        report.refusals += verdict.refusals
+        if verdict.fate is Fate.SKIP:
+            report.applied_before += 1
         else:
-            typed = importer.typed(values)
-            read.append(Row(line.number, typed, content_key(typed)))
-    applied = _applied(importer.entity, [row.key for row in read])
-    refusals += importer.refusals(read, applied, column)
-    refusals.sort(key=lambda refusal: refusal.line)
-    refused: dict[int, str] = {}
-    for refusal in refusals:  # a line with several faults counts once, under the first
-        refused.setdefault(refusal.line, refusal.code)
-    good = [row for row in read if row.line not in refused]
-    counts = Counter(refused.values())
-    figures = importer.figures(read, good, sheet, counts)
-    figures |= {code: count for code, count in sorted(counts.items()) if code not in figures}
-    fresh = [row for row in good if row.key not in applied]
-    notes: dict[str, list[int]] = {}
-    for number, text in importer.notes(fresh):
-        notes.setdefault(text, []).append(number)
-    return Report(importer.entity, figures, refusals, notes, sheet.ignored, len(good) - len(fresh)), fresh
+            for text in verdict.notes:
+                report.notes.setdefault(text, []).append(verdict.line.number)
 
 
-def _parse(line: Line, wanted: Sequence[Field], column: Columns) -> tuple[dict[str, Any], list[Refusal]]:
-    values: dict[str, Any] = {}
-    faults: list[Refusal] = []
-    for field_ in wanted:
-        try:
-            values[field_.name] = field_.parse(line.cells.get(field_.name, ""))
-        except DomainError as error:
-            faults.append(Refusal(line.number, column(field_.name), field_.code, str(error)))
-    return values, faults
+def digest(source: Source) -> str:
+    """SHA-256 of a file, in hex."""
+    if isinstance(source, bytes):
+        return hashlib.sha256(source).hexdigest()
+    with source.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def content_key(typed: Any) -> str:
@@ -202,19 +392,14 @@ def content_key(typed: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def ledger_key(entity: str, row: Row) -> str:
-    """Idempotency key of the transaction a row causes."""
-    return f"import:{entity}:{row.key}"
+def ledger_key(run_id: int, row: Row) -> str:
+    """Idempotency key of the transaction a row causes. With the run: what was undone may be imported again."""
+    return f"import:{run_id}:{row.key}"
 
 
 def _applied(entity: str, keys: Sequence[str]) -> frozenset[str]:
-    found: set[str] = set()
-    for start in range(0, len(keys), 1000):
-        query = select(ImportedRow.key).where(
-            ImportedRow.entity == entity, ImportedRow.key.in_(keys[start : start + 1000])
-        )
-        found.update(db.session.scalars(query))
-    return frozenset(found)
+    query = select(ImportedRow.key).where(ImportedRow.entity == entity, ImportedRow.key.in_(keys))
+    return frozenset(db.session.scalars(query)) if keys else frozenset()
 
 
 def report_lines(report: Report) -> list[str]:

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
 
 def refusal(content: bytes) -> DomainError:
     with pytest.raises(DomainError) as caught:
-        read_sheet(content, FIELDS)
+        list(read_sheet(content, FIELDS))
     return caught.value
 
 
@@ -36,7 +36,7 @@ def refusal(content: bytes) -> DomainError:
 @pytest.mark.parametrize("delimiter", [";", ",", "\t", "|"])
 def test_csv_of_any_encoding_and_delimiter(app: Flask, encoding: str, delimiter: str) -> None:
     sheet = read_sheet(make_csv(ROWS, delimiter=delimiter, encoding=encoding), FIELDS)
-    assert [line.cells for line in sheet.lines] == [
+    assert [line.cells for line in sheet] == [
         {"name": "Анна", "phone": "1", "note": "a"},
         {"name": "Борис", "phone": "2", "note": "b"},
     ]
@@ -46,19 +46,19 @@ def test_lines_are_numbered_as_excel_shows_them(app: Flask) -> None:
     rows = [("Выгрузка",), ("от 01.01.2026",), (), *ROWS[:2], (), ROWS[2]]
     for content in (make_xlsx(rows), make_csv(rows)):
         sheet = read_sheet(content, FIELDS)
-        assert [line.number for line in sheet.lines] == [5, 7]
+        assert [line.number for line in sheet] == [5, 7]
         assert sheet.empty == 1
 
 
 def test_a_line_break_in_a_csv_cell_is_one_line(app: Flask) -> None:
     rows = [ROWS[0], ("Анна", "1", "после 18:00\nне раньше"), ROWS[2]]
     sheet = read_sheet(make_csv(rows), FIELDS)
-    assert [(line.number, line.cells["note"]) for line in sheet.lines] == [(2, "после 18:00\nне раньше"), (3, "b")]
+    assert [(line.number, line.cells["note"]) for line in sheet] == [(2, "после 18:00\nне раньше"), (3, "b")]
 
 
 def test_a_sheet_that_begins_far_from_the_corner(app: Flask) -> None:
     rows = [()] * 6 + [("", "", *row) for row in ROWS]
-    assert [line.number for line in read_sheet(make_xlsx(rows), FIELDS).lines] == [8, 9]
+    assert [line.number for line in read_sheet(make_xlsx(rows), FIELDS)] == [8, 9]
 
 
 def test_the_sheet_with_the_header_is_found_among_others(app: Flask) -> None:
@@ -69,13 +69,13 @@ def test_the_sheet_with_the_header_is_found_among_others(app: Flask) -> None:
         sheet.append(row)
     stream = io.BytesIO()
     book.save(stream)
-    assert len(read_sheet(stream.getvalue(), FIELDS).lines) == 2
+    assert len(list(read_sheet(stream.getvalue(), FIELDS))) == 2
 
 
 @pytest.mark.parametrize("name", ["фио", " Ф.И.О. ", "ФИО:", "NAME", "name *"])
 def test_column_names_are_compared_by_letters_alone(app: Flask, name: str) -> None:
     sheet = read_sheet(make_csv([(name, "доп телефон", "ВСЕ  ЕЩЕ"), ROWS[1]]), FIELDS)
-    assert sheet.lines[0].cells == {"name": "Анна", "phone": "1", "note": "a"}
+    assert next(iter(sheet)).cells == {"name": "Анна", "phone": "1", "note": "a"}
 
 
 @pytest.mark.parametrize(
@@ -83,12 +83,12 @@ def test_column_names_are_compared_by_letters_alone(app: Flask, name: str) -> No
 )
 def test_totals_lines_are_no_data(app: Flask, total: tuple[str, ...]) -> None:
     sheet = read_sheet(make_csv([*ROWS, (), total]), FIELDS)
-    assert (len(sheet.lines), sheet.empty) == (2, 0)
+    assert (len(list(sheet)), sheet.empty) == (2, 0)
 
 
 def test_a_person_whose_name_begins_like_a_total_is_data(app: Flask) -> None:
     sheet = read_sheet(make_csv([ROWS[0], ("Итогов Иван", "3", ""), ("Всего Хорошего", "4", "")]), FIELDS)
-    assert [line.cells["name"] for line in sheet.lines] == ["Итогов Иван", "Всего Хорошего"]
+    assert [line.cells["name"] for line in sheet] == ["Итогов Иван", "Всего Хорошего"]
 
 
 def test_error_cells_of_excel_are_not_taken_for_empty_ones(app: Flask) -> None:
@@ -100,7 +100,7 @@ def test_error_cells_of_excel_are_not_taken_for_empty_ones(app: Flask) -> None:
     assert book.active["C2"].data_type == "e"
     stream = io.BytesIO()
     book.save(stream)
-    notes = [line.cells["note"] for line in read_sheet(stream.getvalue(), FIELDS).lines]
+    notes = [line.cells["note"] for line in read_sheet(stream.getvalue(), FIELDS)]
     assert notes == ["#N/A", "#DIV/0!"]
 
 
