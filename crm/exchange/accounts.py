@@ -60,7 +60,7 @@ class AccountImport:
         "duplicate_line",
     )
     duplicates = frozenset({"duplicate_line", "imported_before"})
-    money = ("balance",)
+    money: tuple[str, ...] = ("balance",)
     run_id: int | None = None
 
     def __init__(self) -> None:

@@ -53,9 +53,9 @@ class ClientImport:
     permission = "client.import"
     codes: tuple[str, ...] = ("bad_phone", "bad_email", "bad_date", "bad_balance", "unknown_branch", "duplicate_phone")
     duplicates = frozenset({"duplicate_phone"})
-    money = ("balance",)
+    money: tuple[str, ...] = ("balance",)
     # What an update may change of a card; its money, lessons, branch and children it leaves alone.
-    updatable = ("name", "extra_phone", "email", "birth_date", "comment")
+    updatable: tuple[str, ...] = ("name", "extra_phone", "email", "birth_date", "comment")
     run_id: int | None = None
 
     def __init__(self, *, is_updating: bool = False) -> None:

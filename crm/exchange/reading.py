@@ -114,8 +114,8 @@ def find_table(source: Source, fields: Sequence[Field], *, is_guessing: bool = F
             + _("Delete those that are not needed."),
         )
     if found is None:
-        names = ", ".join(field.title for field in fields if field.is_required)
-        reason = _("No line with column names was found. Expected: %(names)s.", names=names)
+        expected = ", ".join(field.title for field in fields if field.is_required)
+        reason = _("No line with column names was found. Expected: %(names)s.", names=expected)
         if width == 1:
             reason += " " + _(
                 "The file has a single column: save it with columns set apart by semicolons, or as .xlsx."
@@ -262,7 +262,8 @@ def _is_total(cells: Cells, values: dict[str, Any], required: Sequence[str]) -> 
 class Book(Protocol):
     """A file as parts (sheets; a CSV split by each usual delimiter) of rows, whose indexes are Excel's."""
 
-    parts: Sequence[str]
+    @property
+    def parts(self) -> Sequence[str]: ...
 
     def rows(self, part: str) -> Iterator[Cells]: ...
 
@@ -435,15 +436,11 @@ class _Delimited:
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
-        self._encoding = _encoding_of(stream)
+        self._text = io.TextIOWrapper(stream, _encoding_of(stream), newline="")
 
     def rows(self, part: str) -> Iterator[Cells]:
-        self._stream.seek(0)
-        text = io.TextIOWrapper(self._stream, self._encoding, newline="")
-        try:
-            yield from csv.reader(text, delimiter=part)
-        finally:
-            text.detach()
+        self._text.seek(0)
+        yield from csv.reader(self._text, delimiter=part)
 
     def height(self, part: str) -> int:
         self._stream.seek(0)

@@ -71,7 +71,7 @@ def test_killed_in_the_middle_nothing_is_left_and_the_next_run_is_complete(
     file = make_messy_clients([network.lesnoy.name, network.rechnoy.name, network.mira.name], rounds=1)
     before = row_counts()
     monkeypatch.setattr(importing, "BATCH", 20)
-    create, calls = importing._create_batch, []
+    create, calls = importing.write_batch, []
 
     def die_in_the_third(*args: object, **options: object) -> None:
         calls.append(1)
@@ -79,11 +79,11 @@ def test_killed_in_the_middle_nothing_is_left_and_the_next_run_is_complete(
         if len(calls) == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(importing, "_create_batch", die_in_the_third)
+    monkeypatch.setattr(importing, "write_batch", die_in_the_third)
     with pytest.raises(KeyboardInterrupt):
         do_import("client", file.content)
     assert row_counts() == before
-    monkeypatch.setattr(importing, "_create_batch", create)
+    monkeypatch.setattr(importing, "write_batch", create)
     assert do_import("client", file.content).created == file.expected["good"]
     assert str(total(AccountKind.BASE)) == file.expected["balance_good"]
 
