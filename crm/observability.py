@@ -17,6 +17,7 @@ import structlog
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from flask import Blueprint, Flask, Response, abort, current_app, g, jsonify, render_template, request
+from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -38,6 +39,7 @@ SECONDS = Histogram("kontora_request_seconds", "Seconds a request took", ["endpo
 
 # Asked every few seconds by machines; in the log they would hide what matters.
 _QUIET = frozenset({"health.healthz", "health.readyz", "health.metrics", "static"})
+READ_OFF = 2**30  # bytes of a body too large to be taken, thrown away as they come
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "", None})  # no address: a unix socket
 
 log = structlog.get_logger()
@@ -156,7 +158,7 @@ _REFUSALS: dict[int, tuple[Any, Any]] = {
     ),
     405: (_l("This address is not opened like this"), _l("Go back and use the buttons of the page.")),
     410: (_l("This is no longer kept"), _l("Files are kept for a few days only. Make it anew.")),
-    413: (_l("That is too large"), _l("Send less at once: no more than 16 megabytes.")),
+    413: (_l("That is too large"), _l("Send less at once.")),
     429: (_l("Too often"), _l("Wait a minute and try again.")),
 }
 _OTHER_REFUSAL = (_l("This did not work"), _l("Go back and try again."))
@@ -168,6 +170,9 @@ def _show_refusal(error: HTTPException) -> BaseResponse:
     if error.code is None or error.code < 400:
         return answer
     heading, advice = _REFUSALS.get(error.code, _OTHER_REFUSAL)
+    if error.code == 413 and request.max_content_length:
+        advice = _("Send less at once: no more than %(size)s megabytes.", size=request.max_content_length >> 20)
+        _read_off()
     if request.accept_mimetypes.best == "application/json":
         word = error.name.lower().replace(" ", "_")
         answer.data, answer.content_type = jsonify(error=word, message=str(heading)).data, "application/json"
@@ -175,6 +180,16 @@ def _show_refusal(error: HTTPException) -> BaseResponse:
         page = render_template("components/refused.html", heading=heading, advice=advice, back=_own_referrer())
         answer.data, answer.content_type = page.encode(), "text/html; charset=utf-8"
     return answer
+
+
+def _read_off() -> None:
+    """Take what is still being sent, within reason: a connection closed before shows an error of the browser's own in
+    place of our answer.
+    """
+    left = min(request.content_length or 0, READ_OFF)
+    stream = request.environ["wsgi.input"]
+    while left > 0 and (chunk := stream.read(min(left, 2**20))):
+        left -= len(chunk)
 
 
 def _own_referrer() -> str | None:

@@ -10,6 +10,7 @@ from flask_bootstrap import Bootstrap5
 
 from crm.admin import exports, session  # noqa: F401 - exports registers what workers run
 from crm.admin.home import HomeView
+from crm.admin.importing import admit_large_files
 from crm.admin.menu import add_views, menu_sections
 from crm.once import new_form_key
 from crm.phones import format_phone
@@ -25,6 +26,7 @@ def register(app: Flask) -> None:
         menu_sections=menu_sections, phone=format_phone, new_form_key=new_form_key, pgettext=pgettext
     )
     app.register_blueprint(session.blueprint)
+    admit_large_files(app)
     # The theme object only names the base template: every template the panel renders is our own.
     admin = Admin(
         app, name="Kontora", index_view=HomeView(), theme=Bootstrap4Theme(base_template="admin/layout.html")

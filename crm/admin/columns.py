@@ -76,6 +76,7 @@ class ColumnsView(ModelView):
     form_columns: ClassVar[tuple[str, ...]] = ()
     creates: ClassVar[bool] = False
     edits: ClassVar[bool] = False
+    imports: ClassVar[bool] = False  # importing.ImportableView
     create_label: ClassVar[Any] = _l("Add")
     empty_hint: ClassVar[Any] = _l("Nothing here yet.")
     hint: ClassVar[Any] = None

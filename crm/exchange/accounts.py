@@ -43,9 +43,9 @@ class AccountLine:
     phone: str
     account_type: str
     balance: Decimal
-    opened_on: date | None
     type_name: str = field(compare=False)
-    name: str = field(compare=False)
+    opened_on: date | None = None
+    name: str = field(compare=False, default="")
 
 
 class AccountImport:

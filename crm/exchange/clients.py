@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
@@ -19,6 +19,7 @@ from crm.access.models import Branch
 from crm.access.scope import current_scope
 from crm.clients.batch import NewClient, create_clients, edit_clients
 from crm.clients.models import Client
+from crm.clients.operations import ClientFacts
 from crm.clients.queries import payers_by_phone
 from crm.db import db
 from crm.errors import DomainError
@@ -36,16 +37,16 @@ class ClientLine:
     """balance: of the payer's base account, negative = debt. lessons: left to the child, or to the payer if none."""
 
     name: str
-    child: str
     phone: str
-    extra_phone: str
-    email: str
-    birth_date: date | None
-    child_birth_date: date | None
     branch: str
-    balance: Decimal
-    lessons: int
-    comment: str
+    child: str = ""
+    extra_phone: str = ""
+    email: str = ""
+    birth_date: date | None = None
+    child_birth_date: date | None = None
+    balance: Decimal = Decimal(0)
+    lessons: int = 0
+    comment: str = ""
 
 
 class ClientImport:
@@ -176,7 +177,7 @@ class ClientImport:
         return branch.name
 
     def typed(self, values: dict[str, Any]) -> ClientLine:
-        return ClientLine(**values | {"extra_phone": values["extra_phone"] or ""})
+        return ClientLine(**values | {"extra_phone": values.get("extra_phone") or ""})
 
     def label(self, values: Mapping[str, Any]) -> str:
         return cell_text(values.get("name")) or cell_text(values.get("phone"))
@@ -228,7 +229,7 @@ class ClientImport:
         found: dict[int, Changes] = {}
         for row in rows:
             if client := self._found.get(row.line):
-                new = {name: value for name in self.updatable if (value := getattr(row.values, name))}
+                new = self._told(row.values)
                 old = {name: getattr(client, name) for name in new}
                 found[row.line] = {
                     name: [_plain(old[name]), _plain(new[name])] for name in new if new[name] != old[name]
@@ -239,6 +240,10 @@ class ClientImport:
         """Names of the fields that say somebody is born later than today in the line's branch."""
         today = clock.today(self._branches[comparable(line.branch)])
         return [name for name in ("birth_date", "child_birth_date") if (day := getattr(line, name)) and day > today]
+
+    def _told(self, line: ClientLine) -> dict[str, Any]:
+        """What a line says of a card that is here already."""
+        return {name: value for name in self.updatable if (value := getattr(line, name))}
 
     def notes(self, rows: Sequence[Row]) -> Iterable[tuple[int, str]]:
         text = _("There is a child's date of birth but no child: the date is left out.")
@@ -331,10 +336,7 @@ class ClientImport:
     def update(self, rows: Sequence[Row], *, by: Actor) -> list[int]:
         clients = [self._found[row.line] for row in rows]
         edit_clients(
-            [
-                (client, {name: value for name in self.updatable if (value := getattr(row.values, name))})
-                for client, row in zip(clients, rows, strict=True)
-            ],
+            [(client, cast(ClientFacts, self._told(row.values))) for client, row in zip(clients, rows, strict=True)],
             by=by,
         )
         return [client.id for client in clients]

@@ -394,7 +394,11 @@ def content_key(typed: Any) -> str:
 
 def ledger_key(run_id: int, row: Row) -> str:
     """Idempotency key of the transaction a row causes. With the run: what was undone may be imported again."""
-    return f"import:{run_id}:{row.key}"
+    return f"{ledger_prefix(run_id)}{row.key}"
+
+
+def ledger_prefix(run_id: int) -> str:
+    return f"import:{run_id}:"
 
 
 def _applied(entity: str, keys: Sequence[str]) -> frozenset[str]:

@@ -24,6 +24,7 @@ from crm.db import db, transaction
 from crm.errors import DomainError, Forbidden, report_exception
 from crm.exchange.schedules.delivery import deliver_export_letters, give_up_lost_letters, has_due_letters
 from crm.exchange.schedules.operations import DELIVER_EXPORTS, plan_due_exports, settle_failed_exports
+from crm.exchange.uploads import forget_uploads
 from crm.jobs.models import CronTick
 from crm.ledger.queries import check_ledger
 from crm.mailings.delivery import deliver_batch, give_up_lost_claims
@@ -136,6 +137,7 @@ def _prune() -> None:
         forget_forms(before=oldest)
         forget_attempts(before=oldest)
         forget_jobs(now=clock.now())
+        forget_uploads(now=clock.now())
 
 
 TASKS: dict[str, Callable[..., None]] = {

@@ -20,7 +20,10 @@ NO_CAUSE = Cause()
 
 @dataclass(frozen=True)
 class Posting:
-    """A transaction to be, as post() takes it; the idempotency key is not optional here."""
+    """A transaction to be, as post() takes it; the idempotency key is not optional here.
+
+    reverses_id: the transaction it is the mirror image of.
+    """
 
     kind: TransactionKind
     lines: Sequence[Line]
@@ -29,6 +32,7 @@ class Posting:
     cause: Cause = NO_CAUSE
     comment: str = ""
     happened_at: datetime | None = None
+    reverses_id: int | None = None
 
 
 def post_all(postings: Sequence[Posting], *, by: Actor) -> int:
@@ -67,6 +71,7 @@ def post_all(postings: Sequence[Posting], *, by: Actor) -> int:
                 "subscription_id": posting.cause.subscription_id,
                 "comment": posting.comment,
                 "idempotency_key": posting.key,
+                "reverses_id": posting.reverses_id,
             }
             for posting in fresh
         ],

@@ -16,8 +16,9 @@ from wtforms.validators import Length, NumberRange, Optional
 
 from crm import clock
 from crm.access.models import Branch, Employee
-from crm.admin.base import BulkAction, KontoraView, permission
+from crm.admin.base import BulkAction, permission
 from crm.admin.fields import REQUIRED, DateField, EnumField, Form, MoneyField, ReferenceField
+from crm.admin.importing import ImportableView
 from crm.admin.selection import Selection
 from crm.audit.bulk import Change
 from crm.bills.links import bill_url
@@ -152,7 +153,7 @@ class MessageForm(Form):
     text = TextAreaField(_l("Text of the e-mail"), [REQUIRED, Length(max=20000)], render_kw={"rows": 8})
 
 
-class ClientView(KontoraView):
+class ClientView(ImportableView):
     entity = "client"
     icon = "person-lines-fill"
     label_column = "name"

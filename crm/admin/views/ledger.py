@@ -14,6 +14,7 @@ from crm.admin.base import GridColumn, KontoraView
 from crm.admin.cells import Joins, SqlCell
 from crm.admin.exporting import labels_of
 from crm.admin.fields import REQUIRED, Form, ReferencesField
+from crm.admin.importing import ImportableView
 from crm.admin.kinds import BalanceKind
 from crm.admin.selection import Selection
 from crm.clients.queries import client_matches
@@ -64,7 +65,7 @@ class AccountTypeView(KontoraView):
         return change_account_type(row, **form.data, by=current_user)
 
 
-class AccountView(KontoraView):
+class AccountView(ImportableView):
     """Money accounts of all clients who ever had one."""
 
     entity = "account"
