@@ -99,7 +99,7 @@ class ImportableView(KontoraView):
         if job is not None and not job.status.is_over:
             return self.render("admin/import_job.html", upload=upload, job=job)
         if upload.status is UploadStatus.APPLIED:
-            return redirect(url_for(".run_view", run=upload.run_id))
+            return redirect(url_for(".result_view", run=upload.run_id))
         is_checked = upload.status in {UploadStatus.CHECKED, UploadStatus.STOPPED, UploadStatus.APPLYING}
         if is_checked and request.args.get("step") != "columns":
             return self._report(upload, job)
@@ -245,7 +245,7 @@ class ImportableView(KontoraView):
 
     @expose("/import/run/<run>/")
     @permission("import")
-    def run_view(self, run: str) -> Any:
+    def result_view(self, run: str) -> Any:
         """What an import has brought, and what has been taken back since."""
         found = self._run(run)
         tally = Tally.from_json(found.figures) if found.figures else None
@@ -271,7 +271,7 @@ class ImportableView(KontoraView):
                 job = start_undo(found, by=current_user, **_here())
         except Conflict as error:
             flash(str(error), "info")
-            return redirect(url_for(".run_view", run=found.id))
+            return redirect(url_for(".result_view", run=found.id))
         run_or_queue(job)
         return redirect(job_url(job))
 

@@ -214,12 +214,12 @@ def _blocked(
         .join(Entry, Entry.account_id == Account.id)
         .where(owner.in_(ids), Entry.transaction_id.not_in(mine))
     )
-    for row_id, _transaction in db.session.connection().execute(entries).tuples():
-        found[row_id or 0].add("ledger_entry")
+    for row in db.session.connection().execute(entries):
+        found[row[0] or 0].add("ledger_entry")
     if model is Client:
         deposits = select(Account.client_id).where(Account.client_id.in_(ids), Account.account_type_id.is_not(None))
-        for row in db.session.connection().execute(deposits):
-            found[row.client_id or 0].add("account")
+        for owner_id in db.session.connection().scalars(deposits):
+            found[owner_id or 0].add("account")
     other = _("other records")
     return {
         row_id: _(
