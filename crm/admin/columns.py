@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -16,34 +15,20 @@ from markupsafe import Markup
 from sqlalchemy.orm import MANYTOONE, InstrumentedAttribute, RelationshipProperty, joinedload, selectinload
 
 from crm.access.fields import FieldRules, field_rules
+from crm.admin.column import GridColumn
+from crm.admin.custom import CustomColumn, custom_columns
 from crm.admin.kinds import Kind, Place, ReferenceKind, kind_of
 from crm.admin.labels import LABELS
 from crm.admin.ordering import SortKey
 from crm.admin.selection import Selection, Sort
 from crm.admin.sorting import keys_of
 from crm.db import db
+from crm.fields.models import CustomField, HasCustomFields
+from crm.fields.queries import all_fields, company_of, hidden_built_ins
 from crm.search import holds, parts_of, searchable_sql
 from crm.security import chosen_branch
 
 DEFAULT_ZONE = "Europe/Moscow"
-
-
-@dataclass(frozen=True)
-class GridColumn:
-    """A column of a grid: where its value is (`client.phone` follows relations), and what kind it is of."""
-
-    name: str
-    label: Any
-    kind: Kind
-    sql: Any  # the mapped column, or a typed expression, to filter, sort and total by; None for a computed value
-    is_custom: bool = False  # a field staff have added, named `custom.<key>`
-
-    def value(self, row: Any) -> Any:
-        for part in self.name.split("."):
-            if row is None:
-                return None
-            row = getattr(row, part)
-        return row
 
 
 def permission(action: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -77,6 +62,7 @@ class ColumnsView(ModelView):
     creates: ClassVar[bool] = False
     edits: ClassVar[bool] = False
     imports: ClassVar[bool] = False  # importing.ImportableView
+    edits_own_fields_only: ClassVar[bool] = False  # operations make the rows; what staff have added is filled in here
     create_label: ClassVar[Any] = _l("Add")
     empty_hint: ClassVar[Any] = _l("Nothing here yet.")
     hint: ClassVar[Any] = None
@@ -135,7 +121,7 @@ class ColumnsView(ModelView):
 
     @property
     def may_edit(self) -> bool:
-        return self.edits and self.may("edit")
+        return self.edits and self.may("edit") and (not self.edits_own_fields_only or bool(self.custom_columns()))
 
     def may_edit_row(self, row: Any) -> bool:
         """Whether this one row may be changed by this person, when rows of a table differ in that."""
@@ -155,7 +141,9 @@ class ColumnsView(ModelView):
         """Bulk actions are declared by bulk_actions()."""
 
     def column(self, name: str) -> GridColumn:
-        """A column by name: from the mapping, or a property of the model (computed, not sortable)."""
+        """A column by name: from the mapping, a property of the model (computed, not sortable), or staff's own."""
+        if name.startswith("custom."):
+            return self._custom_column(name)
         attribute: Any = None
         model = self.model
         for part in name.split("."):
@@ -179,31 +167,81 @@ class ColumnsView(ModelView):
     def columns(self) -> list[GridColumn]:
         """The grid's columns here and now: within one branch its name would only repeat."""
         shown = [column for column in self._all_columns if column.name != "branch" or g.scope.branch_id is None]
-        return self.without_hidden(shown)
+        own = [column for column in self.custom_columns() if any(field.is_in_grid for field in column.fields)]
+        return self.without_hidden([*shown, *own])
 
     def available_columns(self) -> list[GridColumn]:
         """All this person may have in the grid: those shown by default, those of the details, those staff have added;
         without what the company or his role hides.
         """
         names = dict.fromkeys([*(column.name for column in self._all_columns), *(self.column_details_list or ())])
-        return self.without_hidden([self.column(name) for name in names])
+        return self.without_hidden([*(self.column(name) for name in names), *self.custom_columns()])
 
-    def without_hidden(self, columns: list[GridColumn]) -> list[GridColumn]:
-        """The columns this person may see, in their order."""
-        hidden = self.field_rules().hidden
+    def without_hidden(self, columns: Sequence[GridColumn], row: Any = None) -> list[GridColumn]:
+        """The columns this person may see, in their order; of a row, what its company shows."""
+        hidden = self.field_rules(row).hidden
         return [column for column in columns if column.name not in hidden]
 
-    def field_rules(self) -> FieldRules:
-        """What the role of this person says of the fields; asked once per request."""
-        known: dict[str, FieldRules] = g.setdefault("field_rules", {})
-        if self.entity not in known:
-            known[self.entity] = field_rules(current_user, self.entity)
-        return known[self.entity]
+    def field_rules(self, row: Any = None) -> FieldRules:
+        """What the role of this person and the company of a row (those in sight by default) say of the fields."""
+        known: dict[Any, FieldRules] = g.setdefault("field_rules", {})
+        companies = self.companies_in_sight() if row is None else self.companies_of(row)
+        if (self.entity, companies) not in known:
+            rules = field_rules(current_user, self.entity)
+            hidden = rules.hidden | hidden_built_ins(self.entity, companies)
+            known[self.entity, companies] = FieldRules(hidden, rules.frozen)
+        return known[self.entity, companies]
 
     def is_frozen(self, name: str) -> bool:
         """Whether this person sees the column but may not change it: forms, cells, bulk edit and import obey."""
         rules = self.field_rules()
         return name in rules.frozen or name in rules.hidden
+
+    # --- fields staff have added ------------------------------------------------------------------------------------
+
+    @property
+    def is_customised(self) -> bool:
+        """Whether staff may add fields to the table."""
+        return isinstance(self.model, type) and issubclass(self.model, HasCustomFields)
+
+    def companies_in_sight(self) -> frozenset[int]:
+        """Of the chosen branch; in the network, of all branches of this person."""
+        branches = [chosen_branch() or branch for branch in g.get("branches", ())]
+        return frozenset(branch.company_id for branch in branches)
+
+    def companies_of(self, row: Any) -> frozenset[int]:
+        return frozenset({company_of(row)}) if self.is_customised else self.companies_in_sight()
+
+    def custom_columns(self, companies: Collection[int] | None = None) -> list[CustomColumn]:
+        """Fields of the companies (those in sight by default); of one name and type in several, one column."""
+        companies = self.companies_in_sight() if companies is None else companies
+        fields = [
+            field
+            for field in self._custom_fields()
+            if field.company_id in companies and not field.is_archived and not field.is_hidden
+        ]
+        return custom_columns(self.model, fields)
+
+    def _custom_column(self, name: str) -> GridColumn:
+        """As above; a field that is hidden or deleted still has a name in the history, but not in grids and forms."""
+        own = next((column for column in self.custom_columns() if column.name == name), None)
+        same = [field for field in self._custom_fields() if field.name == name]
+        if own is not None:
+            return own
+        if same:
+            return custom_columns(self.model, same)[0]
+        return GridColumn(name, name.removeprefix("custom."), Kind(), None, is_custom=True)
+
+    def _custom_fields(self) -> list[CustomField]:
+        """All of the table's, asked for once per request."""
+        if not self.is_customised:
+            return []
+        known: dict[str, list[CustomField]] = g.setdefault("custom_fields", {})
+        if self.entity not in known:
+            known[self.entity] = all_fields(self.model.__tablename__)
+        return known[self.entity]
+
+    # --- columns of the schema --------------------------------------------------------------------------------------
 
     @cached_property
     def _all_columns(self) -> list[GridColumn]:
@@ -219,7 +257,7 @@ class ColumnsView(ModelView):
             if relation.direction is MANYTOONE
             for column in relation.local_columns
         }
-        hidden = {"version", *getattr(self.model, "__secret__", ())}
+        hidden = {"version", "custom", *getattr(self.model, "__secret__", ())}
         return [relations.get(a.columns[0], a.key) for a in mapper.column_attrs if a.key not in hidden]
 
     def editable_columns(self) -> list[str]:
@@ -233,12 +271,17 @@ class ColumnsView(ModelView):
     def details_columns(self, row: Any) -> list[GridColumn]:
         """What the details page of a row shows."""
         names = self.column_details_list or [column.name for column in self._all_columns]
-        return self.without_hidden([self.column(name) for name in names])
+        own = self.custom_columns(self.companies_of(row))
+        return self.without_hidden([*(self.column(name) for name in names), *own], row)
 
     def filter_columns(self) -> dict[str, GridColumn]:
         """What the rows can be filtered by: the declared columns first, then all this person may have in the grid."""
         columns = [*self.without_hidden([self.column(name) for name in self.column_filters]), *self.available_columns()]
         return {column.name: column for column in columns if column.kind.operators and column.sql is not None}
+
+    def is_totalled(self, column: GridColumn) -> bool:
+        """Whether the grid adds the column up."""
+        return column.name in self.column_totals or (isinstance(column, CustomColumn) and column.is_summable)
 
     def sortable_columns(self) -> dict[str, GridColumn]:
         """What the rows can be ordered by."""

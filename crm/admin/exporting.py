@@ -147,7 +147,7 @@ class ExportView(BulkView):
         cells = self._sql_cells(export.columns) if is_fast is not False else None
         if cells is None and is_fast:
             raise LookupError("a column needs the ORM")
-        summed = [place for place, column in enumerate(export.columns) if column.name in self.column_totals]
+        summed = [place for place, column in enumerate(export.columns) if self.is_totalled(column)]
         counted = self.counted_in_totals() if summed else None
         extra = [] if counted is None else [counted.label("is_counted")]
         is_counted = itemgetter(-1) if extra else None

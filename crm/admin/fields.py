@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from decimal import Decimal
-from typing import Any
+from typing import Any, ClassVar
 
 import sqlalchemy as sa
 import wtforms
@@ -24,13 +24,23 @@ from crm.access.models import Branch
 from crm.access.scope import current_scope
 from crm.db import LabelEnum, db
 from crm.errors import DomainError
+from crm.fields.values import read_number
 from crm.phones import format_phone, parse_phone
 
 MAX_AMOUNT = Decimal("100000000")
 
 
 class Form(wtforms.Form):
-    """WTForms' own texts in the person's language; texts are trimmed and never None (PostgreSQL takes no NUL)."""
+    """WTForms' own texts in the person's language; texts are trimmed and never None (PostgreSQL takes no NUL).
+
+    HIDDEN, FROZEN: names of fields this person does not see, or sees and may not change: whatever is sent, they keep
+    the value the row has. CUSTOM: columns of the fields staff have added, by name; `data` holds their values apart, by
+    key, under "custom".
+    """
+
+    HIDDEN: ClassVar[frozenset[str]] = frozenset()
+    FROZEN: ClassVar[frozenset[str]] = frozenset()
+    CUSTOM: ClassVar[dict[str, Any]] = {}
 
     class Meta:
         def get_translations(self, form: Any) -> Any:
@@ -41,6 +51,28 @@ class Form(wtforms.Form):
             if issubclass(field_class, StringField) and not issubclass(field_class, PasswordField):
                 options = {**options, "filters": [_clean]}
             return unbound_field.bind(form=form, **options)
+
+    def process(self, formdata: Any = None, obj: Any = None, *args: Any, **kwargs: Any) -> None:
+        if obj is not None:
+            kwargs |= {name: column.value(obj) for name, column in self.CUSTOM.items()}
+        super().process(formdata, obj, *args, **kwargs)
+        for name, field in self._fields.items():
+            if name in self.HIDDEN or name in self.FROZEN:
+                kept = kwargs.get(name, getattr(obj, name, None))
+                field.process(None, kept) if obj is not None else field.process(None)
+                field.validators = ()
+                field.render_kw = {**(field.render_kw or {}), "disabled": True}
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """Values by field; those staff have added by key, under "custom", where there are any."""
+        values = {name: field.data for name, field in self._fields.items() if name not in self.CUSTOM}
+        custom = {
+            column.key: self._fields[name].data
+            for name, column in self.CUSTOM.items()
+            if name in self._fields and name not in self.FROZEN
+        }
+        return {**values, "custom": custom} if custom else values
 
     def validate(self, *args: Any, **kwargs: Any) -> bool:
         """What could not be read says so, and no more."""
@@ -115,6 +147,25 @@ class MoneyField(Field):
         if abs(value) > MAX_AMOUNT:
             raise ValueError(_("Enter a sum above zero and not above 100 000 000."))
         self.data = value
+
+
+class NumberField(Field):
+    """A number as read_number() takes it. Data: Decimal, or None."""
+
+    widget = TextInput()
+
+    def __init__(self, label: Any = None, rules: Sequence[Any] = (), **kwargs: Any) -> None:
+        kwargs.setdefault("render_kw", {"inputmode": "decimal", "autocomplete": "off", "class": "text-end"})
+        super().__init__(label, rules or [validators.Optional()], **kwargs)
+
+    def _value(self) -> str:
+        if self.raw_data:
+            return str(self.raw_data[0])
+        return "" if self.data is None else format_decimal(self.data, "0.######", locale=get_locale())
+
+    def process_formdata(self, valuelist: list[str]) -> None:
+        text = (valuelist[0] if valuelist else "").strip()
+        self.data = read_number(text) if text else None
 
 
 class PhoneField(StringField):
@@ -260,6 +311,18 @@ class ReferencesField(SelectMultipleField):
 
     def pre_validate(self, form: Any) -> None:
         """Unknown keys never reach the data."""
+
+
+class ChoicesField(SelectMultipleField):
+    """Several of a list, as checkboxes; options: (key, label). Data: list of keys."""
+
+    widget = ListWidget(prefix_label=False)
+    option_widget = CheckboxInput()
+
+    def __init__(
+        self, label: Any = None, rules: Sequence[Any] = (), *, options: Sequence[tuple[str, Any]] = (), **kwargs: Any
+    ) -> None:
+        super().__init__(label, rules, choices=[SelectChoice(key, name) for key, name in options], **kwargs)
 
 
 class NumberedRowField(Field):

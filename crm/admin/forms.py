@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import sqlalchemy as sa
-from flask import abort, flash, redirect, request
+from flask import abort, flash, g, redirect, request
 from flask_admin import expose
 from flask_babel import gettext as _
+from flask_login import current_user
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm.exc import StaleDataError
 
@@ -17,7 +18,9 @@ from crm.admin.history import HistoryView
 from crm.admin.kinds import ListKind, ReferenceKind
 from crm.db import db, transaction
 from crm.errors import DomainError
+from crm.fields.operations import edit_custom, set_custom
 from crm.once import AlreadySubmitted, SubmittedForm, fingerprint_of
+from crm.security import chosen_branch
 
 
 class FormsView(HistoryView):
@@ -35,6 +38,8 @@ class FormsView(HistoryView):
 
     def save(self, form: Any, row: Any) -> Any:
         """Change a row from a valid form, through an operation."""
+        if self.edits_own_fields_only:
+            return edit_custom(row, form.data.get("custom", {}), by=current_user)
         self._populate(form, row)
         db.session.flush()
         return row
@@ -48,8 +53,43 @@ class FormsView(HistoryView):
 
     # --- forms ------------------------------------------------------------------------------------------------------
 
-    def form_class(self) -> type[Form]:
+    def form_class(self, row: Any = None, companies: frozenset[int] | None = None) -> type[Form]:
+        """The form of a row; without one, of the companies (those in sight by default): the declared fields and those
+        staff have added, less what this person may not change.
+        """
+        known: dict[Any, type[Form]] = g.setdefault("forms", {})
+        if companies is None:
+            companies = self.companies_in_sight() if row is None else self.companies_of(row)
+        place = (self.endpoint, companies)
+        if place not in known:
+            declared, rules = self.declared_form(), self.field_rules(row)
+            own = {
+                column.name: column
+                for column in self.custom_columns(companies)
+                if column.name not in rules.hidden  # an operation leaves alone what it is not given
+            }
+            known[place] = type(
+                declared.__name__,
+                (declared,),
+                {
+                    **{name: column.form_field() for name, column in own.items()},
+                    "HIDDEN": rules.hidden,
+                    "FROZEN": rules.frozen,
+                    "CUSTOM": own,
+                },
+            )
+        return known[place]
+
+    def companies_of_new(self) -> frozenset[int]:
+        """Whose fields the form of a new row has: those of the company of the branch it is put in."""
+        offered = [branch for branch in g.branches if str(branch.id) == request.form.get("branch")]
+        branch = next(iter([*offered, chosen_branch(), *g.branches]), None)
+        return frozenset({branch.company_id}) if branch is not None else frozenset()
+
+    def declared_form(self) -> type[Form]:
         """The declared form, or one made of form_columns by their kinds."""
+        if self.edits_own_fields_only:
+            return Form
         if self.form is not None:
             return self.form
         fields: dict[str, Any] = {}
@@ -65,7 +105,11 @@ class FormsView(HistoryView):
         return type(f"{self.model.__name__}Form", (Form,), fields)
 
     def _populate(self, form: Any, row: Any) -> None:
+        if form.CUSTOM:
+            set_custom(row, form.data.get("custom", {}))
         for name, fld in form._fields.items():
+            if name in form.CUSTOM:
+                continue
             value = fld.data
             if isinstance(value, str):
                 value = value.strip()
@@ -84,7 +128,8 @@ class FormsView(HistoryView):
     def create_view(self) -> Any:
         if not self.may_create:
             abort(403)
-        form = self.form_class()(request.form if request.method == "POST" else None)
+        form_class = self.form_class(companies=self.companies_of_new())
+        form = form_class(request.form if request.method == "POST" else None)
         if request.method == "GET":
             self.prefill(form)
         return self.answer(form, lambda: self.save_new(form), title=self.create_label, back=self.get_url(".index_view"))
@@ -96,7 +141,7 @@ class FormsView(HistoryView):
         row = self.get_one(request.values.get("id"))
         if not self.may_edit_row(row):
             abort(403)
-        form = self.form_class()(request.form if request.method == "POST" else None, obj=row)
+        form = self.form_class(row)(request.form if request.method == "POST" else None, obj=row)
         version = getattr(row, "version", None)
         is_stale = request.method == "POST" and version is not None and request.form.get("version") != str(version)
         return self.answer(
@@ -162,7 +207,7 @@ class FormsView(HistoryView):
     def show_error(form: Any, error: DomainError) -> None:
         """Beside its field if the form has it, else above the form."""
         target = form._fields.get(error.field or "")
-        if target is None:
+        if target is None or target.name in form.HIDDEN:
             form.form_errors.append(str(error))
         else:
             target.errors = [*target.errors, str(error)]

@@ -18,7 +18,7 @@ class GridView(RestoringView):
     def index_view(self) -> Any:
         selection = Selection.from_args(self, request.args, self.here())
         page = selection.read_page()
-        totalled = [column for column in self.columns if column.name in self.column_totals]
+        totalled = [column for column in self.columns if self.is_totalled(column)]
         summary = selection.summary(totalled, exact=request.args.get("count") == "1")
         return self.render(
             self.list_template,

@@ -100,7 +100,7 @@ class HistoryView(ColumnsView):
         return False
 
     def _recall(self, column: GridColumn, value: Any) -> Any:
-        if isinstance(value, list):
+        if isinstance(value, list) and not column.is_custom:
             return ", ".join(map(str, value))
         return "" if value in (None, "") else column.kind.show(column.kind.recall(value), self.here())
 

@@ -85,7 +85,7 @@ class InlineView(ExportView):
 
     def _form_of(self, row: Any) -> Form:
         """The form as it was opened: every field holds the row's value, and counts as filled in if it has one."""
-        form = self.form_class()(None, obj=row)
+        form = self.form_class(row)(None, obj=row)
         for field in form:
             field.raw_data = [field.data] if field.data not in (None, "", []) else []
         return form
@@ -106,7 +106,7 @@ class InlineView(ExportView):
         if not self.is_editable_inline(name) or not self.may_edit_row(row):
             abort(403)
         if request.method == "GET":
-            field = self.form_class()(None, obj=row)[name]
+            field = self.form_class(row)(None, obj=row)[name]
             field.id = field.label.field_id = f"cell-{name.replace('.', '-')}"
             return self.render("admin/grid/cell.html", field=field, row=row)
         try:

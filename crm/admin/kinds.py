@@ -175,13 +175,13 @@ class PhoneKind(Kind):
         return PhoneField(label, [validators.Optional() if column.nullable else REQUIRED])
 
 
-class _Range(Kind):
+class RangeKind(Kind):
     """Kinds of things that can be more or less."""
 
     operators = ("from", "to", "is", "not", "empty")
 
 
-class MoneyKind(_Range):
+class MoneyKind(RangeKind):
     excel = "money"
     css = "text-end tabular text-nowrap"
     width = 14
@@ -217,7 +217,7 @@ class BalanceKind(MoneyKind):
         return Markup('<span class="{}">{}</span>').format(css, money(value))
 
 
-class IntegerKind(_Range):
+class IntegerKind(RangeKind):
     excel = "integer"
     css = "text-end tabular"
     width = 10
@@ -241,7 +241,7 @@ class IntegerKind(_Range):
         return IntegerField(label, [rule, validators.NumberRange(0, 1_000_000)])
 
 
-class DateKind(_Range):
+class DateKind(RangeKind):
     operators = ("from", "to", "is", "period", "empty")
     operator_labels = {**OPERATOR_LABELS, "from": _lp("date", "from"), "to": _lp("date", "to")}
     excel: ClassVar[ColumnType] = "date"
@@ -338,7 +338,7 @@ class TimeKind(Kind):
 class BoolKind(Kind):
     excel = "bool"
     width = 8
-    operators = ("is",)
+    operators: ClassVar[tuple[str, ...]] = ("is",)
 
     def show(self, value: Any, place: Place) -> str | Markup:
         return _("yes") if value else _("no")

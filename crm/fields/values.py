@@ -78,6 +78,18 @@ def plain_number(value: Decimal) -> Decimal:
     return value.quantize(Decimal(1)) if value == value.to_integral_value() else value
 
 
+# Whole groups of three or no groups: `12 34` is a slip of the finger, not 1234.
+_NUMBER = re.compile(r"[-−]?\s?(?:[0-9]{1,15}|[0-9]{1,3}(?:\s[0-9]{3})+)(?:[.,][0-9]*)?|[-−]?[.,][0-9]+")
+
+
+def read_number(text: str) -> Decimal:
+    """A number as people type it: `1 234,5`, `-0.25`. Raises ValueError with the reason."""
+    text = text.strip()
+    if not _NUMBER.fullmatch(text):
+        raise ValueError(_("Enter a number, for example 12 or 0,5."))
+    return Decimal(re.sub(r"\s", "", text).replace(",", ".").replace("−", "-"))
+
+
 class ValueType:
     """Text, and the base of the others. Methods that refuse raise ValueError with a text for the person."""
 

@@ -11,10 +11,13 @@ from flask import Flask
 from sqlalchemy import select
 
 from crm.access.actors import SYSTEM
-from crm.access.models import Branch, Role, RoleSettings
+from crm.access.models import Branch, Company, Role, RoleSettings
 from crm.admin.base import KontoraView
 from crm.audit.models import AuditEntry
 from crm.db import db, transaction
+from crm.fields.models import FieldType
+from crm.fields.operations import add_field
+from crm.fields.queries import all_fields
 from crm.mailings.operations import run_now
 from tests.factories import (
     make_account,
@@ -49,6 +52,7 @@ def one_of_each(branch: Branch, mark: str) -> dict[str, int]:
     client = make_client(branch, name=f"{mark} Клиент", comment=mark)
     account = make_account(client, make_account_type(branch), balance=700)
     plan, template = make_plan(), make_template()
+    _one_field_each(branch)
     rule = make_rule(branch, template=template, name=f"{mark} Рассылка")
     with transaction():
         run = run_now(rule, by=SYSTEM)
@@ -77,6 +81,15 @@ def one_of_each(branch: Branch, mark: str) -> dict[str, int]:
         "role": db.session.scalars(select(RoleSettings.id).where(RoleSettings.role == Role.MANAGER)).one(),
         "audit": db.session.scalar(audited) or 0,
     }
+
+
+def _one_field_each(branch: Branch) -> None:
+    """Bills, accounts and subscriptions have nothing to edit but what staff have added."""
+    with transaction():
+        for entity in ("account", "bill", "subscription"):
+            if not all_fields(entity, {branch.company_id}):
+                company = db.session.get_one(Company, branch.company_id)
+                add_field(company, entity, label="Примечание", type=FieldType.TEXT, by=SYSTEM)
 
 
 class _FormReader(HTMLParser):

@@ -165,7 +165,7 @@ class BranchView(KontoraView):
     def within_sight(self, query: Any) -> Any:
         return query.where(Branch.id.in_([branch.id for branch in g.branches]))
 
-    def form_class(self) -> type[Form]:
+    def declared_form(self) -> type[Form]:
         return NewBranchForm if request.endpoint == "branch.create_view" else BranchForm
 
     def prefill(self, form: Any) -> None:

@@ -74,6 +74,7 @@ class BillView(KontoraView):
     details_template = "admin/bill.html"
     empty_hint = _l("Bills are issued from a client's card, or by an automatic mailing.")
     has_search = True
+    edits = edits_own_fields_only = True
 
     def search_condition(self, text: str) -> Any:
         """Number as printed or its digits, or the client."""
@@ -163,7 +164,7 @@ class BillView(KontoraView):
             form,
             lambda: pay_bill_at_desk(bill, **form.data, by=current_user),
             title=_("Take the payment of bill %(number)s", number=bill.title),
-            subtitle=f"{bill.client.name} · {money(bill.amount, bill.branch.company.currency)}",
+            subtitle=f"{bill.client.shown_name} · {money(bill.amount, bill.branch.company.currency)}",
             back=self.row_url(bill),
             done=lambda payment: self.row_url(bill),
             said=_l("The bill is paid."),

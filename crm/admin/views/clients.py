@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -16,7 +18,8 @@ from wtforms.validators import Length, NumberRange, Optional
 
 from crm import clock
 from crm.access.models import Branch, Employee
-from crm.admin.base import BulkAction, permission
+from crm.admin.base import BulkAction, GridColumn, permission
+from crm.admin.cells import SqlCell
 from crm.admin.fields import REQUIRED, DateField, EnumField, Form, MoneyField, ReferenceField
 from crm.admin.importing import ImportableView
 from crm.admin.selection import Selection
@@ -38,6 +41,7 @@ from crm.clients.operations import (
 from crm.clients.queries import matches_text, payer_of
 from crm.db import db
 from crm.errors import DomainError
+from crm.fields.queries import hidden_built_ins
 from crm.ledger.models import Account, AccountKind, AccountType, Entry, Unit
 from crm.ledger.operations import account_types_in
 from crm.ledger.queries import accounts_of, entries_of, lessons_left
@@ -51,6 +55,9 @@ from crm.security import chosen_branch
 from crm.subscriptions.models import Plan
 from crm.subscriptions.operations import sell_subscription
 from crm.subscriptions.queries import subscriptions_of
+
+# What the name is called beside a surname.
+FIRST_NAME = _l("First name")
 
 # The card's tabs: key, label, the permission that shows it.
 TABS = (
@@ -76,14 +83,21 @@ def _employees() -> list[Employee]:
 
 
 class ClientForm(Form):
+    surname = StringField(_l("Surname"), [Length(max=200)], render_kw={"autocomplete": "off"})
     name = StringField(
         _l("Full name"), [REQUIRED, Length(max=200)], render_kw={"autofocus": True, "autocomplete": "off"}
     )
+    patronymic = StringField(_l("Patronymic"), [Length(max=200)], render_kw={"autocomplete": "off"})
     phone = StringField(_l("Phone"), render_kw={"inputmode": "tel", "autocomplete": "off", "placeholder": "+7"})
     extra_phone = StringField(_l("Additional phone"), render_kw={"inputmode": "tel", "autocomplete": "off"})
     email = StringField(_l("E-mail"), render_kw={"inputmode": "email", "autocomplete": "off"})
     birth_date = DateField(_l("Date of birth"), [Optional()])
     comment = TextAreaField(_l("Comment"), [Length(max=5000)])
+
+    def process(self, *args: Any, **kwargs: Any) -> None:
+        super().process(*args, **kwargs)
+        if "surname" not in self.HIDDEN:
+            self.name.label.text = FIRST_NAME
 
 
 class NewClientForm(ClientForm):
@@ -157,7 +171,8 @@ class ClientView(ImportableView):
     entity = "client"
     icon = "person-lines-fill"
     label_column = "name"
-    column_list = ("name", "phone", "email", "payer", "branch", "created_at")
+    column_list = ("name", "surname", "patronymic", "id", "phone", "email", "payer", "branch", "created_at")
+    column_details_list = ("extra_phone", "birth_date", "comment", "status")
     column_filters = ("status", "branch", "birth_date", "created_at", "phone", "email")
     column_default_sort = "name"
     bulk_edit_columns = ("comment", "birth_date")
@@ -168,7 +183,23 @@ class ClientView(ImportableView):
     has_search = True
     card_template = "admin/card.html"
 
-    def form_class(self) -> type[Form]:
+    def without_hidden(self, columns: Sequence[GridColumn], row: Any = None) -> list[GridColumn]:
+        found = super().without_hidden(columns, row)
+        if "surname" in self.field_rules(row).hidden:
+            return found
+        return [replace(column, label=FIRST_NAME) if column.name == "name" else column for column in found]
+
+    def companies_of_new(self) -> frozenset[int]:
+        payer = request.args.get("payer")
+        return self.companies_of(self.get_one(payer)) if payer else super().companies_of_new()
+
+    def sql_label(self, row: Any) -> SqlCell | None:
+        """The name, with what else of it each company displays."""
+        if all({"surname", "patronymic"} <= hidden_built_ins("client", {id}) for id in self.companies_in_sight()):
+            return super().sql_label(row)
+        return None
+
+    def declared_form(self) -> type[Form]:
         """A new card is put in a branch; a new member of a family in the payer's."""
         is_new = request.endpoint == f"{self.endpoint}.create_view"
         return NewClientForm if is_new and not request.args.get("payer") else ClientForm
@@ -247,8 +278,17 @@ class ClientView(ImportableView):
                 "history_lines": self.history(client, limit=10),
             },
         }
+        own = self.without_hidden(self.custom_columns(self.companies_of(client)), client)
         return self.render(
-            self.card_template, client=client, payer=payer, branch=chosen_branch(), tabs=tabs, tab=tab, **loads[tab]()
+            self.card_template,
+            hidden=self.field_rules(client).hidden,
+            own=own,
+            client=client,
+            payer=payer,
+            branch=chosen_branch(),
+            tabs=tabs,
+            tab=tab,
+            **loads[tab](),
         )
 
     @expose("/card/<id>/archive/", methods=("GET", "POST"))
@@ -260,9 +300,9 @@ class ClientView(ImportableView):
         return self.answer(
             Form(request.form),
             lambda: change(client, by=current_user),
-            title=_("Send %(name)s to the archive?", name=client.name)
+            title=_("Send %(name)s to the archive?", name=client.shown_name)
             if is_active
-            else _("Restore %(name)s from the archive?", name=client.name),
+            else _("Restore %(name)s from the archive?", name=client.shown_name),
             back=self.row_url(client),
             submit=_("Send to the archive") if is_active else _("Restore"),
         )
@@ -289,7 +329,7 @@ class ClientView(ImportableView):
             back=self._tab(client, "accounts"),
             done=lambda account: self._tab(client, "accounts"),
             said=_l("The account is open."),
-            subtitle=client.name,
+            subtitle=client.shown_name,
             submit=_("Open a new account"),
             types_url=url_for("accounttype.index_view"),
         )
@@ -307,7 +347,7 @@ class ClientView(ImportableView):
             back=self._tab(client, "accounts"),
             done=lambda payment: self._tab(client, "accounts"),
             said=_l("The account is topped up."),
-            subtitle=client.name,
+            subtitle=client.shown_name,
             submit=_("Top up"),
             balance=account.balance,
         )
@@ -337,7 +377,7 @@ class ClientView(ImportableView):
             back=self._tab(client, "bills"),
             done=lambda bill: url_for("bill.details_view", id=bill.id),
             said=_l("The bill is issued. Copy the link and send it to the client."),
-            subtitle=payer.name,
+            subtitle=payer.shown_name,
         )
 
     @expose("/card/<id>/subscription/new/", methods=("GET", "POST"))
@@ -354,7 +394,7 @@ class ClientView(ImportableView):
             back=self._tab(client, "subscriptions"),
             done=lambda sold: self._tab(client, "subscriptions"),
             said=_l("The subscription is sold; its price is charged to the base account."),
-            subtitle=client.name,
+            subtitle=client.shown_name,
             submit=_("Sell"),
         )
 
@@ -380,7 +420,7 @@ class ClientView(ImportableView):
             back=self._tab(client, "messages"),
             done=lambda message: self._tab(client, "messages"),
             said=_l("The letter is queued."),
-            subtitle=f"{payer.name} · {payer.email or _('no e-mail in the card')}",
+            subtitle=f"{payer.shown_name} · {payer.email or _('no e-mail in the card')}",
             submit=_("Send"),
         )
 
@@ -397,7 +437,7 @@ def _restore_each(ids: list[int]) -> list[ProtocolLine]:
             restore_client(client, by=current_user)
         except DomainError as refused:
             error = str(refused)
-        lines.append(ProtocolLine(client.id, client.name, error))
+        lines.append(ProtocolLine(client.id, client.shown_name, error))
     return lines
 
 

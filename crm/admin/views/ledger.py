@@ -77,6 +77,7 @@ class AccountView(ImportableView):
     column_sorts = {"title": ("account_type", "kind")}
     column_filters = ("account_type", "balance", "opened_at", "branch")
     column_totals = ("balance", "credited", "debited")
+    edits = edits_own_fields_only = True
     column_default_sort = "-opened_at"
     details_template = "admin/account.html"
     empty_hint = _l("Accounts are opened from a client's card, in a branch.")

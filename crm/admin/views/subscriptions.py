@@ -39,6 +39,7 @@ class SubscriptionView(KontoraView):
     column_list = ("id", "client", "plan", "price", "lessons", "starts_on", "ends_on", "status", "sold_at", "branch")
     column_filters = ("plan", "status", "price", "starts_on", "ends_on", "branch")
     column_totals = ("price",)
+    edits = edits_own_fields_only = True
     column_default_sort = "-id"
     empty_hint = _l("Subscriptions are sold from a client's card.")
     has_search = True

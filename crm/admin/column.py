@@ -1,0 +1,26 @@
+"""One column of a grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from crm.admin.kinds import Kind
+
+
+@dataclass(frozen=True)
+class GridColumn:
+    """A column of a grid: where its value is (`client.phone` follows relations), and what kind it is of."""
+
+    name: str
+    label: Any
+    kind: Kind
+    sql: Any  # the mapped column, or a typed expression, to filter, sort and total by; None for a computed value
+    is_custom: bool = False  # a field staff have added, named `custom.<key>`
+
+    def value(self, row: Any) -> Any:
+        for part in self.name.split("."):
+            if row is None:
+                return None
+            row = getattr(row, part)
+        return row
