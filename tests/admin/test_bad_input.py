@@ -94,10 +94,8 @@ def test_of_two_who_change_a_cell_the_second_is_told_what_the_first_has_done(net
     assert db.session.get_one(Client, row_id).name == "Первый Успел"
 
 
-@pytest.mark.parametrize(
-    ("column", "status"), [("id", 403), ("branch_id", 403), ("__class__", 403), ("", 403), ("search", 403)]
-)
-def test_a_column_nobody_may_change_stays(network: Any, web: Any, column: str, status: int) -> None:
+@pytest.mark.parametrize("column", ["branch_id", "__class__", "", "search", "version"])
+def test_a_column_nobody_may_change_stays(network: Any, web: Any, column: str) -> None:
     row = make_client(network.lesnoy, name="Тот Же")
     row_id = row.id
     answer = web(network.owner).post("/admin/client/cell/", data={"id": row_id, "column": column, column or "x": "9"})
