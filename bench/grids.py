@@ -16,8 +16,8 @@ from bench.kontora import Sample
 from bench.report import Verdict, grid_head, grid_line, within
 from bench.sizes import FASTER_AT_DEPTH, FASTER_AT_FIRST, FLATNESS, PAGE_SECONDS
 
-TURNS = 11
-STOCK_TURNS, STOCK_SECONDS = 5, 3.0  # a slow peer is asked until its time is over, once at least
+TURNS = 9
+STOCK_TURNS, STOCK_SECONDS = 3, 2.0  # a slow peer is asked until its time is over, once at least
 PAGE_SIZE, LAST_BY_NUMBER = 50, 200
 
 
