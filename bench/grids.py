@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from statistics import median
 
@@ -17,7 +16,7 @@ from bench.report import Verdict, grid_head, grid_line, within
 from bench.sizes import FASTER_AT_DEPTH, FASTER_AT_FIRST, FLATNESS, PAGE_SECONDS
 
 TURNS = 9
-STOCK_TURNS, STOCK_SECONDS = 3, 2.0  # a slow peer is asked until its time is over, once at least
+STOCK_SECONDS = 2.0  # a slow peer is asked until its time is over, once at least
 PAGE_SIZE, LAST_BY_NUMBER = 50, 200
 
 
@@ -104,7 +103,7 @@ class _Bench:
         self._small, self._full, self._theirs = small, full, theirs
 
     def measure(self, case: Case) -> Measured:
-        """One turn of each unmeasured, then in turns; the peer by itself, its pages take seconds."""
+        """One turn of each of ours unmeasured, then in turns; the peer as often as its time allows."""
         ours = (
             lambda: self._small.run("get", self._path(case.query(self._ground.small))),
             lambda: self._full.run("get", self._path(case.query(self._ground.full))),
@@ -112,10 +111,12 @@ class _Bench:
         for ask in ours:
             ask()
         outcomes: tuple[list[Outcome], list[Outcome]] = ([], [])
+        theirs: list[Outcome] = []
         for turn in range(TURNS):
             for which in (0, 1) if turn % 2 else (1, 0):
                 outcomes[which].append(ours[which]())
-        theirs = self._stock(case)
+            if case.stock is not None and (not theirs or sum(outcome.seconds for outcome in theirs) < STOCK_SECONDS):
+                theirs.append(self._theirs.run("get", self._path(case.stock)))
         if theirs:
             self._check_rows(case, outcomes[1][-1].content, theirs[-1].content)
         return Measured(
@@ -159,15 +160,6 @@ class _Bench:
                 FASTER_AT_DEPTH,
             )
         )
-
-    def _stock(self, case: Case) -> Sequence[Outcome]:
-        found: list[Outcome] = []
-        began = time.perf_counter()
-        while case.stock is not None and len(found) < STOCK_TURNS:
-            found.append(self._theirs.run("get", self._path(case.stock)))
-            if time.perf_counter() - began > STOCK_SECONDS:
-                break
-        return found
 
     def _check_rows(self, case: Case, ours: bytes, theirs: bytes) -> None:
         """Both show the same rows, or, where their order or the ends of their pages differ, as many of them.
