@@ -56,7 +56,7 @@ ACTION_NAMES: dict[str, Any] = {
     "issue": _l("Issue"),
     "open": _lp("permission", "Open"),
     "run": _l("Run by hand"),
-    "sell": _l("Sell"),
+    "sell": _lp("permission", "Sell"),
     "send": _lp("permission", "Send"),
     "spend": _l("Pay bills from"),
     "top_up": _l("Top up and take payments"),

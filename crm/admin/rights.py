@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
+from flask import g
 from flask_babel import gettext as _
 from wtforms import Field, SelectField, SelectMultipleField
 
 from crm.access.models import Branch, FieldRule, Role, RoleSettings, User
 from crm.access.permissions import ACTION_NAMES, ACTIONS, NETWORK_WIDE_ROLES, RESERVED, is_built_in, may
 from crm.access.queries import branches_of
-from crm.admin.base import KontoraView
+from crm.admin.base import DEFAULT_ZONE, KontoraView
 from crm.audit.models import AuditEntry
 from crm.db import db
 
@@ -176,4 +177,5 @@ def rights_of_person(views: Iterable[Any], user: User) -> dict[str, Any]:
         rights = rights_of_role(views, user.role, {}, {})
     else:
         rights = rights_of_role(views, user.role, settings.permissions, settings.fields, changes_of_role(settings))
-    return {"person": user, "settings": settings, "reach": reach_of(user), "rights": rights}
+    zone = next((branch.time_zone for branch in g.branches), DEFAULT_ZONE)
+    return {"person": user, "settings": settings, "reach": reach_of(user), "rights": rights, "zone": zone}
