@@ -69,7 +69,11 @@ def on_behalf_of(user_id: int, *, branch_id: int | None, locale: str, source: st
     database session of its own. Raises Forbidden when he was switched off or has lost the branch since.
     """
     app = current_app._get_current_object()  # type: ignore[attr-defined]
-    with app.test_request_context("/admin/", headers={"Accept-Language": locale}), scoped_to(NOWHERE):
+    with (
+        app.test_request_context("/admin/", headers={"Accept-Language": locale}),
+        _nothing_remembered(),
+        scoped_to(NOWHERE),
+    ):
         user = db.session.get(User, user_id)
         if user is None or not user.is_active:
             raise Forbidden("forbidden", _("Your role does not allow this action."))
@@ -82,6 +86,21 @@ def on_behalf_of(user_id: int, *, branch_id: int | None, locale: str, source: st
         with scoped_to(g.scope), acting(user, source):
             db.session.commit()
             yield user
+
+
+@contextlib.contextmanager
+def _nothing_remembered() -> Iterator[None]:
+    """An empty `g` for a block: within an app context a request context shares it, and views remember there what the
+    person they serve may see.
+    """
+    remembered = vars(g._get_current_object())
+    kept = dict(remembered)
+    remembered.clear()
+    try:
+        yield
+    finally:
+        remembered.clear()
+        remembered.update(kept)
 
 
 def chosen_branch() -> Branch | None:

@@ -19,6 +19,7 @@ from crm.audit.origin import acting
 from crm.clients.operations import archive_client
 from crm.db import db, transaction
 from crm.errors import DomainError
+from crm.security import on_behalf_of
 from tests.factories import Network, make_client, make_user
 
 
@@ -262,3 +263,15 @@ def test_the_built_in_table_speaks_of_known_actions() -> None:
         for entity, actions in entities.items():
             known = set(ACTIONS[entity]) if entity != "*" else set()
             assert set(actions) - {"*"} <= known, (role, entity)
+
+
+def test_two_people_one_after_the_other_in_one_job(app: Any, network: Network) -> None:
+    """What a view remembers of the one is not believed of the other."""
+    change(Role.MANAGER, client__phone=FieldRule.HIDE)
+    view = next(item for item in app.extensions["admin"][0]._views if getattr(item, "entity", "") == "client")
+    db.session.commit()
+    shown = []
+    for user_id in (network.owner.id, network.manager.id, network.owner.id):
+        with on_behalf_of(user_id, branch_id=None, locale="ru", source="test"):
+            shown.append("phone" in {column.name for column in view.available_columns()})
+    assert shown == [True, False, True]
