@@ -14,6 +14,7 @@ from crm.admin.views.audit import AuditView
 from crm.admin.views.background import JobView
 from crm.admin.views.bills import BillView
 from crm.admin.views.clients import ClientView
+from crm.admin.views.fields import FieldView
 from crm.admin.views.ledger import AccountTypeView, AccountView
 from crm.admin.views.mailings import MailingRuleView, MailingRunView, MessageView, TemplateView
 from crm.admin.views.payments import PaymentView
@@ -26,6 +27,7 @@ from crm.background.models import BackgroundJob
 from crm.bills.models import Bill
 from crm.clients.models import Client
 from crm.exchange.schedules.models import ExportSchedule
+from crm.fields.models import CustomField
 from crm.ledger.models import Account, AccountType
 from crm.mailings.models import MailingRule, MailingRun, Message, Template
 from crm.payments.models import Payment
@@ -58,6 +60,7 @@ def add_views(admin: Admin) -> None:
         BranchView(Branch, _l("Branches"), SETTINGS),
         CityView(City, _l("Cities"), SETTINGS),
         CompanyView(Company, _l("Companies"), SETTINGS),
+        FieldView(CustomField, _l("Card fields"), SETTINGS),
         AuditView(AuditEntry, _l("Change log"), SETTINGS),
         JobView(BackgroundJob, _l("My jobs"), SETTINGS),
     )

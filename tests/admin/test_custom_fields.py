@@ -1,0 +1,129 @@
+"""Fields staff add, through the panel: from the settings to form, card, grid, filter, sort, totals and file."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import openpyxl
+import pytest
+
+from crm.clients.models import Client
+from crm.db import db, transaction
+from crm.fields.models import CustomField, FieldType
+from crm.fields.operations import hide_built_in
+from tests.admin.world import errors, send
+from tests.factories import make_client
+from tests.fields.test_fields import add, other_company
+
+
+@pytest.mark.spec("C15", "C18")
+def test_the_head_adds_a_field_and_it_is_in_form_card_grid_filter_and_file(network: Any, web: Any) -> None:
+    owner = web(network.owner, network.lesnoy)
+    answer = send(
+        owner,
+        f"/admin/field/new/?company={network.company.id}&entity=client",
+        label="Класс",
+        type="choice",
+        new_options="5 «А»\n5 «Б»",
+        description="Из школы",
+    )
+    assert answer.status_code == 302
+    assert db.session.query(CustomField).one().key == "klass"
+    assert send(owner, "/admin/client/new/", name="Анна", **{"custom.klass": "5_b"}).status_code == 302
+    client = db.session.query(Client).one()
+    assert client.custom == {"klass": "5_b"}
+    make_client(network.lesnoy, name="Борис")
+    card = owner.get(f"/admin/client/card/{client.id}/").text
+    assert "Класс" in card
+    assert "5 «Б»" in card
+    page = owner.get("/admin/client/?f.custom.klass.is=5_b&sort=custom.klass").text
+    assert "Анна" in page
+    assert "Борис" not in page
+    sheet = openpyxl.load_workbook(
+        io.BytesIO(owner.get("/admin/client/export/xlsx/?f.custom.klass.is=5_b").data)
+    ).active
+    head, first = [[cell.value for cell in row] for row in sheet.iter_rows(min_row=1, max_row=2)]
+    assert first[head.index("Класс")] == "5 «Б»"
+
+
+def test_a_required_field_says_so_beside_itself_and_nothing_is_lost(network: Any, web: Any) -> None:
+    add(network.company, is_required=True)
+    owner = web(network.owner, network.lesnoy)
+    answer = send(owner, "/admin/client/new/", name="Анна", comment="Не потеряйся")
+    assert answer.status_code == 422
+    assert set(errors(answer.text)) == {"custom.rost_sm"}
+    assert "Не потеряйся" in answer.text
+    answer = send(owner, "/admin/client/new/", name="Анна", **{"custom.rost_sm": "сто"})
+    assert set(errors(answer.text)) == {"custom.rost_sm"}
+    assert db.session.query(Client).count() == 0
+
+
+def test_numbers_and_money_are_added_up(network: Any, web: Any) -> None:
+    add(network.company, "Скидка", FieldType.MONEY)
+    for value in ("0.10", "0.20"):
+        make_client(network.lesnoy, custom={"skidka": value})
+    page = web(network.owner, network.lesnoy).get("/admin/client/").text
+    assert "0,30" in page[page.index("<tfoot") :]
+
+
+@pytest.mark.spec("C16")
+def test_another_company_does_not_have_the_field(network: Any, web: Any) -> None:
+    add(other_company(), "Чужое", FieldType.TEXT)
+    owner = web(network.owner, network.lesnoy)
+    assert "Чужое" not in owner.get("/admin/client/new/").text
+    assert "Чужое" not in owner.get("/admin/client/").text
+
+
+@pytest.mark.spec("C13", "C14")
+def test_hidden_built_in_fields_are_nowhere_and_keep_their_values(network: Any, web: Any) -> None:
+    client = make_client(network.lesnoy, name="Анна", comment="Тайна", email="anna@demo.test")
+    support, owner = web(network.support), web(network.owner, network.lesnoy)
+    assert "№" in owner.get("/admin/client/").text
+    for name in ("id", "comment", "email"):
+        data = {"company": network.company.id, "entity": "client", "name": name, "hide": "1"}
+        assert support.post("/admin/field/built-in/", data=data).status_code == 302
+    for path in ("/admin/client/", f"/admin/client/card/{client.id}/", f"/admin/client/edit/?id={client.id}"):
+        page = owner.get(path).text
+        assert "anna@demo.test" not in page
+        assert ">Тайна<" not in page
+    assert send(owner, f"/admin/client/edit/?id={client.id}", name="Анна Б").status_code == 302
+    db.session.expire_all()
+    assert (client.name, client.comment, client.email) == ("Анна Б", "Тайна", "anna@demo.test")
+
+
+@pytest.mark.spec("D3", "D4")
+def test_surname_and_patronymic_are_switched_on(network: Any, web: Any) -> None:
+    owner = web(network.owner, network.lesnoy)
+    assert "Фамилия" not in owner.get("/admin/client/new/").text
+    with transaction():
+        for name in ("surname", "patronymic"):
+            hide_built_in(network.company, "client", name, is_hidden=False, by=network.support)
+    answer = send(owner, "/admin/client/new/", name="Анна", surname="Лесная", patronymic="Петровна")
+    assert "<h1" in owner.get(answer.location).text
+    assert "Лесная Анна Петровна" in owner.get(answer.location).text
+    assert "Фамилия" in owner.get("/admin/client/").text
+
+
+def test_bills_accounts_and_subscriptions_get_fields_too(network: Any, web: Any) -> None:
+    from tests.factories import make_bill
+
+    add(network.company, "Заметка", FieldType.TEXT, entity="bill")
+    bill = make_bill(make_client(network.lesnoy))
+    owner = web(network.owner, network.lesnoy)
+    assert send(owner, f"/admin/bill/edit/?id={bill.id}", **{"custom.zametka": "Срочно"}).status_code == 302
+    assert "Срочно" in owner.get(f"/admin/bill/details/?id={bill.id}").text
+    assert "Срочно" in owner.get("/admin/bill/").text
+
+
+def test_fields_are_ordered_hidden_and_archived_by_buttons(network: Any, web: Any) -> None:
+    first, second = add(network.company, "Один"), add(network.company, "Два")
+    support = web(network.support)
+    support.post("/admin/field/move/", data={"id": second.id, "to": "up"})
+    page = support.get(f"/admin/field/?company={network.company.id}").text
+    assert page.index("Два") < page.index("Один")
+    for path in ("hide", "archive"):
+        assert support.post(f"/admin/field/{path}/", data={"id": first.id}).status_code == 302
+    db.session.expire_all()
+    assert (first.is_hidden, first.is_archived) == (True, True)
+    assert web(network.director, network.lesnoy).get("/admin/field/").status_code == 403
