@@ -23,7 +23,7 @@ from crm import admin, cli, i18n, jobs, observability, public, security, static_
 from crm.access.scope import install_scope
 from crm.audit.operations import install_audit
 from crm.config import ROOT, Settings, read_settings
-from crm.db import configure_sqlite, db
+from crm.db import configure_sqlite, db, engine_options
 
 __all__ = ["create_app"]
 
@@ -39,8 +39,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         SETTINGS=settings,
         SECRET_KEY=settings.secret_key,
         SQLALCHEMY_DATABASE_URI=settings.database_url,
-        # Rows hold personal data: errors and logs name the statement, never its values.
-        SQLALCHEMY_ENGINE_OPTIONS={"hide_parameters": True, "pool_pre_ping": True},
+        SQLALCHEMY_ENGINE_OPTIONS=engine_options(settings.database_url),
         WTF_CSRF_TIME_LIMIT=None,
         MAX_CONTENT_LENGTH=16 * 2**20,
         SESSION_COOKIE_HTTPONLY=True,

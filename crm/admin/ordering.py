@@ -77,8 +77,8 @@ class Range:
     def where(self, key: SortKey, condition: Any) -> Range:
         return replace(self, conditions=(condition, *self.conditions), fixed=(key, *self.fixed))
 
-    def where_blank(self, key: SortKey) -> Range:
-        return replace(self, conditions=(key.blank, *self.conditions), blank=(key, *self.blank))
+    def where_blank(self, keys: Sequence[SortKey]) -> Range:
+        return replace(self, conditions=(keys[0].blank, *self.conditions), blank=(*keys, *self.blank))
 
 
 class Ordering:
@@ -101,27 +101,45 @@ class Ordering:
         return list(_beyond(self.orders, values, is_backwards))
 
     def select(
-        self, query: Any, ranges: Sequence[Range], *, limit: int, offset: int = 0, is_backwards: bool = False
+        self,
+        query: Any,
+        ranges: Sequence[Range],
+        *,
+        limit: int,
+        offset: int = 0,
+        is_backwards: bool = False,
+        is_sparse: bool = False,
     ) -> Any:
-        """SELECT of the keys k0, k1, … of the first rows of the ranges, out of `query`, a SELECT of nothing yet."""
-        parts = [self._part(query, item, is_backwards).limit(limit + offset) for item in ranges]
-        if len(parts) == 1:
-            return parts[0].limit(limit).offset(offset or None)
+        """SELECT of the keys k0, k1, … of the first rows of the ranges, out of `query`, a SELECT of nothing yet.
+
+        It reads the ranges in their order until there are enough rows; is_sparse: it finds the rows first, by whatever
+        index their conditions have, and sorts them, for rows so rare that one would read on and on.
+        """
+        parts = [self._part(query, item) for item in ranges]
+        if not is_sparse:
+            parts = [
+                part.order_by(*_terms(((order, order.key.expression) for order in item.orders), is_backwards, True))
+                for part, item in zip(parts, ranges, strict=True)
+            ]
+            if len(parts) == 1:
+                return parts[0].limit(limit).offset(offset or None)
+            parts = [part.limit(limit + offset) for part in parts]
         united = sa.union_all(
             *(
                 sa.select(part.subquery(), sa.literal_column(str(number)).label("part"))
                 for number, part in enumerate(parts)
             )
-        ).subquery()
-        keys = [united.c[f"k{place}"] for place in range(len(self.orders))]
+        )
+        found: Any = united.cte().prefix_with("MATERIALIZED") if is_sparse else united.subquery()
+        keys = [found.c[f"k{place}"] for place in range(len(self.orders))]
         return (
             sa.select(*keys)
-            .order_by(united.c.part, *_terms(zip(self.orders, keys, strict=True), is_backwards))
+            .order_by(found.c.part, *_terms(zip(self.orders, keys, strict=True), is_backwards))
             .limit(limit)
             .offset(offset or None)
         )
 
-    def _part(self, query: Any, item: Range, is_backwards: bool) -> Any:
+    def _part(self, query: Any, item: Range) -> Any:
         columns = []
         for place, order in enumerate(self.orders):
             key = order.key
@@ -129,9 +147,7 @@ class Ordering:
             columns.append(value.label(f"k{place}"))
         query = query.add_columns(*columns).where(*item.conditions)
         first, *rest = (order.key for order in item.orders)
-        query = _join(query, certain=[*item.fixed, first], others=rest)
-        terms = _terms(((order, order.key.expression) for order in item.orders), is_backwards, is_first_filled=True)
-        return query.order_by(*terms)
+        return _join(query, certain=[*item.fixed, first], others=rest)
 
     def apply(self, query: Any) -> Any:
         """`query` ordered, all of it: no index helps."""
@@ -152,7 +168,7 @@ def _join(query: Any, *, certain: Sequence[SortKey], others: Sequence[SortKey]) 
     return query
 
 
-def _terms(orders: Iterable[tuple[Order, Any]], is_backwards: bool, *, is_first_filled: bool = False) -> list[Any]:
+def _terms(orders: Iterable[tuple[Order, Any]], is_backwards: bool, is_first_filled: bool = False) -> list[Any]:
     """ORDER BY of the keys at their expressions; is_first_filled: the first key has no blanks and no ranks here."""
     terms: list[Any] = []
     for place, (order, expression) in enumerate(orders):
@@ -185,9 +201,17 @@ def _filled(orders: Sequence[Order], is_backwards: bool) -> Iterator[Range]:
 
 
 def _blank(orders: Sequence[Order], is_backwards: bool) -> Iterator[Range]:
+    """Ranges of the rows where the first key has none; nor have the others of the table it is joined from."""
+    gone, rest = _split(orders)
+    if gone[0].blank is not None:
+        yield from (item.where_blank(gone) for item in _all(rest, is_backwards))
+
+
+def _split(orders: Sequence[Order]) -> tuple[list[SortKey], list[Order]]:
+    """The keys that are blank with the first one, and the orders that are left."""
     (first, *rest) = orders
-    if first.key.blank is not None:
-        yield from (item.where_blank(first.key) for item in _all(rest, is_backwards))
+    gone = [order.key for order in rest if order.key.join is not None and order.key.join is first.key.join]
+    return [first.key, *gone], [order for order in rest if order.key not in gone]
 
 
 def _not_blank(key: SortKey) -> tuple[Any, ...]:
@@ -206,7 +230,9 @@ def _beyond(orders: Sequence[Order], values: Sequence[Any], is_backwards: bool) 
         yield Range((_further(first, value, is_backwards),), tuple(orders))
         return
     if key.is_blank(value):
-        yield from (item.where_blank(key) for item in _beyond(rest, others, is_backwards))
+        gone, left = _split(orders)
+        kept = [part for order, part in zip(rest, others, strict=True) if order in left]
+        yield from (item.where_blank(gone) for item in _beyond(left, kept, is_backwards))
         if is_backwards:
             yield from _filled(orders, is_backwards)
         return

@@ -23,7 +23,7 @@ from werkzeug.datastructures import MultiDict
 
 from crm.admin import cursors
 from crm.admin.kinds import BadFilter, Place
-from crm.admin.ordering import Order, Ordering, SortKey
+from crm.admin.ordering import Order, Ordering, Range, SortKey
 from crm.db import db
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 PAGE_SIZES = (25, 50, 100, 200)
 COUNT_LIMIT = 10_000
 MAX_OFFSET = 10_000
+SAMPLE = 1_000  # rows looked at to tell a frequent text from a rare one
 MAX_VALUES = 500  # of one filter
 
 _FILTER = re.compile(r"(?:(any[1-9])\.)?f\.(.{1,100})\.([a-z]{1,10})", re.DOTALL)
@@ -232,7 +233,12 @@ class Selection:
             ranges = self.ordering.all_rows()
         offset = (self.page - 1) * self.size
         statement = self.ordering.select(
-            self._where(sa.select()), ranges, limit=self.size + 1, offset=offset, is_backwards=is_backwards
+            self._where(sa.select()),
+            ranges,
+            limit=self.size + 1,
+            offset=offset,
+            is_backwards=is_backwards,
+            is_sparse=self._is_sparse(ranges, is_backwards),
         )
         found = list(db.session.execute(statement))
         has_more, found = len(found) > self.size, found[: self.size]
@@ -247,6 +253,21 @@ class Selection:
             has_previous=has_more if is_backwards else bool(self.after) or self.page > 1,
             has_next=(bool(found) and self.before != "end") if is_backwards else has_more,
         )
+
+    def _is_sparse(self, ranges: Sequence[Range], is_backwards: bool) -> bool:
+        """Whether so few rows are found by the search that the next ones in the order do not fill a page.
+
+        No statistics of the database say so: surnames stand together in the order of names.
+        """
+        if not self.search or self.ids is not None:
+            return False
+        model = self.view.model
+        query = self.ordering.select(
+            self.view.within_sight(sa.select()), ranges, limit=SAMPLE, is_backwards=is_backwards
+        )
+        near = query.subquery()
+        count = self._where(sa.select(sa.func.count()).select_from(model)).join(near, list(near.c)[-1] == model.id)
+        return (db.session.scalar(count) or 0) <= self.size
 
     def _load(self, ids: list[int]) -> list[Any]:
         """The rows, in the order of their ids, with what the columns show."""

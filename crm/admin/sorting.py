@@ -38,10 +38,12 @@ def _keys_of_reference(key: Any, kind: ReferenceKind) -> list[SortKey]:
             sa.select(table.c.id).order_by(*(table.c[name] for name in names), table.c.id).limit(MAX_RANKS + 1)
         )
         if len(found := tuple(ranks)) <= MAX_RANKS:
-            return [SortKey(key, blank, ranks=found)]
+            return [SortKey(key, blank, ranks=found or None)]
     # The bare table: the rows of the grid are in scope already, and none of them goes for what it points at.
     target = table.alias()
-    return [SortKey(target.c[name], blank, join=(target, target.c.id == key)) for name in names]
+    join = (target, target.c.id == key)
+    # Where there is a target, all of its keys are there.
+    return [SortKey(target.c[name], None if place else blank, join=join) for place, name in enumerate(names)]
 
 
 def _blank(expression: Any) -> Any:
