@@ -131,13 +131,7 @@ def put_back(guard: Change, done: Sequence[tuple[int, dict[str, Any]]], *, by: A
         else:
             reverted[row_id] = {name: [new, old] for name, (old, new) in changes.items()}
         lines.append(ProtocolLine(row_id, guard.name_of(row), error, reverted.get(row_id)))
-    groups: dict[str, list[int]] = {}
-    for row_id, changes in reverted.items():
-        groups.setdefault(repr(sorted((name, new) for name, (_old, new) in changes.items())), []).append(row_id)
-    for row_ids in groups.values():  # rows that get the same values back share a statement
-        values = {name: _recalled(guard.model, name, new) for name, (_old, new) in reverted[row_ids[0]].items()}
-        statement = sa.update(guard.model).where(guard.model.id.in_(row_ids)).values(_next(guard.model, values))
-        db.session.execute(statement.execution_options(synchronize_session=False))
+    _write_each(guard.model, reverted)
     if reverted:
         _note(guard, [row for row in rows.values() if row.id in reverted], reverted, by)
     return lines
@@ -157,6 +151,21 @@ def _locked(change: Change, ids: Sequence[int], names: Sequence[str], verdict: A
 def _next(model: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """The values, and the version one further: who edits a row meanwhile sees that it has changed."""
     return {**values, "version": model.version + 1} if hasattr(model, "version") else dict(values)
+
+
+def _write_each(model: type[Any], changes: Mapping[int, dict[str, Any]]) -> None:
+    """Give every row (locked, and so of the scope) values of its own: {row id: {field: [old, new]}}."""
+    table: Any = sa.inspect(model).local_table
+    by_fields: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for row_id, changed in changes.items():
+        values = {f"new_{name}": _recalled(model, name, new) for name, (_old, new) in changed.items()}
+        by_fields.setdefault(tuple(sorted(changed)), []).append({"row_id": row_id, **values})
+    for names, rows in by_fields.items():
+        values = {name: sa.bindparam(f"new_{name}") for name in names}
+        if "version" in table.c:
+            values["version"] = table.c.version + 1
+        statement = sa.update(table).where(table.c.id == sa.bindparam("row_id")).values(values)
+        db.session.connection().execute(statement, rows)
 
 
 def _note(change: Change, rows: Iterable[Any], changes: Mapping[int, dict[str, Any]], by: Actor) -> None:

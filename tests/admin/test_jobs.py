@@ -83,7 +83,7 @@ def test_a_running_job_shows_its_bar_and_says_how_far_it_is(network: Any, web: A
     browser = web(network.director)
     page = browser.get(f"/admin/job/details/?id={job.id}").text
     assert 'max="400" value="100"' in page
-    assert "Выполнено: 100 из 400" in plain(page)
+    assert "Обработано: 100 из 400" in plain(page)
     said = browser.get(f"/admin/job/status/{job.id}").json
     assert (said["done"], said["total"], said["is_over"]) == (100, 400, False)
     assert "Обновить" in plain(page), "without a script there is a link"

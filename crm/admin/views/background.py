@@ -216,8 +216,8 @@ class JobView(KontoraView):
 def progress_text(job: BackgroundJob) -> str:
     """How far a job is, in words."""
     if job.total is None:
-        return _("Done: %(done)s", done=job.done)
-    return _("Done: %(done)s of %(total)s", done=job.done, total=job.total)
+        return _("Processed: %(done)s", done=job.done)
+    return _("Processed: %(done)s of %(total)s", done=job.done, total=job.total)
 
 
 def _plain(shown: Any) -> str:
