@@ -10,6 +10,7 @@ from flask_wtf import CSRFProtect
 from sqlalchemy.orm import Session
 
 # Every table, whichever adapter is the first to ask: foreign keys name each other as text.
+import crm.admin.models
 import crm.background.models
 import crm.bills.models
 import crm.contracts.models

@@ -52,52 +52,99 @@ addEventListener("pageshow", () => {
   for (const form of document.querySelectorAll("[data-sent]")) { delete form.dataset.sent; form.classList.remove("sending"); }
 });
 
-// Grid: ticks, arrows, Enter opens, x ticks, / searches.
-const rows = () => [...document.querySelectorAll("[data-row]")];
-let current = -1;
-
-function showTicked() {
-  const note = document.querySelector("[data-ticked]");
-  if (!note) return;
-  const count = document.querySelectorAll("[data-tick]:checked").length;
-  note.textContent = count ? `${note.dataset.text} ${count}` : "";
-}
-
-document.addEventListener("change", (event) => {
-  const box = event.target;
-  if (box.matches("[data-tick-page]")) {
-    for (const tick of document.querySelectorAll("[data-tick]")) tick.checked = box.checked;
-  }
-  if (box.matches("[data-tick], [data-tick-page]")) showTicked();
-});
-
-function moveTo(index) {
-  const all = rows();
-  if (!all.length) return;
-  all[current]?.classList.remove("current");
-  current = Math.max(0, Math.min(index, all.length - 1));
-  all[current].classList.add("current");
-  all[current].querySelector("[data-open]")?.focus();
-  all[current].scrollIntoView({ block: "nearest" });
-}
-
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") {
     for (const menu of document.querySelectorAll("details.menu[open]")) { menu.open = false; menu.querySelector("summary").focus(); }
     document.body.classList.remove("side-open");
   }
-  const typing = event.target.closest("input:not([type=checkbox]), textarea, select");
-  if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.key === "/") {
+  if ((event.ctrlKey || event.metaKey) && !event.shiftKey && event.code === "KeyK") { event.preventDefault(); openPalette(); }
+  if (isTyping(event) || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.key === "/" || event.code === "Slash" && !event.shiftKey) {
     const box = document.querySelector("[data-hotkey-grid]") ?? document.querySelector("[data-hotkey]");
     if (box) { event.preventDefault(); box.focus(); box.select(); }
-  } else if (event.key === "ArrowDown" || event.key === "ArrowUp") {
-    if (rows().length) { event.preventDefault(); moveTo(current + (event.key === "ArrowDown" ? 1 : -1)); }
-  } else if (event.key === "x" && rows()[current]) {
-    const tick = rows()[current].querySelector("[data-tick]");
-    if (tick) { tick.checked = !tick.checked; showTicked(); }
   }
 });
+
+function isTyping(event) {
+  return event.target.closest("input:not([type=checkbox]), textarea, select, [contenteditable]") !== null;
+}
+
+// The palette: one box over everything; the server answers with the list, the page with the choice.
+const opener = document.querySelector("[data-palette]");
+let palette = null;
+opener?.addEventListener("click", (event) => {
+  if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+  event.preventDefault();
+  openPalette();
+});
+
+function openPalette() {
+  if (!opener || palette?.open) return;
+  if (!palette) {
+    palette = document.createElement("dialog");
+    palette.className = "palette";
+    palette.setAttribute("aria-label", opener.dataset.label);
+    const box = document.createElement("input");
+    Object.assign(box, { type: "search", className: "form-control", autocomplete: "off", placeholder: opener.dataset.hint });
+    for (const [name, value] of Object.entries({ role: "combobox", "aria-label": opener.dataset.label, "aria-expanded": "true", "aria-controls": "palette-list", "aria-autocomplete": "list" })) box.setAttribute(name, value);
+    const list = document.createElement("div");
+    list.id = "palette-list";
+    list.setAttribute("role", "listbox");
+    list.setAttribute("aria-label", opener.dataset.label);
+    palette.append(box, list);
+    document.body.append(palette);
+    let timer = 0;
+    box.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(() => ask(box, list), 120); });
+    palette.addEventListener("keydown", (event) => choose(event, box, list));
+    palette.addEventListener("click", (event) => { if (event.target === palette) palette.close(); });
+  }
+  const box = palette.querySelector("input");
+  box.value = "";
+  palette.showModal();
+  box.focus();
+  ask(box, palette.querySelector("[role=listbox]"));
+}
+
+let asked = 0;
+async function ask(box, list) {
+  const mine = ++asked;
+  const answer = await fetch(`${opener.dataset.palette}?q=${encodeURIComponent(box.value)}&next=${encodeURIComponent(location.pathname + location.search)}`);
+  if (mine !== asked) return; // somebody has typed on
+  if (answer.redirected || !answer.ok) { location.reload(); return; }
+  list.innerHTML = await answer.text();
+  mark(box, list, 0);
+}
+
+function mark(box, list, to) {
+  const options = [...list.querySelectorAll("[role=option]")];
+  options.forEach((option, at) => option.setAttribute("aria-selected", String(at === to)));
+  if (options[to]) { box.setAttribute("aria-activedescendant", options[to].id); options[to].scrollIntoView({ block: "nearest" }); }
+  else box.removeAttribute("aria-activedescendant");
+}
+
+function choose(event, box, list) {
+  const options = [...list.querySelectorAll("[role=option]")];
+  const at = options.findIndex((option) => option.getAttribute("aria-selected") === "true");
+  if (event.key === "ArrowDown" || event.key === "ArrowUp") {
+    event.preventDefault();
+    if (options.length) mark(box, list, (at + (event.key === "ArrowDown" ? 1 : -1) + options.length) % options.length);
+  } else if (event.key === "Enter" && !event.isComposing) {
+    event.preventDefault();
+    options[at]?.click();
+  }
+  event.stopPropagation();
+}
+
+// A grid comes back as it was left: the menu leads to the address its person last had there.
+const side = document.getElementById("side");
+if (side?.dataset.user) {
+  const key = (path) => `grid:${side.dataset.user}:${path}`;
+  if (document.querySelector("[data-left]")) localStorage.setItem(key(location.pathname), location.search);
+  for (const link of side.querySelectorAll("li a:not([aria-current])")) {
+    const search = localStorage.getItem(key(link.pathname));
+    if (search) link.search = search;
+  }
+}
 
 // A page that waits for a worker looks again by itself.
 const waiting = document.querySelector("[data-refresh]");

@@ -17,21 +17,22 @@ from flask_babel import lazy_gettext as _l
 from flask_babel import lazy_pgettext as _lp
 
 READ = ("view", "export")
-EDITED = (*READ, "create", "edit")
+SEEN = (*READ, "share")
+EDITED = (*SEEN, "create", "edit")
 
 # Everything that can be allowed: what a view or an operation asks for and is not here, fails a test.
 ACTIONS: dict[str, tuple[str, ...]] = {
     "client": (*EDITED, "archive", "import"),
-    "account": (*READ, "edit", "open", "top_up", "spend", "import"),
+    "account": (*SEEN, "edit", "open", "top_up", "spend", "import"),
     "accounttype": EDITED,
-    "bill": (*READ, "edit", "issue", "archive"),
-    "payment": READ,
-    "subscription": (*READ, "edit", "sell"),
+    "bill": (*SEEN, "edit", "issue", "archive"),
+    "payment": SEEN,
+    "subscription": (*SEEN, "edit", "sell"),
     "plan": EDITED,
     "mailingrule": (*EDITED, "run"),
-    "mailingrun": READ,
+    "mailingrun": SEEN,
     "template": EDITED,
-    "message": (*READ, "send"),
+    "message": (*SEEN, "send"),
     "exportschedule": (*EDITED, "run", "delete"),
     "user": EDITED,
     "employee": EDITED,
@@ -40,8 +41,8 @@ ACTIONS: dict[str, tuple[str, ...]] = {
     "company": EDITED,
     "field": ("view", "create", "edit", "archive"),
     "contract": EDITED,
-    "role": (*READ, "edit"),
-    "audit": READ,
+    "role": (*SEEN, "edit"),
+    "audit": SEEN,
 }
 PERMISSIONS = tuple(f"{entity}.{action}" for entity, actions in ACTIONS.items() for action in actions)
 
@@ -57,6 +58,7 @@ ACTION_NAMES: dict[str, Any] = {
     "open": _lp("permission", "Open"),
     "run": _l("Run by hand"),
     "sell": _lp("permission", "Sell"),
+    "share": _l("Share views of the grid"),
     "send": _lp("permission", "Send"),
     "spend": _l("Pay bills from"),
     "top_up": _l("Top up and take payments"),

@@ -1,7 +1,8 @@
 """The base view of every entity, put together from its parts.
 
 columns.py: declarations, permissions, columns, hooks · grid.py: the page of rows · bulk.py: actions over many rows ·
-exporting.py: Excel out · history.py: details and history · forms.py: create and edit. An entity's view is a declarative
+exporting.py: Excel out · history.py: details and history · forms.py: create and edit · inline.py: one cell ·
+shaping.py: layouts and saved views · filtering.py: filters as people see them. An entity's view is a declarative
 Flask-Admin class over it (views/<domain>.py). Deny by default: an exposed method runs only when `permission_for` maps
 it to a permission its user holds.
 
@@ -18,9 +19,10 @@ from flask import url_for
 
 from crm.admin.bulk import BulkAction
 from crm.admin.columns import DEFAULT_ZONE, GridColumn, permission
+from crm.admin.filtering import QuickFilter
 from crm.admin.grid import GridView
 
-__all__ = ["DEFAULT_ZONE", "BulkAction", "GridColumn", "KontoraView", "grid_url", "permission"]
+__all__ = ["DEFAULT_ZONE", "BulkAction", "GridColumn", "KontoraView", "QuickFilter", "grid_url", "permission"]
 
 
 class KontoraView(GridView):

@@ -11,6 +11,7 @@ from flask_babel import gettext as _
 from flask_login import current_user
 
 from crm.admin.base import grid_url
+from crm.admin.finding import commands, find_records
 from crm.admin.rights import rights_of_person
 from crm.bills.models import Bill, BillStatus
 from crm.clients.models import Client, ClientStatus
@@ -53,12 +54,26 @@ class HomeView(AdminIndexView):
 
     @expose("/search/")
     def search(self) -> Any:
-        """Active clients by name, phone or e-mail; a single hit opens at once."""
-        text = request.args.get("q", "").strip()[:200]
-        found = find_clients(text, limit=51) if current_user.may("client.view") else []
+        """Everything that is found; a single client opens at once."""
+        text = request.args.get("q", "").replace("\x00", "").strip()[:200]
+        found = find_clients(text, limit=2) if current_user.may("client.view") else []
         if len(found) == 1:
             return redirect(url_for("client.card_view", id=found[0].id))
-        return self.render("admin/search.html", text=text, found=found[:50], has_more=len(found) > 50)
+        groups = find_records(self.admin, text, limit=25)
+        return self.render("admin/search.html", text=text, groups=groups, commands=commands(self.admin, text))
+
+    @expose("/palette/")
+    def palette(self) -> Any:
+        """The inside of the palette for a text: records of several kinds, and what can be done."""
+        text = request.args.get("q", "").replace("\x00", "").strip()[:200]
+        lines = commands(self.admin, text)
+        return self.render(
+            "admin/palette.html",
+            groups=find_records(self.admin, text, limit=6),
+            commands=lines[:8] if text else lines[:12],
+            text=text,
+            next_page=request.args.get("next", ""),
+        )
 
     @expose("/rights/")
     def rights(self) -> Any:

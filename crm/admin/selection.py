@@ -108,7 +108,9 @@ class Summary:
 
 @dataclass(frozen=True)
 class Selection:
-    """See the module. sort: empty for the view's default; notices: what of the address was not understood."""
+    """See the module. sort: empty for the view's default; notices: what of the address was not understood; standing:
+    arguments all its addresses carry, which say nothing of the rows.
+    """
 
     view: ColumnsView
     place: Place
@@ -121,6 +123,7 @@ class Selection:
     after: str | None = None
     before: str | None = None
     notices: tuple[str, ...] = ()
+    standing: tuple[tuple[str, str], ...] = ()
     _conditions: tuple[Any, ...] = field(default=(), repr=False)
 
     # --- reading ----------------------------------------------------------------------------------------------------
@@ -334,6 +337,7 @@ class Selection:
             "after": self.after,
             "before": self.before,
         }
+        values |= dict(self.standing)
         if "page" in changes:  # a page by its number is not a page by its place
             values |= {"after": None, "before": None}
         values.update(changes)

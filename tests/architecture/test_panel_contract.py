@@ -40,6 +40,9 @@ STANDARD = {
     "cell_view": "edit",
     "history_view": "view",
     "put_back_view": "edit",
+    "layout_view": "view",
+    "views_view": "view",
+    "filters_view": "view",
 }
 # What views expose beyond it. Another method in a view wants a line here: its permission is then a decision.
 OWN = {

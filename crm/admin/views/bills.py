@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from crm import clock
 from crm.access.models import Branch
-from crm.admin.base import BulkAction, GridColumn, KontoraView, permission
+from crm.admin.base import BulkAction, GridColumn, KontoraView, QuickFilter, permission
 from crm.admin.cells import Joins, SqlCell
 from crm.admin.fields import EnumField, Form, ReferenceField
 from crm.admin.kinds import DateKind, Place
@@ -120,6 +120,15 @@ class BillView(KontoraView):
 
     def loader_options(self) -> list[Any]:
         return [*super().loader_options(), sa.orm.selectinload(Bill.branch)]
+
+    def quick_filters(self) -> list[QuickFilter]:
+        yesterday = clock.today(self.here()) - timedelta(days=1)
+        awaiting = ("f.status.is", "pending")
+        return [
+            QuickFilter(_l("Awaiting payment"), (awaiting,)),
+            QuickFilter(_l("Payment term expired"), (awaiting, ("f.payable_until.to", yesterday.isoformat()))),
+            QuickFilter(_l("Paid this month"), (("f.paid_at.period", "this_month"),)),
+        ]
 
     def bulk_actions(self) -> list[BulkAction]:
         return [

@@ -18,7 +18,7 @@ from wtforms.validators import Length, NumberRange, Optional
 
 from crm import clock
 from crm.access.models import Branch, Employee
-from crm.admin.base import BulkAction, GridColumn, permission
+from crm.admin.base import BulkAction, GridColumn, QuickFilter, permission
 from crm.admin.cells import SqlCell
 from crm.admin.fields import REQUIRED, DateField, EnumField, Form, MoneyField, ReferenceField
 from crm.admin.importing import ImportableView
@@ -213,6 +213,13 @@ class ClientView(ImportableView):
 
     def row_url(self, row: Any) -> str:
         return url_for("client.card_view", id=row.id)
+
+    def quick_filters(self) -> list[QuickFilter]:
+        return [
+            QuickFilter(_l("New this month"), (("f.created_at.period", "this_month"),)),
+            QuickFilter(_l("Without e-mail"), (("f.email.empty", "1"),)),
+            QuickFilter(_l("In the archive"), (("f.status.is", "archived"),)),
+        ]
 
     def bulk_actions(self) -> list[BulkAction]:
         return [

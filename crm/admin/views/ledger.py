@@ -10,7 +10,7 @@ from flask_login import current_user
 from wtforms import BooleanField, IntegerField, StringField, validators
 
 from crm.access.models import Branch
-from crm.admin.base import GridColumn, KontoraView
+from crm.admin.base import GridColumn, KontoraView, QuickFilter
 from crm.admin.cells import Joins, SqlCell
 from crm.admin.exporting import labels_of
 from crm.admin.fields import REQUIRED, Form, ReferencesField
@@ -82,6 +82,12 @@ class AccountView(ImportableView):
     details_template = "admin/account.html"
     empty_hint = _l("Accounts are opened from a client's card, in a branch.")
     has_search = True
+
+    def quick_filters(self) -> list[QuickFilter]:
+        return [
+            QuickFilter(_l("In debt"), (("f.balance.to", "-0.01"),)),
+            QuickFilter(_l("With money on it"), (("f.balance.from", "0.01"),)),
+        ]
 
     def search_condition(self, text: str) -> Any:
         return client_matches(Account.client_id, text)

@@ -8,7 +8,7 @@ from flask_babel import lazy_gettext as _l
 from wtforms import BooleanField, IntegerField, StringField
 from wtforms.validators import Length, NumberRange
 
-from crm.admin.base import KontoraView
+from crm.admin.base import KontoraView, QuickFilter
 from crm.admin.fields import REQUIRED, Form, MoneyField
 from crm.clients.queries import client_matches
 from crm.subscriptions.models import Subscription
@@ -43,6 +43,12 @@ class SubscriptionView(KontoraView):
     column_default_sort = "-id"
     empty_hint = _l("Subscriptions are sold from a client's card.")
     has_search = True
+
+    def quick_filters(self) -> list[QuickFilter]:
+        return [
+            QuickFilter(_l("Sold this month"), (("f.sold_at.period", "this_month"),)),
+            QuickFilter(_l("Ending in 30 days"), (("f.ends_on.period", "next_30_days"),)),
+        ]
 
     def search_condition(self, text: str) -> Any:
         return client_matches(Subscription.client_id, text)
