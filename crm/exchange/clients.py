@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
 from functools import partial
@@ -24,6 +24,7 @@ from crm.clients.queries import payers_by_phone
 from crm.db import db
 from crm.errors import DomainError
 from crm.exchange import values
+from crm.exchange.custom import custom_fields
 from crm.exchange.importing import Changes, Columns, Figures, Made, Measures, Refusal, Row, Tally, ledger_key
 from crm.exchange.reading import Field, cell_text, comparable
 from crm.ledger.batch import Posting, own_accounts, post_all
@@ -47,6 +48,7 @@ class ClientLine:
     balance: Decimal = Decimal(0)
     lessons: int = 0
     comment: str = ""
+    custom: tuple[tuple[str, Any], ...] = field(default=(), metadata={"optional": True})
 
 
 class ClientImport:
@@ -164,6 +166,7 @@ class ClientImport:
                 "bad_text",
                 label=_l("Comment"),
             ),
+            *custom_fields("client", {branch.company_id for branch in self._branches.values()}),
         )
 
     def _parse_branch(self, cell: Any) -> str:
@@ -177,7 +180,15 @@ class ClientImport:
         return branch.name
 
     def typed(self, values: dict[str, Any]) -> ClientLine:
-        return ClientLine(**values | {"extra_phone": values.get("extra_phone") or ""})
+        known = {name: value for name, value in values.items() if not name.startswith("custom.")}
+        custom = {
+            name.removeprefix("custom."): value
+            for name, value in values.items()
+            if name.startswith("custom.") and value is not None
+        }
+        return ClientLine(
+            **known | {"extra_phone": known.get("extra_phone") or "", "custom": tuple(sorted(custom.items()))}
+        )
 
     def label(self, values: Mapping[str, Any]) -> str:
         return cell_text(values.get("name")) or cell_text(values.get("phone"))
@@ -281,6 +292,7 @@ class ClientImport:
                     email=line.email,
                     birth_date=line.birth_date,
                     comment=line.comment,
+                    custom=dict(line.custom),
                 )
                 for line, branch in zip(lines, branches, strict=True)
             ],

@@ -387,7 +387,12 @@ def content_key(typed: Any) -> str:
     """A hash of a dataclass's values, stable between databases and spellings of the file; fields that are not compared
     are no content.
     """
-    content = {part.name: getattr(typed, part.name) for part in fields(typed) if part.compare}
+    content = {
+        part.name: value
+        for part in fields(typed)
+        # optional: fields of later versions, which say nothing of the lines imported before
+        if part.compare and ((value := getattr(typed, part.name)) or not part.metadata.get("optional"))
+    }
     text = json.dumps(content, ensure_ascii=False, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 

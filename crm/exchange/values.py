@@ -104,6 +104,26 @@ def parse_past_date(cell: Any, *, today: date) -> date | None:
     return day
 
 
+def parse_day(cell: Any, *, today: date) -> date | None:
+    """A day in any of these spellings, however late; None for empty. today: see parse_past_date."""
+    day = None if is_blank(cell) else _day(cell, today)
+    if day is None and not is_blank(cell):
+        raise DomainError("date_invalid", _("“%(value)s” is not a date.", value=_shown(cell)))
+    return day
+
+
+def parse_number(cell: Any) -> Decimal | None:
+    """A number in the spellings of sums, with what stands after the point as it is; None for empty."""
+    if is_blank(cell):
+        return None
+    value = _number(cell)
+    if value is None and isinstance(cell, str) and re.fullmatch(r"[-−+]?\d+[.,]\d+", cell.strip()):
+        value = Decimal(cell.strip().replace(",", ".").replace("−", "-"))
+    if value is None:
+        raise DomainError("number_invalid", _("“%(value)s” is not a number.", value=_shown(cell)))
+    return value
+
+
 def not_past(cell: Any) -> str:
     """The reason a day that has yet to come, or is too long ago, is refused."""
     return _("“%(value)s” is in the future or before 1900.", value=_shown(cell))

@@ -13,12 +13,15 @@ import pytest
 import python_calamine as calamine
 from sqlalchemy import func, select
 
+from crm.access.actors import SYSTEM
 from crm.background.models import BackgroundJob, JobLine
 from crm.background.operations import claim_job, execute_job
 from crm.clients.models import Client, ClientStatus
-from crm.db import db
+from crm.db import db, transaction
 from crm.exchange.models import Fate, ImportedRow, ImportLine, ImportRun, ImportUpload, UploadStatus
 from crm.exchange.uploads import folder
+from crm.fields.models import FieldType
+from crm.fields.operations import add_field
 from crm.ledger.models import Account, AccountKind, Transaction
 from crm.security import on_behalf_of
 from tests.exchange.sheets import make_csv, make_xlsx
@@ -429,3 +432,17 @@ def test_imported_rows_remember_the_child(network: Network, web: Callable[..., A
     director.post(f"/admin/client/import/run/{run.id}/undo/")
     assert {client.status for client in db.session.scalars(select(Client))} == {ClientStatus.ARCHIVED}
     assert db.session.scalar(select(func.sum(Account.balance)).where(Account.kind == AccountKind.LESSONS)) == 0
+
+
+def test_fields_of_the_companys_own_are_columns_too(network: Network, web: Callable[..., Any]) -> None:
+    with transaction():
+        add_field(network.company, "client", label="Рост, см", type=FieldType.NUMBER, by=SYSTEM)
+        add_field(network.company, "client", label="Пояс", type=FieldType.CHOICE, options=["Белый", "Синий"], by=SYSTEM)
+    rows = [(*HEADER, "Рост см", "Пояс"), (*GOOD, "141,5", "синий"), (*OTHER, "", "Красный")]
+    director = web(network.director)
+    page = director.get(check(director, rows)).text
+    assert fates(page) == {"Анна Первая": "create", "Борис Второй": "error"}
+    assert bring_in(director, rows).created == 1
+    card = web(network.director).get(f"/admin/client/card/{db.session.scalars(select(Client)).one().id}/").text
+    assert "141,5" in card
+    assert "Синий" in card
