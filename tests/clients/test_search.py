@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from crm.access.actors import SYSTEM
 from crm.access.scope import Scope, scoped_to
@@ -118,3 +120,32 @@ def test_no_more_than_asked_for(network: Network) -> None:
     for number in range(5):
         make_client(network.lesnoy, name=f"Белова {number}")
     assert [client.name for client in find_clients("белова", limit=3)] == ["Белова 0", "Белова 1", "Белова 2"]
+
+
+def naive(text: str, names: list[str]) -> list[str]:
+    """What is found by reading: each word a part of the folded name, a short one the beginning of a word."""
+    found = []
+    for name in names:
+        folded = " " + " ".join(name.lower().replace("ё", "е").split())
+        words = text.lower().replace("ё", "е").split()
+        if all((f" {word}" if len(word) <= 2 else word) in folded for word in words):
+            found.append(name)
+    return sorted(found)
+
+
+@pytest.mark.spec("C2")
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=st.text(alphabet='аеёнАЕЁН%_\\"*^-', min_size=1, max_size=9).filter(str.strip))
+def test_both_databases_find_what_reading_finds(network: Network, text: str) -> None:
+    """Signs of patterns and of full-text queries among the letters."""
+    named = ["Аня Ёнаева", "ан_на", "Нэ%ана", "еЁе*", 'аа"нна', "ен-ан", "аёа\\на", "ё^е", "нан ананас", "Е"]
+    if not names("аня енаева"):
+        for name in named:
+            make_client(network.lesnoy, name=name, phone="", email="")
+    assert sorted(names(text)) == naive(text, named)
+
+
+def test_a_short_word_begins_a_word(network: Network) -> None:
+    make_client(network.lesnoy, name="Янина Анна")
+    make_client(network.lesnoy, name="Марьян Олег")
+    assert names("ян") == names("Я ан") == ["Янина Анна"]
