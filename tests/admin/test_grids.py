@@ -23,6 +23,7 @@ from crm.admin import selection
 from crm.bills.operations import archive_bill
 from crm.clients.operations import archive_client
 from crm.db import db, transaction
+from crm.security import on_behalf_of
 from tests.admin.world import one_of_each, views
 from tests.factories import (
     make_account,
@@ -123,10 +124,7 @@ def test_no_address_breaks_a_grid(network: Any, web: Any, app: Flask, world: Any
     client = web(network.owner)
     bad = []
     for view in views(app):
-        with app.test_request_context():
-            from flask import g
-
-            g.branches = [network.lesnoy]
+        with on_behalf_of(network.owner.id, branch_id=None, locale="ru", source="test"):
             paths = list(addresses(view))
         for path in paths:
             answer = client.get(f"/admin/{view.entity}/{path}")
