@@ -170,15 +170,17 @@ def _write_each(model: type[Any], changes: Mapping[int, dict[str, Any]]) -> None
 
 def _note(change: Change, rows: Iterable[Any], changes: Mapping[int, dict[str, Any]], by: Actor) -> None:
     """A line of the audit for each row that was changed; what the session knows of them is read anew."""
-    now, source = clock.now(), current_origin().source[:80]
+    same = {
+        "at": clock.now(),
+        "actor_id": by.id,
+        "actor_name": str(by.name),
+        "origin": current_origin().source[:80],
+        "action": change.action,
+        "entity": change.model.__tablename__,
+    }
     entries = [
         {
-            "at": now,
-            "actor_id": by.id,
-            "actor_name": str(by.name),
-            "origin": source,
-            "action": change.action,
-            "entity": change.model.__tablename__,
+            **same,
             "entity_id": row.id,
             "entity_label": change.name_of(row),
             "branch_id": getattr(row, "branch_id", None),
