@@ -14,6 +14,7 @@ from crm.admin.views.audit import AuditView
 from crm.admin.views.background import JobView
 from crm.admin.views.bills import BillView
 from crm.admin.views.clients import ClientView
+from crm.admin.views.contracts import ContractView
 from crm.admin.views.fields import FieldView
 from crm.admin.views.ledger import AccountTypeView, AccountView
 from crm.admin.views.mailings import MailingRuleView, MailingRunView, MessageView, TemplateView
@@ -26,6 +27,7 @@ from crm.audit.models import AuditEntry
 from crm.background.models import BackgroundJob
 from crm.bills.models import Bill
 from crm.clients.models import Client
+from crm.contracts.models import ContractTemplate
 from crm.exchange.schedules.models import ExportSchedule
 from crm.fields.models import CustomField
 from crm.ledger.models import Account, AccountType
@@ -60,6 +62,7 @@ def add_views(admin: Admin) -> None:
         BranchView(Branch, _l("Branches"), SETTINGS),
         CityView(City, _l("Cities"), SETTINGS),
         CompanyView(Company, _l("Companies"), SETTINGS),
+        ContractView(ContractTemplate, _l("Contracts"), SETTINGS),
         FieldView(CustomField, _l("Card fields"), SETTINGS),
         AuditView(AuditEntry, _l("Change log"), SETTINGS),
         JobView(BackgroundJob, _l("My jobs"), SETTINGS),

@@ -13,7 +13,7 @@ from crm.db import db, transaction
 from crm.fields.models import CustomField, FieldType
 from crm.fields.operations import hide_built_in
 from tests.admin.world import errors, send
-from tests.factories import make_client
+from tests.factories import make_bill, make_client
 from tests.fields.test_fields import add, other_company
 
 
@@ -106,8 +106,6 @@ def test_surname_and_patronymic_are_switched_on(network: Any, web: Any) -> None:
 
 
 def test_bills_accounts_and_subscriptions_get_fields_too(network: Any, web: Any) -> None:
-    from tests.factories import make_bill
-
     add(network.company, "Заметка", FieldType.TEXT, entity="bill")
     bill = make_bill(make_client(network.lesnoy))
     owner = web(network.owner, network.lesnoy)
@@ -127,3 +125,19 @@ def test_fields_are_ordered_hidden_and_archived_by_buttons(network: Any, web: An
     db.session.expire_all()
     assert (first.is_hidden, first.is_archived) == (True, True)
     assert web(network.director, network.lesnoy).get("/admin/field/").status_code == 403
+
+
+@pytest.mark.spec("C17")
+def test_a_contract_is_filled_with_the_fields_of_the_card(network: Any, web: Any) -> None:
+    add(network.company, "Паспорт", FieldType.TEXT)
+    add(network.company, "Взнос", FieldType.MONEY)
+    owner = web(network.owner, network.lesnoy)
+    body = "{customer.name}, паспорт {customer.custom.pasport}, взнос {customer.custom.vznos}"
+    answer = send(owner, "/admin/contract/new/", name="Договор", body=body + " {customer.custom.nope}")
+    assert "{customer.custom.nope}" in errors(answer.text)["body"]
+    assert send(owner, "/admin/contract/new/", name="Договор", body=body).status_code == 302
+    client = make_client(network.lesnoy, name="Анна {bill.url}", custom={"pasport": "<b>45</b>", "vznos": "1500.5"})
+    card = owner.get(f"/admin/client/card/{client.id}/").text
+    assert f"/admin/contract/print/{client.id}/" in card
+    page = owner.get(f"/admin/contract/print/{client.id}/").text
+    assert "Анна {bill.url}, паспорт &lt;b&gt;45&lt;/b&gt;, взнос 1\xa0500,50" in page

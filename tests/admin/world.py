@@ -14,6 +14,8 @@ from crm.access.actors import SYSTEM
 from crm.access.models import Branch, Company, Role, RoleSettings
 from crm.admin.base import KontoraView
 from crm.audit.models import AuditEntry
+from crm.contracts.models import ContractTemplate
+from crm.contracts.operations import save_contract
 from crm.db import db, transaction
 from crm.fields.models import FieldType
 from crm.fields.operations import add_field
@@ -37,7 +39,7 @@ from tests.factories import (
 )
 
 # Of the whole network: the row scope does not know them.
-NETWORK_WIDE = frozenset({"accounttype", "plan", "template", "city", "company", "role"})
+NETWORK_WIDE = frozenset({"accounttype", "plan", "template", "city", "company", "field", "contract", "role"})
 # A person's own, whatever his role; nobody else's exist for him.
 PERSONAL = frozenset({"job", "exportschedule"})
 
@@ -61,6 +63,8 @@ def one_of_each(branch: Branch, mark: str) -> dict[str, int]:
     director = make_user(Role.DIRECTOR, branches=[branch], name=f"{mark} Директор")
     return {
         "client": client.id,
+        "field": all_fields("bill", {branch.company_id})[0].id,
+        "contract": _contract(branch).id,
         "account": account.id,
         "accounttype": account.account_type_id or 0,
         "bill": make_bill(client).id,
@@ -81,6 +85,14 @@ def one_of_each(branch: Branch, mark: str) -> dict[str, int]:
         "role": db.session.scalars(select(RoleSettings.id).where(RoleSettings.role == Role.MANAGER)).one(),
         "audit": db.session.scalar(audited) or 0,
     }
+
+
+def _contract(branch: Branch) -> ContractTemplate:
+    with transaction():
+        company = db.session.get_one(Company, branch.company_id)
+        return save_contract(
+            None, company=company, name="Договор", body="Клиент: {customer.name}", is_archived=False, by=SYSTEM
+        )
 
 
 def _one_field_each(branch: Branch) -> None:

@@ -56,6 +56,7 @@ OWN = {
     "bill.archive_view": "bill.archive",
     "bill.pay_view": "account.top_up",
     "company.licensing_view": "company.view",
+    "contract.print_view": "contract.view",
     "field.move_view": "field.edit",
     "field.hide_view": "field.edit",
     "field.archive_view": "field.archive",
@@ -120,6 +121,8 @@ class Endpoint:
         return self.name in TAKES_ID or "<id>" in self.rule
 
     def row_of(self, rows: dict[str, int]) -> int:
+        if self.name == "print_view":  # of a client
+            return rows["client"]
         return rows["account" if self.rule.startswith("/account/") else self.view.entity]
 
     def path(self, row_id: int | None) -> str:

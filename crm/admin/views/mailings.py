@@ -31,7 +31,7 @@ from crm.mailings.models import (
     Template,
 )
 from crm.mailings.operations import resend_messages, run_now, save_rule, save_template
-from crm.mailings.tags import TAGS
+from crm.mailings.tags import all_tags
 from crm.protocol import ProtocolLine
 
 WEEKDAYS = (_l("Monday"), _l("Tuesday"), _l("Wednesday"), _l("Thursday"), _l("Friday"), _l("Saturday"), _l("Sunday"))
@@ -63,7 +63,7 @@ class TemplateView(KontoraView):
         return save_template(row, **form.data, by=current_user)
 
     def answer(self, form: Any, change: Any, **kwargs: Any) -> Any:
-        return super().answer(form, change, template="admin/template_form.html", tags=TAGS.values(), **kwargs)
+        return super().answer(form, change, template="admin/template_form.html", tags=all_tags().values(), **kwargs)
 
 
 class RuleForm(Form):
