@@ -431,7 +431,7 @@ def test_filters_of_every_kind(network: Any, web: Any) -> None:
     assert clients("f.email.has=@demo") == ["Анна", "Олег"]
     page = browser.get("/admin/bill/?f.status.is=archived&f.amount.from=10").text
     assert "Статус: В архиве" in plain(page)
-    assert "Сумма ≥ 10" in plain(page)
+    assert "Сумма от 10,00" in plain(page)
 
 
 @pytest.mark.spec("B49")
@@ -454,9 +454,11 @@ def test_account_types_stand_under_client_accounts(network: Any, web: Any) -> No
 @sqlite_only
 def test_the_menu_holds_what_the_role_may_see(network: Any, web: Any, app: Flask) -> None:
     for user in network.users:
-        page = web(user).get("/admin/").text
-        shown = set(re.findall(r'href="/admin/(\w+)/"', page))
-        assert shown == {view.entity for view in views(app) if user.may(f"{view.entity}.view")}, user.role
+        menu = web(user).get("/admin/").text.partition('<nav class="side"')[2].partition("</nav>")[0]
+        shown = set(re.findall(r'href="/admin/(\w+)/"', menu))
+        # One's own jobs stand behind the avatar; reports are no grids.
+        grids = {view.entity for view in views(app)} - {"job"}
+        assert shown & grids == {entity for entity in grids if user.may(f"{entity}.view")}, user.role
 
 
 def test_every_branch_scoped_grid_obeys_the_switcher(network: Any, web: Any, app: Flask, world: Any) -> None:

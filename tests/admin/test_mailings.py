@@ -213,7 +213,7 @@ def test_requisites_behind_the_avatar(network: Any, web: Any) -> None:
     home = browser.get("/admin/").text
     avatar = re.search(r'<details class="menu user">.*?</details>', home, re.DOTALL)
     assert avatar is not None
-    link = re.search(r'href="([^"]+)"[^>]*>.*?Лицензирование', avatar[0], re.DOTALL)
+    link = re.search(r'href="([^"]+)"[^>]*>(?:(?!href=).)*?Лицензирование', avatar[0], re.DOTALL)
     assert link is not None
     page = browser.get(link[1]).text
     button = re.search(r'<a class="btn[^"]*" href="([^"]+)">.*?Реквизиты', page, re.DOTALL)
