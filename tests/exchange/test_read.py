@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zipfile
+from collections.abc import Callable
 
 import openpyxl
 import pytest
@@ -12,7 +13,7 @@ from flask import Flask
 
 from crm.errors import DomainError
 from crm.exchange import reading
-from crm.exchange.reading import Field, read_sheet
+from crm.exchange.reading import Field, find_table, read_sheet
 from tests.exchange.sheets import make_csv, make_xlsx
 
 FIELDS = (
@@ -154,3 +155,39 @@ def test_too_large_files_are_said_so(app: Flask, monkeypatch: pytest.MonkeyPatch
     assert refusal(make_csv(ROWS)).code == "file_too_large"
     monkeypatch.setattr(reading, "MAX_UNPACKED", 1000)
     assert refusal(make_xlsx(ROWS)).code == "file_too_large"
+
+
+def test_a_single_column_is_told_of(app: Flask) -> None:
+    error = refusal("ФИО Доп. телефон\nАнна 1\n".encode())
+    assert error.code == "header_missing"
+    assert "один столбец" in str(error)
+
+
+@pytest.mark.parametrize("make", [make_csv, make_xlsx])
+def test_thousands_of_columns_are_refused(app: Flask, make: Callable[..., bytes]) -> None:
+    error = refusal(make([[*ROWS[0], *(f"Столбец {n}" for n in range(2000))], ["x"] * 2003]))
+    assert error.code == "too_many_columns"
+    assert "2003" in str(error)
+
+
+def test_a_zip_that_swells_is_refused(app: Flask) -> None:
+    bomb = zipped("xl/worksheets/sheet1.xml", bytes(100 * 2**20))
+    assert len(bomb) < 2**20
+    assert refusal(bomb).code == "file_too_large"
+
+
+def test_a_cell_in_the_far_corner_does_not_fill_the_memory(app: Flask) -> None:
+    book = openpyxl.Workbook()
+    for row in ROWS:
+        book.active.append(row)
+    book.active["XFD1048576"] = "x"
+    stream = io.BytesIO()
+    book.save(stream)
+    assert refusal(stream.getvalue()).code == "file_too_large"
+
+
+def test_a_header_nobody_knows_is_guessed_where_a_person_will_say_what_it_means(app: Flask) -> None:
+    rows = [("Отчёт",), (), ("Контакт", "Связь", "Долг"), ("Анна", "+79180000001", 5), ("Борис", "+79180000002", 6)]
+    for content in (make_xlsx(rows), make_csv(rows, encoding="cp1251", delimiter="|")):
+        table = find_table(content, FIELDS, is_guessing=True)
+        assert (table.header, table.headings) == (2, ("Контакт", "Связь", "Долг"))
