@@ -42,7 +42,7 @@ from crm.exchange.uploads import (
 
 LINES_PER_PAGE = 100
 RUNS_SHOWN = 20
-FORM_ROOM = 2**20  # what a posted form has besides its file
+FORM_ROOM = 2**19  # what a posted form has besides its file
 
 # What becomes of lines of each fate, said of what is to come and of what has been.
 PROMISES = {
