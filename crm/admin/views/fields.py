@@ -109,6 +109,8 @@ class FieldView(KontoraView):
         """With a box for each option of the field: to rename it, or to remove it by leaving it empty."""
         if request.endpoint == "field.create_view":
             return NewFieldForm
+        if request.blueprint != self.endpoint:  # another page asks what there is to fill in, of no field in particular
+            return FieldForm
         boxes = {
             f"option.{option['key']}": StringField(
                 _("Option “%(label)s”", label=option["label"]),

@@ -13,7 +13,7 @@ from flask_babel import pgettext
 from flask_login import current_user
 
 from crm.access.models import FieldRule, Role, RoleSettings, User
-from crm.access.permissions import ACTION_NAMES, PERMISSIONS, RESERVED, is_built_in
+from crm.access.permissions import ACTION_NAMES, is_built_in
 from crm.access.roles import change_role, reset_role
 from crm.admin.base import KontoraView, permission
 from crm.admin.fields import Form
@@ -116,13 +116,12 @@ class RoleView(KontoraView):
 
     def _sent(self, settings: RoleSettings) -> tuple[dict[str, bool], dict[str, str]]:
         """The matrix as it was sent: what differs from the built-in table, and the rules of fields on offer."""
-        ticked, role = set(request.form.getlist("allow")), settings.role.value
-        permissions = {
-            name: name in ticked
-            for name in PERMISSIONS
-            if name not in RESERVED and (name in ticked) != is_built_in(role, name)
-        }
         offered = rights_of_role(self.admin._views, settings.role, {}, {})
+        shown = {right.permission for entity in offered for right in entity.actions if not right.is_reserved}
+        ticked, role = set(request.form.getlist("allow")), settings.role.value
+        permissions = {name: held for name, held in settings.permissions.items() if name not in shown} | {
+            name: name in ticked for name in shown if (name in ticked) != is_built_in(role, name)
+        }
         fields = {
             field.key: rule
             for entity in offered
