@@ -131,6 +131,9 @@ function choose(event, box, list) {
   } else if (event.key === "Enter" && !event.isComposing) {
     event.preventDefault();
     options[at]?.click();
+  } else if (event.key === "Escape") { // the browser would only empty the box first
+    event.preventDefault();
+    palette.close();
   }
   event.stopPropagation();
 }
