@@ -167,6 +167,11 @@ class ShapingView(RestoringView):
         width = layout.widths.get(column.name)
         return f"{column.kind.css} w{width}".strip() if width else column.kind.css
 
+    def column_width(self, column: GridColumn) -> float:
+        """As wide in a sheet as this person made it in the grid; two characters take about a rem."""
+        width = self.layout.widths.get(column.name)
+        return float(width * 2) if width else super().column_width(column)
+
     # --- opening a view ---------------------------------------------------------------------------------------------
 
     def arguments_of(self, view: SavedView) -> tuple[MultiDict[str, str], list[str]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import io
+import re
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
@@ -32,6 +34,7 @@ from tests.factories import (
     make_job,
     make_message,
     make_payment,
+    make_plan,
     make_schedule,
     make_subscription,
 )
@@ -304,3 +307,29 @@ def test_all_columns_are_those_of_the_details_as_well(network: Any, web: Any) ->
     assert everything[: len(shown)] == shown
     assert "Тип расчета" in everything
     assert "Тип расчета" not in shown
+
+
+@pytest.mark.spec("C94")
+def test_all_purchases_of_a_client_are_exported_with_equal_sums(network: Any, web: Any) -> None:
+    client, other = make_client(network.lesnoy), make_client(network.lesnoy)
+    plans = [make_plan(price=Decimal(price)) for price in ("4500.50", "999.99", "12.30")]
+    sold = [make_subscription(client, plan=plan) for plan in plans]
+    make_subscription(other, plan=plans[0])
+    card = web(network.owner).get(f"/admin/client/card/{client.id}/?tab=subscriptions").text
+    address = re.search(r'href="([^"]*/export/[^"]*)"[^>]*>(?:(?!</a>).)*Экспорт', card)
+    assert address is not None
+    book = openpyxl.load_workbook(io.BytesIO(web(network.owner).get(html.unescape(address[1])).data))
+    header, *rows, total = book.active.iter_rows(values_only=True)
+    price = header.index("Стоимость")
+    assert sorted(row[price] for row in rows) == sorted(float(item.price) for item in sold)
+    assert round(total[price], 2) == 5512.79
+
+
+def test_a_sheet_is_as_wide_as_the_person_made_the_grid(network: Any, web: Any) -> None:
+    make_bill(make_client(network.lesnoy))
+    staff = web(network.owner)
+    book = openpyxl.load_workbook(io.BytesIO(staff.get("/admin/bill/export/xlsx/").data))
+    before = book.active.column_dimensions["B"].width
+    staff.post("/admin/bill/layout/", data={"do": "width:client", "width": "40"})
+    book = openpyxl.load_workbook(io.BytesIO(staff.get("/admin/bill/export/xlsx/").data))
+    assert book.active.column_dimensions["B"].width > before

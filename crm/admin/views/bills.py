@@ -67,7 +67,7 @@ class BillView(KontoraView):
     column_labels = {"method": _l("Type of calculation"), "account": _l("Client account")}
     column_kinds = {"payable_until": TermKind()}
     column_sorts = {"title": ("year", "number")}
-    column_filters = ("status", "amount", "issued_at", "payable_until", "branch")
+    column_filters = ("client", "status", "amount", "issued_at", "payable_until", "branch")
     column_totals = ("amount",)
     bulk_edit_columns = ("payable_until", "is_repeatable")
     column_default_sort = "-id"

@@ -20,7 +20,7 @@ class PaymentView(KontoraView):
         "branch",
     )
     column_details_list = (*column_list, "comment")
-    column_filters = ("status", "method", "amount", "received_at", "branch")
+    column_filters = ("client", "status", "method", "amount", "received_at", "branch")
     column_totals = ("amount",)
     totals_label = _l("Total received")
     column_default_sort = "-id"

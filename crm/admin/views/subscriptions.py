@@ -37,7 +37,7 @@ class SubscriptionView(KontoraView):
     entity = "subscription"
     icon = "calendar-check"
     column_list = ("id", "client", "plan", "price", "lessons", "starts_on", "ends_on", "status", "sold_at", "branch")
-    column_filters = ("plan", "status", "price", "starts_on", "ends_on", "branch")
+    column_filters = ("client", "plan", "status", "price", "starts_on", "ends_on", "branch")
     column_totals = ("price",)
     edits = edits_own_fields_only = True
     column_default_sort = "-id"
