@@ -63,6 +63,11 @@ class BackgroundJob(Model):
 
     author: Mapped[User] = relationship()
 
+    @property
+    def is_in_vain(self) -> bool:
+        """Whether it went over all its rows and every one was refused."""
+        return self.status is JobStatus.DONE and 0 < self.failed == self.done
+
     def __str__(self) -> str:
         return self.title
 

@@ -141,3 +141,15 @@ def test_filters_of_all_that_match_survive_the_confirmation(network: Any, web: A
     assert big.title not in text
     assert "Протокол выполненных операций" in plain(text)
     assert archived() == 30
+
+
+def test_a_protocol_of_refusals_alone_is_not_headed_as_done(network: Any, web: Any) -> None:
+    bills = [make_bill(make_client(network.lesnoy)) for _ in range(2)]
+    browser = web(network.administrator, network.lesnoy)
+    protocol(browser, id=str(bills[0].id))
+    page = protocol(browser, id=str(bills[0].id))
+    assert '<span class="status is-failed">Ничего не выполнено</span>' in page
+    assert "Ничего не выполнено" in browser.get("/admin/job/").text
+    page = protocol(browser, id=[str(bill.id) for bill in bills])
+    assert "Ничего не выполнено" not in page, "one of the two was archived"
+    assert '<span class="status is-done">Выполнено</span>' in page

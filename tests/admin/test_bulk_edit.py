@@ -63,9 +63,9 @@ def test_the_preview_tells_what_changes_what_stays_and_what_is_refused(network: 
     browser = web(network.administrator, network.lesnoy)
     before = db.session.scalars(select(Bill.payable_until)).all()
     page = plain(browser.post(BILLS, data={**EDIT, "all": "1", **term("2030-05-05")}).text)
-    assert "2 будет изменено" in page
-    assert "1 уже такие и останутся как есть" in page
-    assert "1 получат отказ: Изменить можно только счет, ожидающий оплаты." in page
+    assert "Будет изменено: 2" in page
+    assert "Уже такие и останутся как есть: 1" in page
+    assert "Будет отказано: 1 — Изменить можно только счет, ожидающий оплаты." in page
     assert "05.05.2030" in page
     assert db.session.scalars(select(Bill.payable_until)).all() == before
 

@@ -17,7 +17,7 @@ from flask_login import current_user
 from markupsafe import Markup
 
 from crm import clock
-from crm.admin.base import KontoraView, permission
+from crm.admin.base import GridColumn, KontoraView, permission
 from crm.admin.bulk import job_url, run_or_queue
 from crm.admin.bulk_jobs import undoable_lines
 from crm.admin.history import FieldChange
@@ -96,6 +96,15 @@ class JobView(KontoraView):
             query = query.where(JobLine.error.is_not(None))
         ordered = query.order_by(JobLine.error.is_(None), JobLine.id)
         return list(db.session.scalars(ordered.offset(offset).limit(LINES_PER_PAGE + 1)))
+
+    def cell(self, row: Any, column: GridColumn) -> str | Markup:
+        return self.status_text(row) if column.name == "status" else super().cell(row, column)
+
+    @staticmethod
+    def status_text(job: BackgroundJob) -> Markup:
+        """How it stands; "done" is not said of a job that could do nothing."""
+        css, label = ("failed", _("Nothing was done")) if job.is_in_vain else (job.status.value, str(job.status.label))
+        return Markup('<span class="status is-{}">{}</span>').format(css, label)
 
     def _target(self, job: BackgroundJob) -> KontoraView | None:
         """The grid the job was started from."""
