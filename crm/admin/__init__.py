@@ -7,7 +7,9 @@ from flask_admin import Admin
 from flask_admin.theme import Bootstrap4Theme
 from flask_babel import pgettext
 from flask_bootstrap import Bootstrap5
+from flask_login import current_user
 
+from crm.access.fields import field_rules
 from crm.admin import exports, session  # noqa: F401 - exports registers what workers run
 from crm.admin.home import HomeView
 from crm.admin.importing import admit_large_files
@@ -18,12 +20,18 @@ from crm.phones import format_phone
 bootstrap = Bootstrap5()
 
 
+def sees(field: str) -> bool:
+    """Whether the person sees a field (`account.balance`): for pages that show several entities."""
+    entity, _dot, name = field.partition(".")
+    return name not in field_rules(current_user, entity).hidden
+
+
 def register(app: Flask) -> None:
     """Attach the panel at /admin/ and the sign-in pages."""
     app.config["BOOTSTRAP_SERVE_LOCAL"] = True
     bootstrap.init_app(app)
     app.jinja_env.globals.update(
-        menu_sections=menu_sections, phone=format_phone, new_form_key=new_form_key, pgettext=pgettext
+        menu_sections=menu_sections, phone=format_phone, sees=sees, new_form_key=new_form_key, pgettext=pgettext
     )
     app.register_blueprint(session.blueprint)
     admit_large_files(app)

@@ -56,7 +56,7 @@ class HomeView(AdminIndexView):
     def search(self) -> Any:
         """Everything that is found; a single client opens at once."""
         text = request.args.get("q", "").replace("\x00", "").strip()[:200]
-        found = find_clients(text, limit=2) if current_user.may("client.view") else []
+        found = find_clients(text, limit=2, by=current_user) if current_user.may("client.view") else []
         if len(found) == 1:
             return redirect(url_for("client.card_view", id=found[0].id))
         groups = find_records(self.admin, text, limit=25)

@@ -8,11 +8,12 @@ from typing import Any
 from flask_babel import gettext as _
 from sqlalchemy import ColumnElement, and_, column, or_, select, table
 
+from crm.access.fields import field_rules
 from crm.clients.models import Client, ClientStatus
 from crm.db import db
 from crm.errors import NotFound
 from crm.phones import search_digits
-from crm.search import holds, parts_of
+from crm.search import holds, parts_of, searchable_sql
 
 
 def payer_of(client: Client) -> Client:
@@ -24,20 +25,29 @@ def payer_of(client: Client) -> Client:
     return client.payer
 
 
+# What Client.search is made of.
+_SEARCHED = ("name", "surname", "patronymic", "phone", "extra_phone", "email")
 # SQLite's index of three-letter parts, kept by triggers (migration 0004).
 _PARTS = table("client_search", column("rowid"), column("client_search"))
 
 
-def matches_text(text: str) -> ColumnElement[bool]:
+def matches_text(text: str, *, by: Any = None) -> ColumnElement[bool]:
     """Condition on Client: every word is part of the name or e-mail (a word of one or two letters begins one), or the
-    whole is part of a phone in any spelling.
+    whole is part of a phone in any spelling. What is hidden from `by` finds nothing: it would be guessed bit by bit.
     """
-    return or_(_holds(parts_of(text)), *(_holds([digits]) for digits in search_digits(text)))
+    ways = [parts_of(text), *([digits] for digits in search_digits(text))]
+    found = or_(*(_holds(parts) for parts in ways))
+    hidden = field_rules(by, "client").hidden
+    if hidden.isdisjoint(_SEARCHED):
+        return found
+    # The index still finds them; what is left of them is read.
+    seen = searchable_sql(*(getattr(Client, name) for name in _SEARCHED if name not in hidden))
+    return and_(found, or_(*(holds(seen, parts) for parts in ways)))
 
 
-def client_matches(key: Any, text: str) -> ColumnElement[bool]:
+def client_matches(key: Any, text: str, *, by: Any = None) -> ColumnElement[bool]:
     """The same condition on the client that `key`, a column of another table, points at."""
-    return key.in_(select(Client.id).where(matches_text(text)))
+    return key.in_(select(Client.id).where(matches_text(text, by=by)))
 
 
 def _holds(parts: Sequence[str]) -> ColumnElement[bool]:
@@ -55,13 +65,13 @@ def _holds(parts: Sequence[str]) -> ColumnElement[bool]:
     )
 
 
-def find_clients(text: str, *, limit: int = 20) -> list[Client]:
+def find_clients(text: str, *, limit: int = 20, by: Any = None) -> list[Client]:
     """Active clients by part of a name, phone or e-mail, best known order: by name. Archived ones are not found."""
     if not parts_of(text):
         return []
     query = (
         select(Client)
-        .where(Client.status == ClientStatus.ACTIVE, matches_text(text))
+        .where(Client.status == ClientStatus.ACTIVE, matches_text(text, by=by))
         .order_by(Client.name, Client.id)
         .limit(limit)
     )

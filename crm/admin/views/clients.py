@@ -205,7 +205,7 @@ class ClientView(ImportableView):
         return NewClientForm if is_new and not request.args.get("payer") else ClientForm
 
     def search_condition(self, text: str) -> Any:
-        return matches_text(text)
+        return matches_text(text, by=current_user)
 
     def base_condition(self, selection: Selection) -> Any:
         """Archived cards are seen only when asked for by the status filter."""
@@ -427,9 +427,14 @@ class ClientView(ImportableView):
             back=self._tab(client, "messages"),
             done=lambda message: self._tab(client, "messages"),
             said=_l("The letter is queued."),
-            subtitle=f"{payer.shown_name} · {payer.email or _('no e-mail in the card')}",
+            subtitle=f"{payer.shown_name} · {self._address_of(payer)}",
             submit=_("Send"),
         )
+
+    def _address_of(self, payer: Client) -> str:
+        if "email" in self.field_rules(payer).hidden:
+            return _("to the e-mail in the card") if payer.email else _("no e-mail in the card")
+        return payer.email or _("no e-mail in the card")
 
     def _tab(self, client: Client, tab: str) -> str:
         return url_for("client.card_view", id=client.id, tab=tab)

@@ -90,7 +90,7 @@ class AccountView(ImportableView):
         ]
 
     def search_condition(self, text: str) -> Any:
-        return client_matches(Account.client_id, text)
+        return client_matches(Account.client_id, text, by=current_user)
 
     def sql_cell(self, column: GridColumn, joins: Joins) -> SqlCell | None:
         return self.sql_label(Account) if column.name == "title" else super().sql_cell(column, joins)

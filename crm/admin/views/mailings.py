@@ -216,5 +216,7 @@ class MessageView(KontoraView):
         return lines
 
     def search_condition(self, text: str) -> Any:
-        by_client = client_matches(Message.client_id, text)
+        by_client = client_matches(Message.client_id, text, by=current_user)
+        if "recipient" in self.field_rules().hidden:
+            return by_client
         return sa.or_(by_client, Message.recipient.icontains(text, autoescape=True))

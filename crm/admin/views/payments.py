@@ -6,6 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from flask_babel import lazy_gettext as _l
+from flask_login import current_user
 
 from crm.admin.base import KontoraView
 from crm.clients.queries import client_matches
@@ -32,4 +33,4 @@ class PaymentView(KontoraView):
         return sa.and_(Payment.status == PaymentStatus.SUCCEEDED, Payment.method != PaymentMethod.ACCOUNT)
 
     def search_condition(self, text: str) -> Any:
-        return client_matches(Payment.client_id, text)
+        return client_matches(Payment.client_id, text, by=current_user)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from flask_babel import lazy_gettext as _l
+from flask_login import current_user
 from wtforms import BooleanField, IntegerField, StringField
 from wtforms.validators import Length, NumberRange
 
@@ -51,4 +52,4 @@ class SubscriptionView(KontoraView):
         ]
 
     def search_condition(self, text: str) -> Any:
-        return client_matches(Subscription.client_id, text)
+        return client_matches(Subscription.client_id, text, by=current_user)
