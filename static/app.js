@@ -61,7 +61,8 @@ document.addEventListener("keydown", (event) => {
   if (isTyping(event) || event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key === "/" || event.code === "Slash" && !event.shiftKey) {
     const box = document.querySelector("[data-hotkey-grid]") ?? document.querySelector("[data-hotkey]");
-    if (box) { event.preventDefault(); box.focus(); box.select(); }
+    event.preventDefault();
+    if (box) { box.focus(); box.select(); } else openPalette();
   }
 });
 

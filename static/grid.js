@@ -118,11 +118,11 @@ table?.addEventListener("mouseover", (event) => showPencil(event.target.closest(
 table?.addEventListener("click", (event) => {
   if (event.target.closest(".pencil")) { event.preventDefault(); edit(event.target.closest("td, th")); return; }
   const td = event.target.closest("tbody td, tbody th");
-  if (td && !td.classList.contains("tick") && !event.target.closest("a, button, input, select, textarea, label, form")) moveTo(td);
+  if (td && !td.classList.contains("tick") && !event.target.closest("a, button, input, select, textarea, label, .cell-form")) moveTo(td);
 });
 table?.addEventListener("dblclick", (event) => {
   const td = event.target.closest("tbody td, tbody th");
-  if (isEditable(td) && !event.target.closest("form")) { event.preventDefault(); edit(td); }
+  if (isEditable(td) && !event.target.closest("a, .cell-form")) { event.preventDefault(); edit(td); }
 });
 
 const written = (form) => new URLSearchParams(new FormData(form)).toString();
@@ -358,7 +358,7 @@ async function fill(url, options = {}) {
   panel.setAttribute("aria-label", panel.querySelector("h1").textContent);
   if (!panel.open) panel.showModal();
   const again = had && panel.querySelector(`[name="${CSS.escape(had)}"]`);
-  (again || panel.querySelector("[autofocus], .builder-row:last-of-type input:not([type=hidden]), select"))?.focus();
+  (again || panel.querySelector("[autofocus], .builder-row:last-of-type input:not([type=hidden]), .columns-form [name=column], select"))?.focus();
 }
 
 document.addEventListener("change", (event) => { // another column or operator: another control

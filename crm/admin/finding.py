@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flask import g, url_for
 from flask_admin import Admin
@@ -13,10 +13,9 @@ from flask_login import current_user
 from markupsafe import Markup
 from werkzeug.datastructures import MultiDict
 
+from crm.admin.base import KontoraView
 from crm.admin.selection import Selection
-
-if TYPE_CHECKING:
-    from crm.admin.base import KontoraView
+from crm.admin.views.reports import ReportView
 
 # Whose records are found, in this order.
 ENTITIES = ("client", "account", "bill", "subscription")
@@ -77,13 +76,11 @@ def commands(admin: Admin, text: str) -> list[Found]:
 
 
 def _all_commands(admin: Admin) -> Iterator[Found]:
-    from crm.admin.base import KontoraView
-
-    views: Iterable[Any] = [v for v in admin._views if isinstance(v, KontoraView) and v.is_accessible()]
+    views = [view for view in admin._views if isinstance(view, KontoraView | ReportView) and view.is_accessible()]
     for view in views:
         yield Found(str(view.name), _("open"), view.icon, url_for(f"{view.endpoint}.index_view"))
     for view in views:
-        if view.may_create:
+        if isinstance(view, KontoraView) and view.may_create:
             yield Found(str(view.create_label), "", "plus-lg", url_for(f"{view.endpoint}.create_view"))
     if g.scope.branch_id is not None:
         yield Found(_("Network: all branches"), _("switch"), "diagram-3", branch_id="")

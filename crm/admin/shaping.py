@@ -196,11 +196,33 @@ class ShapingView(RestoringView):
     def layout_view(self) -> Any:
         """Choose, order, pin and size the columns. POST: the whole form, or one thing of it (`do`)."""
         if request.method == "GET":
-            return self._panel("admin/grid/columns.html", layout=self.layout, chosen=self.columns)
+            selection = Selection.from_args(self, request.args, self.here())
+            return self._panel(
+                "admin/grid/columns.html",
+                layout=self.layout,
+                chosen=self.columns,
+                sorts=[str(sort) for sort in selection.order],
+                sortable=self._sortable(),
+            )
         self._keep_layout(self._changed(self.layout, request.form))
         if request.headers.get("X-Panel"):
             return "", 204
-        return redirect(self._return_to(request.form.get("state", "")))
+        return redirect(self._return_to(self._reordered(request.form.get("state", ""), request.form.getlist("sort"))))
+
+    def _sortable(self) -> list[tuple[str, Any]]:
+        """Columns rows can be ordered by: those shown here, then the others."""
+        names = self.sortable_columns()
+        columns = {column.name: column.label for column in (*self.columns, *self.offered_columns())}
+        return [(name, label) for name, label in columns.items() if name in names]
+
+    def _reordered(self, state: str, sorts: list[str]) -> str:
+        """The grid's address with another order of the rows; the view's own order needs no words."""
+        sort = ",".join(item for item in sorts if item)
+        if not sort or request.form.get("do") == "reset":
+            return state
+        kept = [pair for pair in parse_qsl(state[:8000]) if pair[0] != "sort"]
+        is_own = sort == ",".join(map(str, self.default_sort()))
+        return urlencode(kept if is_own else [*kept, ("sort", sort)])
 
     def _changed(self, layout: Layout, form: MultiDict[str, str]) -> Layout:
         """The layout after one step: a button of the form (`do=up:phone`, `do=reset`), and all its fields."""
