@@ -16,6 +16,8 @@ from sqlalchemy import delete, func, select, update
 from crm import clock
 from crm.access.actors import Actor, require
 from crm.access.models import Branch, City, LoginAttempt, Role, User
+from crm.access.permissions import NETWORK_WIDE_ROLES
+from crm.access.queries import branches_of
 from crm.access.roles import manageable_roles
 from crm.db import db
 from crm.errors import DomainError, Forbidden
@@ -46,6 +48,25 @@ def _require_management(by: Actor, role: Role) -> None:
         )
 
 
+def _require_reach(by: Actor, user: User | None, branches: list[Branch], cities: list[City]) -> None:
+    """Nobody opens to others what is closed to himself, nor changes somebody who also works where he does not.
+
+    user: the person as he is, None for a new one.
+    """
+    if not isinstance(by, User) or by.role.value in NETWORK_WIDE_ROLES:
+        return
+    own_branches = {branch.id for branch in branches_of(by)}
+    own_cities = {city.id for city in by.cities} if by.role is Role.REGIONAL_DIRECTOR else set()
+    if user is not None and not (
+        {branch.id for branch in user.branches} <= own_branches and {city.id for city in user.cities} <= own_cities
+    ):
+        raise Forbidden("works_elsewhere", _("This person also works where you do not: ask who answers for all of it."))
+    if not {branch.id for branch in branches} <= own_branches:
+        raise Forbidden("foreign_branch", _("This belongs to another branch."), "branches")
+    if not {city.id for city in cities} <= own_cities:
+        raise Forbidden("foreign_city", _("You do not answer for this city."), "cities")
+
+
 def create_user(
     *,
     email: str,
@@ -62,6 +83,7 @@ def create_user(
     """
     require(by, "user.create")
     _require_management(by, role)
+    _require_reach(by, None, branches or [], cities or [])
     email = normalise_email(email, field="email")
     if db.session.scalar(select(User.id).where(User.email == email)):
         raise DomainError("email_taken", _("A user with this e-mail already exists."), field="email")
@@ -175,6 +197,10 @@ def change_user(
     require(by, "user.edit")
     for either in (user.role, role):
         _require_management(by, either)
+    if user.id != by.id:
+        _require_reach(by, user, branches, cities)
+    elif {*user.branches, *user.cities} != {*branches, *cities}:
+        _require_reach(by, None, branches, cities)
     email = normalise_email(email, field="email")
     if db.session.scalar(select(User.id).where(User.email == email, User.id != user.id)):
         raise DomainError("email_taken", _("A user with this e-mail already exists."), field="email")

@@ -15,12 +15,14 @@ from flask import g
 from flask_babel import get_locale
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
+from flask_login import current_user
 from flask_wtf.i18n import translations
 from wtforms import Field, PasswordField, SelectField, SelectMultipleField, StringField, validators
 from wtforms.fields.choices import Choice, SelectChoice
 from wtforms.widgets import CheckboxInput, ListWidget, TextInput
 
-from crm.access.models import Branch
+from crm.access.models import Branch, City
+from crm.access.permissions import NETWORK_WIDE_ROLES
 from crm.access.scope import current_scope
 from crm.db import LabelEnum, db
 from crm.errors import DomainError
@@ -234,6 +236,8 @@ def rows_on_offer(target: type[Any]) -> list[Any]:
     if target is Branch:
         return list(g.branches)
     query, branch_ids = sa.select(target).order_by(target.name), current_scope().branch_ids
+    if target is City and current_user.role.value not in NETWORK_WIDE_ROLES:
+        query = query.where(City.id.in_([city.id for city in current_user.cities]))
     if hasattr(target, "branch_id") and branch_ids is not None:
         query = query.where(target.branch_id.in_(branch_ids))
     return list(db.session.scalars(query))

@@ -9,8 +9,10 @@ import pytest
 from crm.access.actors import SYSTEM
 from crm.access.models import Role, User
 from crm.access.operations import LoginFailed, change_user, create_user, may_manage, sign_in
+from crm.access.roles import change_role
 from crm.db import db, transaction
 from crm.errors import DomainError, Forbidden
+from tests.access.test_roles import settings_of
 from tests.admin.world import fields, send
 from tests.factories import PASSWORD, Network, make_user
 
@@ -98,3 +100,39 @@ def test_one_may_be_added_who_does_not_sign_in_yet(network: Network, web: Any) -
 def test_operations_say_forbidden_not_wrong_input(network: Network) -> None:
     with pytest.raises(Forbidden):
         changed(network.owner, by=network.support)
+
+
+def test_nobody_opens_places_that_are_closed_to_himself(network: Network) -> None:
+    """As a network where regional directors manage people."""
+    with transaction():
+        change_role(
+            settings_of(Role.REGIONAL_DIRECTOR),
+            permissions={"user.create": True, "user.edit": True},
+            fields={},
+            by=SYSTEM,
+        )
+    regional, elsewhere = network.regional, network.mira
+    new: Any = {"email": "new@demo.test", "name": "Новый", "password": "demo"}
+    with pytest.raises(Forbidden) as city, transaction():
+        create_user(**new, role=Role.REGIONAL_DIRECTOR, cities=[elsewhere.city], by=regional)
+    assert (city.value.code, city.value.field) == ("foreign_city", "cities")
+    with pytest.raises(Forbidden) as branch, transaction():
+        create_user(**new, role=Role.DIRECTOR, branches=[elsewhere], by=regional)
+    assert (branch.value.code, branch.value.field) == ("foreign_branch", "branches")
+    with transaction():
+        user = create_user(**new, role=Role.DIRECTOR, branches=[network.lesnoy], by=regional)
+    with pytest.raises(Forbidden):
+        changed(user, branches=[network.lesnoy, elsewhere], by=regional)
+    changed(user, branches=[network.lesnoy, elsewhere], by=network.owner)
+    with pytest.raises(Forbidden) as both:
+        changed(user, password="mine", by=regional)
+    assert both.value.code == "works_elsewhere"
+
+
+def test_the_form_offers_the_cities_one_answers_for(network: Network, web: Any) -> None:
+    with transaction():
+        change_role(settings_of(Role.REGIONAL_DIRECTOR), permissions={"user.create": True}, fields={}, by=SYSTEM)
+    theirs = network.mira.city.name
+    assert theirs not in web(network.regional).get("/admin/user/new/").text.split("<form", 2)[-1]
+    for branch in (None, network.lesnoy):
+        assert theirs in web(network.owner, branch).get("/admin/user/new/").text
