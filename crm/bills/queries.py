@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 
 from flask_babel import gettext as _
-from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy import ColumnElement, and_, false, func, or_, select
 
+from crm import clock
+from crm.access.models import Branch
 from crm.bills.models import Bill, BillStatus, bill_subscription
 from crm.db import db
 from crm.errors import NotFound
@@ -27,6 +29,16 @@ def bill_by_token(token: str) -> Bill:
 def bills_of(client_id: int) -> list[Bill]:
     """A payer's bills, newest first."""
     return list(db.session.scalars(select(Bill).where(Bill.client_id == client_id).order_by(Bill.id.desc())))
+
+
+def is_overdue(branches: Iterable[Branch]) -> ColumnElement[bool]:
+    """Condition: Bill.is_overdue, of the bills of these branches."""
+    ids: dict[date, list[int]] = {}
+    for branch in branches:
+        ids.setdefault(clock.today(branch), []).append(branch.id)
+    # Never NULL: "not overdue" is the rest.
+    expired = [and_(Bill.payable_until < today, Bill.branch_id.in_(here)) for today, here in ids.items()]
+    return and_(Bill.status == BillStatus.PENDING, Bill.payable_until.is_not(None), or_(false(), *expired))
 
 
 def _is_awaited(today: date) -> ColumnElement[bool]:

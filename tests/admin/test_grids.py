@@ -8,7 +8,7 @@ import contextlib
 import html
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -398,6 +398,25 @@ def test_counting_stops_at_a_limit(network: Any, web: Any, monkeypatch: pytest.M
 
 
 # --- filters --------------------------------------------------------------------------------------------------------
+
+
+def test_bills_are_filtered_by_the_status_the_grid_shows(network: Any, web: Any) -> None:
+    client, samara = make_client(network.lesnoy), make_client(network.mira)
+    with clock.frozen(datetime(2026, 11, 1, 9, tzinfo=UTC)):
+        open_ended = make_bill(client).title
+        ends_today, here = (make_bill(who, payable_until=date(2026, 11, 10)).title for who in (client, samara))
+    with clock.frozen(datetime(2026, 11, 10, 20, 30, tzinfo=UTC)):  # 23:30 in Moscow, the next day in Samara
+        browser = web(network.owner)
+        page = browser.get("/admin/bill/").text
+        chips = dict(re.findall(r'class="chip chip-quick" href="([^"]+)"[^>]*>([^<]+)', page))
+        found = {
+            label: first_column(browser.get(f"/admin/bill/{html.unescape(url)}").text) for url, label in chips.items()
+        }
+        assert found["Ожидает оплаты"] == [ends_today, open_ended]
+        assert found["Срок оплаты истёк"] == [here]
+        for path, count in (("f.status.not=overdue", 2), ("f.status.is=pending", 3), ("f.status.not=awaiting", 1)):
+            assert len(first_column(browser.get(f"/admin/bill/?{path}").text)) == count, path
+        assert "Статус: Срок оплаты истёк" in plain(browser.get("/admin/bill/?f.status.is=overdue").text)
 
 
 def test_filters_of_every_kind(network: Any, web: Any) -> None:

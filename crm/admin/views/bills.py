@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import date, timedelta
+from collections.abc import Callable, Sequence
+from datetime import date
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,11 +19,12 @@ from crm.access.models import Branch
 from crm.admin.base import BulkAction, GridColumn, KontoraView, QuickFilter, permission
 from crm.admin.cells import Joins, SqlCell
 from crm.admin.fields import EnumField, Form, ReferenceField
-from crm.admin.kinds import DateKind, Place
+from crm.admin.kinds import DateKind, EnumKind, Place
 from crm.audit.bulk import Change
 from crm.bills.links import bill_url
 from crm.bills.models import Bill, BillStatus, bill_title, is_past_term
 from crm.bills.operations import archive_bill, archive_bills, archiving_bills, changing_bills, check_payable
+from crm.bills.queries import is_overdue
 from crm.clients.queries import client_matches
 from crm.db import db
 from crm.errors import DomainError
@@ -39,6 +40,33 @@ class TermKind(DateKind):
 
     def show(self, value: Any, place: Place) -> str | Markup:
         return super().show(value, place) if value else _("not set")
+
+
+class StatusKind(EnumKind):
+    """A bill's status. What is stored as "pending" the grid shows as two, and the filter knows each of them."""
+
+    AWAITING, OVERDUE = "awaiting", "overdue"
+
+    def __init__(self) -> None:
+        super().__init__(BillStatus)
+
+    def choices(self) -> Sequence[tuple[str, Any]]:
+        pending = BillStatus.PENDING.value
+        return [
+            (self.AWAITING, BillStatus.PENDING.label),
+            (self.OVERDUE, _l("Payment term expired")),
+            (pending, _l("Awaiting payment or expired")),
+            *(pair for pair in super().choices() if pair[0] != pending),
+        ]
+
+    def any_of(self, column: Any, texts: list[str], place: Place) -> sa.ColumnElement[bool]:
+        derived = {self.AWAITING, self.OVERDUE} & {*texts}
+        stored = super().any_of(column, [text for text in texts if text not in derived], place)
+        if not derived:
+            return stored
+        overdue = is_overdue(db.session.scalars(sa.select(Branch)))
+        awaiting = sa.and_(column == BillStatus.PENDING, sa.not_(overdue))
+        return sa.or_(stored, *(overdue if name == self.OVERDUE else awaiting for name in sorted(derived)))
 
 
 class PayForm(Form):
@@ -65,7 +93,7 @@ class BillView(KontoraView):
         *("payable_from", "payable_until", "is_repeatable", "payments_count", "issued_at", "paid_at", "branch"),
     )
     column_labels = {"method": _l("Type of calculation"), "account": _l("Client account")}
-    column_kinds = {"payable_until": TermKind()}
+    column_kinds = {"status": StatusKind(), "payable_until": TermKind()}
     column_sorts = {"title": ("year", "number")}
     column_filters = ("client", "status", "amount", "issued_at", "payable_until", "branch")
     column_totals = ("amount",)
@@ -122,11 +150,9 @@ class BillView(KontoraView):
         return [*super().loader_options(), sa.orm.selectinload(Bill.branch)]
 
     def quick_filters(self) -> list[QuickFilter]:
-        yesterday = clock.today(self.here()) - timedelta(days=1)
-        awaiting = ("f.status.is", "pending")
         return [
-            QuickFilter(_l("Awaiting payment"), (awaiting,)),
-            QuickFilter(_l("Payment term expired"), (awaiting, ("f.payable_until.to", yesterday.isoformat()))),
+            QuickFilter(_l("Awaiting payment"), (("f.status.is", "awaiting"),)),
+            QuickFilter(_l("Payment term expired"), (("f.status.is", "overdue"),)),
             QuickFilter(_l("Paid this month"), (("f.paid_at.period", "this_month"),)),
         ]
 
