@@ -170,6 +170,9 @@ class BulkView(FormsView):
         selection = Selection.from_args(self, request.form, self.here())
         if request.form.get("all") != "1":
             selection = selection.only(request.form.getlist("id"))
+        if selection.doubt is not None:
+            flash(selection.doubt, "danger")
+            return redirect(self.get_url(".index_view") + selection.url())
         counted = selection.aggregate(sa.func.count(), sa.func.max(self.model.id))
         count, until = db.session.execute(counted).one()
         if not count:

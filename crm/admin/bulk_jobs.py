@@ -34,7 +34,7 @@ def run_action(job: BackgroundJob, progress: Progress) -> None:
     view, params, total = view_of(job), dict(job.params), job.total
     after, is_begun = job.state.get("after", 0), bool(job.state)
     action, values = action_of(view, params)
-    selection = Selection.from_params(view, params["selection"], view.here())
+    selection = Selection.from_params(view, params["selection"], view.here()).as_meant()
     if not is_begun:
         found = selection.aggregate(sa.func.count()).where(view.model.id <= params["until"])
         if (db.session.scalar(found) or 0) > (total or 0):

@@ -82,6 +82,9 @@ class ExportView(BulkView):
             if not selection.ids:
                 flash(_("Tick the rows first."), "warning")
                 return redirect(self.get_url(".index_view") + selection.url())
+        if selection.doubt is not None:
+            flash(selection.doubt, "danger")
+            return redirect(self.get_url(".index_view") + selection.url())
         columns = self.available_columns() if request.values.get("columns") == "all" else self.columns
         count = selection.count(is_exact=True)
         export = self.export_of(selection, columns)

@@ -26,10 +26,10 @@ from crm.audit.operations import record_export
 from crm.background.models import BackgroundJob
 from crm.background.operations import KEPT, Progress, executor, files_folder
 from crm.db import db, set_read_only, transaction
-from crm.errors import Forbidden
+from crm.errors import DomainError, Forbidden
 from crm.exchange import excel
 from crm.exchange.schedules.models import DeliveryStatus, ExportDelivery
-from crm.exchange.schedules.operations import SCHEDULED_EXPORT, file_is_ready
+from crm.exchange.schedules.operations import SCHEDULED_EXPORT, file_is_ready, stop_schedule
 from crm.i18n import moment
 
 STEP = 5_000  # rows between two looks at whether the job is still wanted
@@ -46,7 +46,7 @@ def run_export(job: BackgroundJob, progress: Progress) -> None:
 
 def export_of(entity: str, selection: Sequence[Sequence[str]], columns: Sequence[str] | None) -> Export:
     """What the current person gets of a view's selection now. columns: their names, None for all there are; those that
-    are hidden from him by now are left out. Raises Forbidden.
+    are hidden from him by now are left out. Raises DomainError.
     """
     views = (view for view in current_app.extensions["admin"][0]._views if isinstance(view, ExportView))
     view = next((view for view in views if view.entity == entity), None)
@@ -56,7 +56,7 @@ def export_of(entity: str, selection: Sequence[Sequence[str]], columns: Sequence
     kept = view.available_columns() if columns is None else [found[name] for name in columns if name in found]
     if not kept:
         raise Forbidden("forbidden", _("None of the chosen columns may be seen any more."))
-    return view.export_of(Selection.from_params(view, selection, view.here()), kept)
+    return view.export_of(Selection.from_params(view, selection, view.here()).as_meant(), kept)
 
 
 @executor(SCHEDULED_EXPORT)
@@ -66,7 +66,12 @@ def run_scheduled_export(job: BackgroundJob, progress: Progress) -> None:
     if delivery.status is not DeliveryStatus.PREPARING:
         return  # an earlier worker had got as far as the letters
     schedule = delivery.schedule
-    export = export_of(schedule.entity, schedule.selection, schedule.columns)
+    try:
+        export = export_of(schedule.entity, schedule.selection, schedule.columns)
+    except DomainError as refusal:
+        with transaction():
+            stop_schedule(schedule, str(refusal))
+        raise
     note = f"{schedule.name} → {', '.join(schedule.recipients)}"
 
     def send(path: Path, rows: int) -> None:

@@ -25,6 +25,7 @@ from crm.admin import cursors
 from crm.admin.kinds import BadFilter, Place
 from crm.admin.ordering import Order, Ordering, Range, SortKey
 from crm.db import db
+from crm.errors import DomainError
 
 if TYPE_CHECKING:
     from crm.admin.columns import ColumnsView, GridColumn
@@ -171,6 +172,27 @@ class Selection:
         """The same, narrowed to ticked rows; ids that are no numbers are dropped."""
         texts = (str(i) for i in ids)
         return replace(self, ids=tuple(int(i) for i in texts if i.isascii() and i.isdigit() and len(i) < 19))
+
+    @property
+    def doubt(self) -> str | None:
+        """Why nothing may be done to the rows, or sent away: a filter could not be read, and without it they are others
+        than was meant. A grid shows them all the same, and says so. None when all is clear, or the rows are ticked.
+        """
+        bad = next((item for item in self.filters if item.error), None)
+        if bad is None or self.ids is not None:
+            return None
+        reason = (bad.error or "").rstrip(".")
+        return _(
+            "The filter “%(name)s” cannot be applied: %(reason)s. Without it, other rows would be taken than was meant.",
+            name=bad.label,
+            reason=reason,
+        )
+
+    def as_meant(self) -> Selection:
+        """The same. Raises DomainError when there is a doubt."""
+        if self.doubt is not None:
+            raise DomainError("filter_unreadable", self.doubt)
+        return self
 
     def to_params(self) -> list[list[str]]:
         """What is selected and in which order, as JSON keeps it: for a job, a saved view. Not the page."""

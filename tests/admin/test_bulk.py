@@ -9,13 +9,17 @@ import pytest
 from sqlalchemy import func, select
 
 from crm.audit.models import AuditAction, AuditEntry
-from crm.background.models import BackgroundJob
+from crm.background.models import BackgroundJob, JobStatus
 from crm.bills.models import Bill, BillStatus
 from crm.bills.operations import archive_bills
-from crm.db import db
+from crm.db import db, transaction
+from crm.fields.models import FieldType
+from crm.fields.operations import archive_field, edit_custom
+from crm.jobs.tasks import perform
 from tests.admin.test_grids import plain
 from tests.admin.world import fields
 from tests.factories import make_bill, make_client
+from tests.fields.test_fields import add
 
 ACTION = "/admin/bill/action/"
 
@@ -153,3 +157,36 @@ def test_a_protocol_of_refusals_alone_is_not_headed_as_done(network: Any, web: A
     page = protocol(browser, id=[str(bill.id) for bill in bills])
     assert "Ничего не выполнено" not in page, "one of the two was archived"
     assert '<span class="status is-done">Выполнено</span>' in page
+
+
+@pytest.mark.parametrize("wrong", [{"f.status.is": "typo"}, {"f.nothing.is": "1"}, {"any1.f.amount.from": "много"}])
+def test_all_that_match_a_filter_nobody_can_read_are_no_rows(network: Any, web: Any, wrong: dict[str, str]) -> None:
+    bill = make_bill(make_client(network.lesnoy))
+    browser = web(network.administrator, network.lesnoy)
+    answer = browser.post(ACTION, data={"action": "archive", "all": "1", "confirmed": "1", "count": "1", **wrong})
+    assert "нельзя применить" in browser.get(answer.location).text
+    assert archived() == 0
+    answer = browser.get("/admin/bill/export/xlsx/", query_string=wrong)
+    assert (answer.status_code, answer.mimetype) == (302, "text/html")
+    answer = web(network.owner).get("/admin/exportschedule/new/", query_string={"of": "bill", **wrong})
+    assert answer.status_code == 302
+    protocol(browser, id=str(bill.id), **wrong)  # what is ticked, is meant
+    assert archived() == 1
+
+
+def test_a_filter_lost_while_the_job_waited_stops_it(network: Any, web: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crm.admin.bulk.AT_ONCE", 0)
+    field = add(network.company, "Заметка", FieldType.TEXT, entity="bill")
+    with transaction():
+        edit_custom(make_bill(make_client(network.lesnoy)), {field.key: "VIP"}, by=network.owner)
+    make_bill(make_client(network.lesnoy))
+    filtered = {f"f.custom.{field.key}.has": "VIP", "all": "1", "confirmed": "1"}
+    browser = web(network.administrator, network.lesnoy)
+    assert browser.post(ACTION, data={"action": "archive", **filtered}).status_code == 302
+    job_id = db.session.scalars(select(BackgroundJob.id)).one()
+    with transaction():
+        archive_field(field, by=network.owner)
+        db.session.get_one(BackgroundJob, job_id).total = 2  # were it the number alone that is asked
+    perform("background.run", job_id)
+    assert archived() == 0
+    assert db.session.get_one(BackgroundJob, job_id, populate_existing=True).status is JobStatus.FAILED

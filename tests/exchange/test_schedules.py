@@ -11,6 +11,9 @@ import pytest
 from sqlalchemy import select
 
 from crm import clock
+from crm.access.actors import SYSTEM
+from crm.access.models import FieldRule
+from crm.access.roles import change_role
 from crm.access.scope import EVERYWHERE, scoped_to
 from crm.admin import exports
 from crm.background.models import BackgroundJob, JobStatus
@@ -25,10 +28,13 @@ from crm.exchange.schedules.operations import (
     send_now,
     switch_schedule,
 )
+from crm.fields.models import FieldType
+from crm.fields.operations import archive_field
 from crm.jobs.tasks import perform
 from crm.mailings.models import MessageStatus, Periodicity
 from tests.admin.world import fields, send
 from tests.factories import make_client, make_schedule
+from tests.fields.test_fields import add
 
 SUNDAY = datetime(2026, 11, 22, 12, tzinfo=UTC)
 MONDAY = datetime(2026, 11, 23, 6, 5, tzinfo=UTC)  # five past nine in Moscow
@@ -161,6 +167,25 @@ def test_a_branch_lost_stops_it(network: Any, smtp: Any) -> None:
     network.director.branches = [network.mira]
     tick(MONDAY)
     assert "больше не работает в этом филиале" in db.session.get_one(ExportSchedule, schedule.id).stop_reason
+    assert smtp.messages == []
+
+
+@pytest.mark.parametrize("way", ["deleted", "hidden from the role"])
+def test_a_filter_that_no_longer_holds_sends_nothing_and_stops_it(network: Any, smtp: Any, way: str) -> None:
+    field = add(network.company, "Заметка", FieldType.TEXT)
+    schedule = made(network.director, selection=[[f"f.custom.{field.key}.has", "VIP"]])
+    make_client(network.lesnoy)
+    with transaction():
+        if way == "deleted":
+            archive_field(field, by=SYSTEM)
+        else:
+            hidden = {f"client.custom.{field.key}": FieldRule.HIDE}
+            change_role(network.director.role_settings, permissions={}, fields=hidden, by=SYSTEM)
+    (delivery,) = tick(MONDAY)
+    assert delivery.status is DeliveryStatus.FAILED
+    schedule = db.session.get_one(ExportSchedule, schedule.id)
+    assert not schedule.is_active
+    assert "нельзя применить" in schedule.stop_reason
     assert smtp.messages == []
 
 

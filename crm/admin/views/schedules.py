@@ -172,6 +172,9 @@ class ScheduleView(KontoraView):
             form.name.data, form.recipients.data = str(view.name), current_user.email
             form.periodicity.data, form.weekdays.data = Periodicity.WEEKLY, [0]
         selection = Selection.from_args(view, MultiDict(request.args), view.here())
+        if selection.doubt is not None:
+            flash(selection.doubt, "danger")
+            return redirect(view.get_url(".index_view") + selection.url())
         columns = None if request.args.get("columns") == "all" else [column.name for column in view.columns]
         return self.answer(
             form,

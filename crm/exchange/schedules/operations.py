@@ -152,7 +152,7 @@ def plan_due_exports(*, now: datetime) -> None:
             if refusal is None:
                 _begin(schedule, planned_at)
             else:
-                schedule.is_active, schedule.stop_reason = False, refusal
+                stop_schedule(schedule, refusal)
                 _fail(_delivery(schedule, planned_at), refusal)
 
 
@@ -177,6 +177,12 @@ def _refusal(schedule: ExportSchedule) -> str | None:
     if schedule.branch_id is not None and schedule.branch_id not in {branch.id for branch in branches_of(owner)}:
         return _("%(name)s works in this branch no more.", name=owner.name)
     return None
+
+
+def stop_schedule(schedule: ExportSchedule, reason: str) -> None:
+    """Switch it off, because what it was made for can be sent no more; its owner is told why."""
+    schedule.is_active, schedule.stop_reason = False, reason[:500]
+    db.session.flush()
 
 
 def _delivery(schedule: ExportSchedule, planned_at: datetime, *, is_manual: bool = False) -> ExportDelivery:
