@@ -183,7 +183,7 @@ class Selection:
             return None
         reason = (bad.error or "").rstrip(".")
         return _(
-            "The filter “%(name)s” cannot be applied: %(reason)s. Without it, other rows would be taken than was meant.",
+            "The filter “%(name)s” cannot be applied: %(reason)s. Without it, other rows would be taken than meant.",
             name=bad.label,
             reason=reason,
         )
