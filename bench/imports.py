@@ -1,21 +1,18 @@
-"""A file of clients as large as an import may be asked to check, and what the check of it costs.
-
-`python -m bench.imports [lines]` makes a network and a file, runs the dry run as the panel's job does, and prints the
-seconds and the memory of the process at its highest.
-"""
+"""The dry run of a file of a hundred thousand clients, sent to the panel and checked by its job."""
 
 from __future__ import annotations
 
-import csv
-import resource
-import shutil
-import sys
-import tempfile
-import time
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import xlsxwriter
+
+from bench import kontora
+from bench.contestants import Contestant
+from bench.databases import Ground
+from bench.report import figure_line, megabytes, within
+from bench.sizes import IMPORT_MEMORY, IMPORT_SECONDS, sizes
 
 HEADER = (
     *("ФИО родителя", "ФИО ребёнка", "Телефон", "Доп. телефон", "E-mail", "Дата рождения ребёнка", "Филиал"),
@@ -43,64 +40,37 @@ def client_lines(count: int, branches: Sequence[str]) -> Iterator[tuple[str | fl
 
 
 def write_clients(path: Path, count: int, branches: Sequence[str]) -> None:
-    """The lines as .xlsx or .csv, by the name of the file."""
-    lines = client_lines(count, branches)
-    if path.suffix == ".csv":
-        with path.open("w", encoding="cp1251", newline="") as stream:
-            csv.writer(stream, delimiter=";").writerows([HEADER, *lines])
-        return
+    """The lines as .xlsx."""
     with xlsxwriter.Workbook(str(path), {"constant_memory": True}) as book:
         sheet = book.add_worksheet()
         sheet.write_row(0, 0, HEADER)
-        for number, line in enumerate(lines, 1):
+        for number, line in enumerate(client_lines(count, branches), 1):
             sheet.write_row(number, 0, line)
 
 
-def main(lines: int = 100_000) -> None:
-    with tempfile.TemporaryDirectory(prefix="kontora-bench-") as folder:
-        path = Path(folder) / "clients.xlsx"
-        branches = ("Лесной", "Речной", "Мира")
-        write_clients(path, lines, branches)
-        print(f"{lines:,} lines, {path.stat().st_size / 1e6:.1f} MB", flush=True)
-        _check(path, Path(folder))
-
-
-def _check(path: Path, home: Path) -> None:
-    import flask_migrate
-
-    from crm import create_app
-    from crm.access.scope import EVERYWHERE, scoped_to
-    from crm.background.operations import claim_job, execute_job
-    from crm.config import read_settings
-    from crm.db import db, transaction
-    from crm.exchange.uploads import receive_upload, start_check
-    from crm.security import on_behalf_of
-    from tests.factories import make_network
-
-    app = create_app(read_settings({"DATABASE_URL": f"sqlite:///{home / 'bench.db'}", "DATA_DIR": str(home)}))
-    with app.app_context(), scoped_to(EVERYWHERE):
-        flask_migrate.upgrade()
-        owner = make_network().owner
-        began = time.perf_counter()
-        with transaction():
-            upload = receive_upload("client", path.name, lambda to: shutil.copyfile(path, to), by=owner)
-        print(f"received: {time.perf_counter() - began:.1f} s, {_peak():.0f} MB", flush=True)
-        with transaction():
-            columns = {int(index): name for index, name in upload.columns.items()}
-            job = start_check(upload, columns, is_updating=False, by=owner, branch_id=None, locale="ru")
-        job_id, upload_id, owner_id = job.id, upload.id, owner.id
-        began = time.perf_counter()
-        assert claim_job(job_id)
-        with on_behalf_of(owner_id, branch_id=None, locale="ru", source="bench"):
-            execute_job(job_id)
-        db.session.expire_all()
-        print(f"checked: {time.perf_counter() - began:.1f} s, {_peak():.0f} MB at most", flush=True)
-        print(db.session.get_one(type(upload), upload_id).figures, db.session.get_one(type(job), job_id).error)
-
-
-def _peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+def imports(ground: Ground) -> Iterator[str]:
+    """Lines of the report. Raises SystemExit where the dry run comes to other figures than the generator."""
+    count, file = sizes().imported, ground.home / "clients.xlsx"
+    write_clients(file, count, ground.full.branches)
+    with Contestant(kontora.worker, ground.full_url, ground.home, ground.full.session_user) as worker:
+        worker.run("wake")
+        received = worker.run("upload", "/admin/client/import/", file)
+        address = received.content.decode()
+        columns = json.loads(worker.run("check_job", address).content)["columns"]
+        matched = worker.run("post", address, [(f"column-{index}", name) for index, name in columns.items()])
+        job_id = json.loads(worker.run("check_job", address).content)["job"]
+        checked = worker.run("perform", job_id)
+        figures = json.loads(worker.run("figures", job_id).content)
+        bad, twice = len(range(7, count, 50)), len(range(99, count, 100))
+        expected = {"create": count - bad - twice, "error": bad, "duplicate": twice}
+        if not figures or figures["lines"] != count or figures["fates"] != expected:
+            raise SystemExit(f"import: expected {expected}, found {figures}")
+        seconds, peak = received.seconds + matched.seconds + checked.seconds, worker.peak_memory()
+        yield f"\n{ground.name}, import of clients"
+        yield figure_line(
+            f"dry run of {count:,} lines",
+            f"{seconds:.1f} s (its job {checked.seconds:.1f} s), {megabytes(peak)}",
+            within("s", seconds, at_most=IMPORT_SECONDS),
+            within("MB", peak / 1e6, at_most=IMPORT_MEMORY / 1e6),
+        )
+    file.unlink()

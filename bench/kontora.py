@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import flask_migrate
 from flask import Flask
@@ -30,13 +31,14 @@ from crm.config import read_settings
 from crm.db import db, transaction
 from crm.demo import load_demo
 from crm.exchange.excel import XLSX
+from crm.exchange.models import ImportUpload
 from crm.jobs.tasks import perform
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What to ask for in a database. words: what to search for, by what it is; branch: one with a third of the bills;
-    tokens: of bills that can be paid; labels: bill statuses as people read them, with "overdue" and "total".
+    """What to ask for in a database. words: what to search for, by what it is; branch: the one nearest to a third of
+    the bills;    tokens: of bills that can be paid; labels: bill statuses as people read them, with "overdue" and "total".
     """
 
     session_user: str  # of the owner, as User.get_id() writes it
@@ -72,7 +74,8 @@ def prepare(database_url: str, home: Path, clients: int, bills: int) -> Sample:
                     connection.execute(text("VACUUM ANALYZE"))
         owner = db.session.scalars(select(User).where(User.email == "owner@demo.test")).one()
         pending = select(Bill.token).where(Bill.status == BillStatus.PENDING).order_by(Bill.id.desc()).limit(50)
-        branch = db.session.scalars(select(Branch.id).order_by(Branch.id).limit(1)).one()
+        counts = db.session.execute(select(Bill.branch_id, func.count()).group_by(Bill.branch_id)).all()
+        branch, exported = min(counts, key=lambda found: abs(3 * found[1] - bills))
         return Sample(
             session_user=owner.get_id(),
             clients=db.session.scalar(select(func.count()).select_from(Client)) or 0,
@@ -80,7 +83,7 @@ def prepare(database_url: str, home: Path, clients: int, bills: int) -> Sample:
             branches=list(db.session.scalars(select(Branch.name).order_by(Branch.id))),
             branch=branch,
             words=_words(),
-            exported=db.session.scalar(select(func.count()).where(Bill.branch_id == branch)) or 0,
+            exported=exported,
             changed_until=_changed_until(min(100_000, bills // 10)),
             tokens=list(db.session.scalars(pending)),
             labels=_labels(),
@@ -146,18 +149,26 @@ def site(database_url: str, home: Path, session_user: str | None) -> Mapping[str
 
 
 def worker(database_url: str, home: Path, session_user: str) -> Mapping[str, Skill]:
-    """What starts and runs jobs: post(path, fields) as this user, perform(job id), facts(job id), loop(name, rows) one
-    by one over ORM objects, and check(file), the dry run of an import.
+    """What starts and runs jobs: post(path, fields) and upload(path, file) as this user, perform(job id) and
+    facts(job id), loop(name, rows) one by one over ORM objects, and for imports check_job(address of an upload), figures(job id).
     """
     app = application(database_url, home)
     app.config["WTF_CSRF_ENABLED"] = False
     client = browser(app, session={"_user_id": session_user, "_fresh": True})
 
-    def post(path: str, fields: list[tuple[str, str]]) -> bytes:
-        with client.post(path, data=MultiDict(fields)) as response:
+    def answer(path: str, data: Any) -> bytes:
+        """The page, or the address it sends on to."""
+        with client.post(path, data=data) as response:
             if response.status_code not in {200, 302}:
                 raise RuntimeError(f"{path}: {response.status}")
             return response.location.encode() if response.location else response.data
+
+    def post(path: str, fields: list[tuple[str, str]]) -> bytes:
+        return answer(path, MultiDict(fields))
+
+    def upload(path: str, file: Path) -> bytes:
+        with file.open("rb") as stream:
+            return answer(path, {"file": (stream, file.name)})
 
     def run_job(job_id: int) -> bytes:
         with app.app_context():
@@ -180,22 +191,39 @@ def worker(database_url: str, home: Path, session_user: str) -> Mapping[str, Ski
             ).encode()
 
     def loop(name: str, rows: int) -> bytes:
-        with app.app_context(), scoped_to(EVERYWHERE), transaction():
+        """The newest pending bills one by one, each in a transaction of its own, as a panel without bulk changes."""
+        with app.app_context(), scoped_to(EVERYWHERE):
             owner = db.session.scalars(select(User).where(User.email == "owner@demo.test")).one()
-            pending = select(Bill).where(Bill.status == BillStatus.PENDING).order_by(Bill.id.desc()).limit(rows)
+            pending = select(Bill.id).where(Bill.status == BillStatus.PENDING).order_by(Bill.id.desc()).limit(rows)
+            ids = db.session.scalars(pending).all()
+            db.session.commit()
             with acting(owner, "bench"):
-                for bill in db.session.scalars(pending).all():
-                    if name == "archive_loop":
-                        archive_bill(bill, by=owner)
-                    else:
-                        bill.is_repeatable = not bill.is_repeatable
-                        db.session.flush()
+                for bill_id in ids:
+                    with transaction():
+                        bill = db.session.get_one(Bill, bill_id)
+                        if name == "archive":
+                            archive_bill(bill, by=owner)
+                        else:
+                            bill.is_repeatable = not bill.is_repeatable
         return b""
 
-    def check(file: Path) -> bytes:
-        result = app.test_cli_runner().invoke(args=["import", str(file), "--entity", "client", "--json"])
-        if result.exit_code:
-            raise RuntimeError(result.output)
-        return result.output.encode()
+    def check_job(address: str) -> bytes:
+        token = address.rstrip("/").rpartition("/")[2]
+        with app.app_context(), scoped_to(EVERYWHERE):
+            upload = db.session.scalars(select(ImportUpload).where(ImportUpload.token == token)).one()
+            return json.dumps({"job": upload.job_id, "columns": upload.columns}).encode()
 
-    return {"post": post, "perform": run_job, "facts": facts, "loop": loop, "check": check}
+    def figures(job_id: int) -> bytes:
+        with app.app_context(), scoped_to(EVERYWHERE):
+            upload = db.session.scalars(select(ImportUpload).where(ImportUpload.job_id == job_id)).one()
+            return json.dumps(upload.figures).encode()
+
+    return {
+        "post": post,
+        "upload": upload,
+        "perform": run_job,
+        "facts": facts,
+        "loop": loop,
+        "check_job": check_job,
+        "figures": figures,
+    }

@@ -101,6 +101,7 @@ def make_messy_clients(branches: Sequence[str], *, rounds: int = 2, seed: int = 
     refused: dict[int, str] = {}
     comments: dict[str, str] = {}
     balance, lessons_total, line, number = Decimal("0.00"), 0, 4, 0
+    blanks = 0  # since the last line of data
     taken: list[int] = []
 
     def good_cells() -> tuple[list[Any], int, Decimal, int, str]:
@@ -128,8 +129,9 @@ def make_messy_clients(branches: Sequence[str], *, rounds: int = 2, seed: int = 
         return cells, phone, amount, lessons, child
 
     def write(cells: list[Any]) -> int:
-        nonlocal line
+        nonlocal line, blanks
         line += 1
+        expected["empty"], blanks = int(expected["empty"]) + blanks, 0
         for column, value in enumerate(cells, 1):
             cell = sheet.cell(line, column)
             cell.value = value
@@ -155,8 +157,8 @@ def make_messy_clients(branches: Sequence[str], *, rounds: int = 2, seed: int = 
             expected["good"] = int(expected["good"]) + 1
             expected["students"] = int(expected["students"]) + bool(child)
             if number % 11 == 0:
-                line += 1  # a blank line
-                expected["empty"] = int(expected["empty"]) + 1
+                line += 1  # a blank line, counted once there is data below it
+                blanks += 1
             if number % 13 == 0:
                 cells, *_rest = good_cells()
                 cells[3] = PHONES[chance.randrange(len(PHONES))](chance.choice(taken))
