@@ -38,7 +38,7 @@ from crm.jobs.tasks import perform
 @dataclass(frozen=True)
 class Sample:
     """What to ask for in a database. words: what to search for, by what it is; branch: the one nearest to a third of
-    the bills;    tokens: of bills that can be paid; labels: bill statuses as people read them, with "overdue" and "total".
+    the bills; tokens: of bills that can be paid; labels: bill statuses as people read them, with "overdue" and "total".
     """
 
     session_user: str  # of the owner, as User.get_id() writes it
@@ -150,7 +150,8 @@ def site(database_url: str, home: Path, session_user: str | None) -> Mapping[str
 
 def worker(database_url: str, home: Path, session_user: str) -> Mapping[str, Skill]:
     """What starts and runs jobs: post(path, fields) and upload(path, file) as this user, perform(job id) and
-    facts(job id), loop(name, rows) one by one over ORM objects, and for imports check_job(address of an upload), figures(job id).
+    facts(job id), loop(name, rows) one by one over ORM objects, and for imports check_job(address of an upload) and
+    figures(job id).
     """
     app = application(database_url, home)
     app.config["WTF_CSRF_ENABLED"] = False
