@@ -30,6 +30,7 @@ class RoleView(KontoraView):
     column_default_sort = "id"
     form = Form  # the matrix is its form: no cell and no field of it is changed otherwise
     edits = True
+    list_template = "admin/roles.html"
 
     def may_edit_row(self, row: Any) -> bool:
         return super().may_edit_row(row) and row.role is not Role.OWNER
@@ -39,7 +40,7 @@ class RoleView(KontoraView):
         """The roles, with how many people have each and how far it is from the built-in one."""
         people = sa.select(User.role, sa.func.count()).where(User.is_active).group_by(User.role)
         return self.render(
-            "admin/roles.html",
+            self.list_template,
             roles=list(db.session.scalars(sa.select(RoleSettings).order_by(RoleSettings.id))),
             people=dict(iter(db.session.execute(people))),
         )
