@@ -199,5 +199,7 @@ class FilteringView(ShapingView):
             row = BuilderRow(column, args.get(f"o{number}", ""), tuple(args.getlist(f"v{number}")), group)
             if row.operator not in dict(row.operators):
                 row = replace(row, operator=row.operators[0][0])
+            if row.operator != RANGE:  # a range that became something else leaves no empty end
+                row = replace(row, values=tuple(value for value in row.values if value.strip()))
             rows.append(row)
         return rows
