@@ -49,7 +49,7 @@ class InlineView(ExportView):
         """
         if not self.is_editable_inline(name) or not self.may_edit_row(row):
             raise Forbidden("forbidden", _("This field cannot be changed here."))
-        if version is not None and str(getattr(row, "version", version)) != version:
+        if version is not None and self.is_stale(row, version):
             raise StaleDataError
         form = self._form_with(row, name, raw, value)
         with transaction():
@@ -110,7 +110,7 @@ class InlineView(ExportView):
             field.id = field.label.field_id = f"cell-{name.replace('.', '-')}"
             return self.render("admin/grid/cell.html", field=field, row=row)
         try:
-            row = self.change_field(row, name, raw=request.form.getlist(name), version=request.form.get("version"))
+            row = self.change_field(row, name, raw=request.form.getlist(name), version=request.form.get("version", ""))
         except (StaleDataError, Conflict):
             db.session.rollback()
             return self._conflict(self.get_one(request.form.get("id")), name)
@@ -121,7 +121,7 @@ class InlineView(ExportView):
                 raise
             return jsonify(error=reason), 422
         db.session.refresh(row)
-        return jsonify(cells=self._cells_by_name(row), version=getattr(row, "version", None), said=_("Saved."))
+        return jsonify(cells=self._cells_by_name(row), version=self.version_of(row), said=_("Saved."))
 
     def _cells_by_name(self, row: Any) -> dict[str, str]:
         """HTML of the row's cells by column: a change of one may show in others."""
@@ -142,5 +142,5 @@ class InlineView(ExportView):
             ),
             now=now,
             cells=self._cells_by_name(row),
-            version=getattr(row, "version", None),
+            version=self.version_of(row),
         ), 409
