@@ -163,7 +163,8 @@ def test_filters_are_told_in_words(network: Any, web: Any) -> None:
     client = web(network.administrator)
     address = "/admin/bill/?f.status.is=pending&f.amount.from=1000&f.issued_at.period=this_month"
     found = chips(client.get(address).text)
-    assert {"Статус: Ожидает оплаты", "Сумма от 1 000,00"} <= set(found)
+    assert "Сумма от 1 000,00" in found
+    assert any(text.startswith("Статус") and "жидает оплаты" in text for text in found), found
     assert any("этот месяц" in text.lower() or "в этом месяце" in text.lower() for text in found)
     assert len(found) == 3
     assert any("содержит «@x»" in text for text in chips(client.get("/admin/client/?f.email.has=@x").text))
@@ -171,7 +172,8 @@ def test_filters_are_told_in_words(network: Any, web: Any) -> None:
 
 def test_a_chip_takes_its_filter_off_alone(network: Any, web: Any) -> None:
     page = web(network.administrator).get("/admin/bill/?q=Анна&f.status.is=pending&f.amount.from=1000&sort=amount").text
-    left = dict(parse_qsl(chips(page)["Статус: Ожидает оплаты"].removeprefix("?")))
+    (url,) = (url for text, url in chips(page).items() if text.startswith("Статус"))
+    left = dict(parse_qsl(url.removeprefix("?")))
     assert left == {"q": "Анна", "f.amount.from": "1000", "sort": "amount"}
 
 
