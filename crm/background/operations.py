@@ -22,7 +22,7 @@ from crm import clock
 from crm.access.actors import Actor
 from crm.background.models import BackgroundJob, JobLine, JobStatus
 from crm.bell import ring
-from crm.db import db, insert_rows, reading, transaction
+from crm.db import db, end_reading, insert_rows, reading, transaction
 from crm.errors import DomainError, report_exception
 from crm.protocol import ProtocolLine
 
@@ -107,7 +107,7 @@ class Progress:
         query = select(BackgroundJob.is_cancel_requested).where(BackgroundJob.id == self.job_id)
         with reading():
             is_canceled = db.session.scalar(query)
-            db.session.commit()
+            end_reading()
         if is_canceled:
             raise JobCanceled
 
@@ -195,7 +195,7 @@ def execute_job(job_id: int) -> None:
     job = db.session.get_one(BackgroundJob, job_id, populate_existing=True)
     progress = Progress(job_id, job.attempt)
     is_hopeless = job.attempt > MAX_ATTEMPTS
-    db.session.commit()
+    end_reading()
     try:
         if is_hopeless:
             raise DomainError("job_hopeless", _("The job was interrupted again and again and has been given up."))

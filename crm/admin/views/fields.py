@@ -65,6 +65,7 @@ class FieldView(KontoraView):
     column_list = ("label", "type", "is_required", "is_hidden", "position")
     creates = edits = True
     create_label = _l("Add a field")
+    list_template = "admin/fields.html"
 
     def within_sight(self, query: Any) -> Any:
         return query.where(CustomField.company_id.in_(self.companies_in_sight()))
@@ -83,7 +84,7 @@ class FieldView(KontoraView):
             entity = "client"
         fields = all_fields(entity, {company.id}) if company else []
         return self.render(
-            "admin/fields.html",
+            self.list_template,
             companies=companies,
             company=company,
             entity=entity,
