@@ -25,7 +25,9 @@ from sqlalchemy import (
     String,
     Table,
     event,
+    func,
     insert,
+    literal,
 )
 from sqlalchemy.orm import DeclarativeBase, mapped_column, registry
 from sqlalchemy.types import TypeDecorator
@@ -243,6 +245,17 @@ def after_commit(effect: Callable[[], None]) -> None:
     if not info.get("depth"):
         raise RuntimeError("after_commit() needs a transaction()")
     info["after_commit"].append(effect)
+
+
+def patched(column: Any, patch: Any) -> Any:
+    """SQL: the object in a JSON column with some of its keys set, those given as None taken away; the others stay.
+
+    patch: {key: scalar or list}, or a bind parameter of it. Of two objects so made, equal ones compare as equal.
+    """
+    new = literal(patch, column.type) if isinstance(patch, dict) else patch
+    if db.engine.dialect.name == "sqlite":
+        return func.json_patch(column, new, type_=column.type)
+    return func.jsonb_strip_nulls(column.op("||")(new), type_=column.type)
 
 
 # Below this a plain INSERT is as fast.

@@ -39,8 +39,8 @@ class BulkAction:
     """Something done to many rows. run(ids, **values of its form) returns one ProtocolLine per id.
 
     permission: the action part (`bill.<permission>`); warning: what the person must know before confirming.
-    form: class of its own form, asked for when it is needed. change(**values): what it comes to, for the preview; the
-    same change with no values guards the undo of an action that has one (is_undoable).
+    form: class of its own form, asked for when it is needed. change(**values): what it comes to, for the preview and
+    for the undo of an action that has one (is_undoable).
     """
 
     name: str
@@ -114,7 +114,7 @@ class BulkView(FormsView):
         return []
 
     def bulk_change(self, **values: Any) -> Change:
-        """What new values for bulk_edit_columns come to, by the rules of the entity."""
+        """What new values for bulk_edit_columns and the fields staff have added come to, by the rules of the entity."""
         raise NotImplementedError
 
     # --- what there is to do ----------------------------------------------------------------------------------------
@@ -128,7 +128,8 @@ class BulkView(FormsView):
 
     def bulk_edit_names(self) -> tuple[str, ...]:
         """The fields this person may change in many rows."""
-        return tuple(name for name in self.bulk_edit_columns if not self.is_frozen(name))
+        own = (column.name for column in self.custom_columns())
+        return tuple(name for name in (*self.bulk_edit_columns, *own) if not self.is_frozen(name))
 
     def _edit_action(self) -> BulkAction:
         return BulkAction(
@@ -165,7 +166,9 @@ class BulkView(FormsView):
         name = request.form.get("action")
         action = next((item for item in self.possible_actions() if item.name == name), None)
         if action is None:
-            known = {item.name for item in self.bulk_actions()} | ({"edit"} if self.bulk_edit_columns else set())
+            known = {item.name for item in self.bulk_actions()} | (
+                {"edit"} if self.bulk_edit_columns or self.is_customised else set()
+            )
             abort(403 if name in known else 404)
         selection = Selection.from_args(self, request.form, self.here())
         if request.form.get("all") != "1":

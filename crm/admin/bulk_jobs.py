@@ -48,13 +48,13 @@ def undo_action(job: BackgroundJob, progress: Progress) -> None:
     """Put back what another job of the same person has changed, where it still is as that job left it."""
     view, of, after = view_of(job), job.params["of"], job.state.get("after", 0)
     original = db.session.get_one(BackgroundJob, of)
-    action, _values = action_of(view, dict(original.params))
+    action, values = action_of(view, dict(original.params))
     if original.author_id != current_user.id or action.change is None or not action.is_undoable:
         raise Forbidden("forbidden", _("This cannot be undone."))
-    guard = action.change()
+    change = action.change(**values)
 
     def undo(lines: Sequence[Item]) -> Sequence[ProtocolLine]:
-        return put_back(guard, [(row_id, changes) for _line, row_id, changes in lines], by=current_user)
+        return put_back(change, [(row_id, changes) for _line, row_id, changes in lines], by=current_user)
 
     _work_off(_changed_lines(of, after), undo, lambda line: line[1], lambda line: line[0], progress)
 

@@ -154,7 +154,7 @@ class CustomColumn(GridColumn):
         is_required = all(item.is_required for item in self.fields)
         rules: list[Any] = [REQUIRED if is_required else Optional()]
         facts: dict[str, Any] = {"description": field.description}
-        options = [(option["key"], option["label"]) for option in field.options]
+        options = list(labels_of(self.fields).items())
         match self.type:
             case FieldType.TEXT:
                 facts["render_kw"] = {"rows": 1, "class": "one-line"}

@@ -15,6 +15,7 @@ from flask_login import current_user
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm.exc import StaleDataError
 
+from crm.access.fields import FieldRules
 from crm.admin.fields import Form, ReferencesField
 from crm.admin.history import HistoryView
 from crm.admin.kinds import ListKind, ReferenceKind
@@ -88,23 +89,33 @@ class FormsView(HistoryView):
             companies = self.companies_in_sight() if row is None else self.companies_of(row)
         place = (self.endpoint, companies)
         if place not in known:
-            declared, rules = self.declared_form(), self.field_rules(row)
-            own = {
-                column.name: column
-                for column in self.custom_columns(companies)
-                if column.name not in rules.hidden  # an operation leaves alone what it is not given
-            }
-            known[place] = type(
-                declared.__name__,
-                (declared,),
-                {
-                    **{name: column.form_field() for name, column in own.items()},
-                    "HIDDEN": rules.hidden,
-                    "FROZEN": rules.frozen,
-                    "CUSTOM": own,
-                },
-            )
+            rules = self.field_rules(row)
+            known[place] = self._extended(self.declared_form(), companies, rules, rules)
         return known[place]
+
+    def form_of_operation(self, declared: type[Form], companies: frozenset[int]) -> type[Form]:
+        """The form of an operation that makes a row of this table, with the fields staff have added to it."""
+        return self._extended(declared, companies, self.field_rules(), FieldRules())
+
+    def _extended(
+        self, declared: type[Form], companies: frozenset[int], rules: FieldRules, declared_rules: FieldRules
+    ) -> type[Form]:
+        """A declared form and the added fields; declared_rules: those its declared fields obey."""
+        own = {
+            column.name: column
+            for column in self.custom_columns(companies)
+            if column.name not in rules.hidden  # an operation leaves alone what it is not given
+        }
+        return type(
+            declared.__name__,
+            (declared,),
+            {
+                **{name: column.form_field() for name, column in own.items()},
+                "HIDDEN": declared_rules.hidden,
+                "FROZEN": declared_rules.frozen | (rules.frozen & own.keys()),
+                "CUSTOM": own,
+            },
+        )
 
     def companies_of_new(self) -> frozenset[int]:
         """Whose fields the form of a new row has: those of the company of the branch it is put in."""

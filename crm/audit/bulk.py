@@ -7,7 +7,7 @@ two cannot differ.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
@@ -20,7 +20,7 @@ from crm.access.actors import Actor
 from crm.audit.models import AuditAction, AuditEntry
 from crm.audit.operations import plain
 from crm.audit.origin import current_origin
-from crm.db import Money, db, insert_rows
+from crm.db import Money, db, insert_rows, patched
 from crm.protocol import ProtocolLine
 
 _CHANGES, _STAYS = -1, -2  # verdicts beside the number of a refusal
@@ -28,15 +28,19 @@ _CHANGES, _STAYS = -1, -2  # verdicts beside the number of a refusal
 
 @dataclass(frozen=True)
 class Refusal:
-    """Rows the SQL condition holds for are left as they are; reason: the text of the protocol."""
+    """Rows the SQL condition holds for are left as they are; reason: the text of the protocol. is_of_value: it is about
+    the new value, so an undo does not ask.
+    """
 
     condition: Any
     reason: str
+    is_of_value: bool = False
 
 
 @dataclass(frozen=True)
 class Change:
-    """New values for columns of a table. Of several refusals the first that holds is told.
+    """New values for columns of a table; `column.key` names one key of a JSON column, as the audit does, and None takes
+    it away. Of several refusals the first that holds is told.
 
     label: columns a row is called by in the protocol and the audit, and how they are put together.
     is_kept: the protocol keeps the old values, for an undo.
@@ -51,7 +55,11 @@ class Change:
 
     def verdict(self) -> Any:
         """SQL: number of the refusal, or _CHANGES, or _STAYS for a row that has these values already."""
-        differs = [getattr(self.model, name).is_distinct_from(value) for name, value in self.values.items()]
+        columns, keys = _sorted_out(self.values)
+        differs = [getattr(self.model, name).is_distinct_from(value) for name, value in columns.items()]
+        for name, patch in keys.items():
+            column = getattr(self.model, name)
+            differs.append(patched(column, {}).is_distinct_from(patched(column, patch)))
         return sa.case(
             *((refusal.condition, number) for number, refusal in enumerate(self.refusals)),
             (sa.or_(sa.false(), *differs), _CHANGES),
@@ -97,23 +105,26 @@ def change_many(change: Change, ids: Sequence[int], *, by: Actor) -> list[Protoc
     for row in rows:
         error = change.refusals[row.verdict].reason if row.verdict >= 0 else None
         if row.verdict == _CHANGES:
-            olds = {name: plain(getattr(row, f"old_{name}")) for name in names}
+            olds = {name: _old(row, name) for name in names}
             changed[row.id] = {name: [old, new[name]] for name, old in olds.items() if old != new[name]}
         kept = changed.get(row.id) if change.is_kept else None
         lines[row.id] = ProtocolLine(row.id, change.name_of(row), error, kept)
     if changed:
-        values = _next(change.model, change.values)
+        columns, keys = _sorted_out(change.values)
+        patches = {name: patched(getattr(change.model, name), patch) for name, patch in keys.items()}
+        values = _next(change.model, columns | patches)
         statement = sa.update(change.model).where(change.model.id.in_(changed)).values(values)
         db.session.execute(statement.execution_options(synchronize_session=False))
         _note(change, [row for row in rows if row.id in changed], changed, by)
     return [lines.get(row_id) or _not_found(row_id) for row_id in ids]
 
 
-def put_back(guard: Change, done: Sequence[tuple[int, dict[str, Any]]], *, by: Actor) -> list[ProtocolLine]:
-    """Undo changes noted in a protocol: (row id, {field: [old, new]}). The caller commits.
+def put_back(change: Change, done: Sequence[tuple[int, dict[str, Any]]], *, by: Actor) -> list[ProtocolLine]:
+    """Undo what a change did, as noted in its protocol: (row id, {field: [old, new]}). The caller commits.
 
-    Only where the row still has every value the change gave it and the guard (a Change without values) refuses nothing.
+    Only where the row still has every value the change gave it and the change would not refuse the row.
     """
+    guard = replace(change, values={}, refusals=[refusal for refusal in change.refusals if not refusal.is_of_value])
     names = sorted({name for _id, changes in done for name in changes})
     rows = {row.id: row for row in _locked(guard, [row_id for row_id, _changes in done], names, guard.verdict())}
     lines: list[ProtocolLine] = []
@@ -126,10 +137,10 @@ def put_back(guard: Change, done: Sequence[tuple[int, dict[str, Any]]], *, by: A
         error = None
         if row.verdict >= 0:
             error = guard.refusals[row.verdict].reason
-        elif any(plain(getattr(row, f"old_{name}")) != new for name, (_old, new) in changes.items()):
+        elif any(_old(row, name) != new for name, (_before, new) in changes.items()):
             error = _("Changed since then; left as it is.")
         else:
-            reverted[row_id] = {name: [new, old] for name, (old, new) in changes.items()}
+            reverted[row_id] = {name: [new, before] for name, (before, new) in changes.items()}
         lines.append(ProtocolLine(row_id, guard.name_of(row), error, reverted.get(row_id)))
     _write_each(guard.model, reverted)
     if reverted:
@@ -140,7 +151,8 @@ def put_back(guard: Change, done: Sequence[tuple[int, dict[str, Any]]], *, by: A
 def _locked(change: Change, ids: Sequence[int], names: Sequence[str], verdict: Any) -> Sequence[Any]:
     """The rows as they are now, held until the transaction ends; the scope's only."""
     model = change.model
-    columns = [getattr(model, name).label(f"old_{name}") for name in names]
+    known = dict.fromkeys(name.partition(".")[0] for name in names)
+    columns = [getattr(model, name).label(f"old_{name}") for name in known]
     columns += [column.label(f"label_{number}") for number, column in enumerate(change.label[0])]
     if hasattr(model, "branch_id"):
         columns.append(model.branch_id.label("branch_id"))
@@ -158,10 +170,12 @@ def _write_each(model: type[Any], changes: Mapping[int, dict[str, Any]]) -> None
     table: Any = sa.inspect(model).local_table
     by_fields: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for row_id, changed in changes.items():
-        values = {f"new_{name}": _recalled(model, name, new) for name, (_old, new) in changed.items()}
-        by_fields.setdefault(tuple(sorted(changed)), []).append({"row_id": row_id, **values})
+        columns, keys = _sorted_out({name: new for name, (_before, new) in changed.items()})
+        values = {f"new_{name}": _recalled(model, name, new) for name, new in columns.items()}
+        values |= {f"new_{name}": patch for name, patch in keys.items()}
+        by_fields.setdefault((*sorted(columns), *sorted(keys)), []).append({"row_id": row_id, **values})
     for names, rows in by_fields.items():
-        values = {name: sa.bindparam(f"new_{name}") for name in names}
+        values = {name: _assigned(table.c[name]) for name in names}
         if "version" in table.c:
             values["version"] = table.c.version + 1
         statement = sa.update(table).where(table.c.id == sa.bindparam("row_id")).values(values)
@@ -196,6 +210,31 @@ def _note(change: Change, rows: Iterable[Any], changes: Mapping[int, dict[str, A
 
 def _not_found(row_id: int) -> ProtocolLine:
     return ProtocolLine(row_id, f"#{row_id}", _("Not found"))
+
+
+def _sorted_out(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Values by column, and {JSON column: {key: value}}."""
+    columns: dict[str, Any] = {}
+    keys: dict[str, dict[str, Any]] = {}
+    for name, value in values.items():
+        column, _dot, key = name.partition(".")
+        if key:
+            keys.setdefault(column, {})[key] = value
+        else:
+            columns[name] = value
+    return columns, keys
+
+
+def _old(row: Any, name: str) -> Any:
+    """A value of a row read by _locked(), as the audit keeps it."""
+    column, _dot, key = name.partition(".")
+    value = plain(getattr(row, f"old_{column}"))
+    return (value or {}).get(key) if key else value
+
+
+def _assigned(column: Any) -> Any:
+    new = sa.bindparam(f"new_{column.name}", type_=column.type)
+    return patched(column, new) if isinstance(column.type, sa.JSON) else new
 
 
 def _recalled(model: type[Any], name: str, value: Any) -> Any:

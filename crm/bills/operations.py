@@ -24,6 +24,7 @@ from crm.clients.queries import payer_of
 from crm.db import amount as to_amount
 from crm.db import db
 from crm.errors import Conflict, DomainError
+from crm.fields.operations import custom_change, set_custom
 from crm.i18n import day
 from crm.ledger.models import Account, Unit
 from crm.ledger.operations import base_account
@@ -47,11 +48,12 @@ def issue_bill(
     is_repeatable: bool = False,
     subscriptions: Sequence[Subscription] = (),
     dedupe_key: str | None = None,
+    custom: Mapping[str, Any] | None = None,
 ) -> Bill:
     """Issue a bill to the client's payer for `account` (the payer's base account by default).
 
-    payable_from defaults to today at the branch; subscriptions: those the sum is for. With a dedupe_key that exists
-    already, returns that bill unchanged.
+    payable_from defaults to today at the branch; subscriptions: those the sum is for; custom: values of the company's
+    own fields, by key. With a dedupe_key that exists already, returns that bill unchanged.
     Raises DomainError beside the field. The caller commits, soon: the company's numbers wait for it.
     """
     require(by, "bill.issue", client)
@@ -89,6 +91,7 @@ def issue_bill(
         subscriptions=list(subscriptions),
         dedupe_key=dedupe_key,
     )
+    set_custom(bill, custom or {})
     try:
         # The savepoint gives the number back when the same bill has been issued a moment ago: no hole.
         with db.session.begin_nested():
@@ -159,14 +162,21 @@ def archiving_bills(*, by: Actor) -> Change:
 
 
 def changing_bills(values: Mapping[str, Any], *, by: Actor) -> Change:
-    """The change of many bills' `payable_until` and `is_repeatable`; only of those that await payment."""
+    """The change of many bills' `payable_until` and `is_repeatable`, only of those that await payment; and of
+    `custom.<key>`, of any.
+    """
     require(by, "bill.edit")
-    if foreign := set(values) - {"payable_until", "is_repeatable"}:
+    own, refusals = custom_change(Bill, values)
+    declared = set(values) - set(own)
+    if foreign := declared - {"payable_until", "is_repeatable"}:
         raise ValueError(f"bills are not changed in {', '.join(sorted(foreign))}")
-    refusals = [Refusal(Bill.status != BillStatus.PENDING, _("Only a bill that awaits payment can be changed."))]
+    if declared:
+        text = _("Only a bill that awaits payment can be changed.")
+        refusals.append(Refusal(Bill.status != BillStatus.PENDING, text))
     if (until := values.get("payable_until")) is not None:
-        refusals.append(Refusal(Bill.payable_from > until, _("The term ends before it begins.")))
-    return Change(Bill, values, refusals, _LABEL)
+        text = _("The term ends before it begins.")
+        refusals.append(Refusal(Bill.payable_from > until, text, is_of_value=True))
+    return Change(Bill, {**values, **own}, refusals, _LABEL)
 
 
 _LABEL = ((Bill.year, Bill.number), bill_title)

@@ -22,7 +22,7 @@ from crm.audit.operations import transition
 from crm.clients.models import CLIENT_MOVES, Client, ClientStatus
 from crm.db import db
 from crm.errors import DomainError, Forbidden
-from crm.fields.operations import set_custom
+from crm.fields.operations import custom_change, set_custom
 from crm.fields.queries import Definitions
 from crm.phones import format_phone, parse_phone
 from crm.protocol import ProtocolLine
@@ -190,17 +190,19 @@ def archiving_clients(*, by: Actor) -> Change:
 
 
 def changing_clients(values: Mapping[str, Any], *, by: Actor) -> Change:
-    """The change of many cards' `comment` and `birth_date`; the day is not later than today where the client is."""
+    """The change of many cards' `comment`, `birth_date` and `custom.<key>`; the day is not later than today where the
+    client is.
+    """
     require(by, "client.edit")
-    if foreign := set(values) - {"comment", "birth_date"}:
+    own, refusals = custom_change(Client, values)
+    if foreign := set(values) - {"comment", "birth_date", *own}:
         raise ValueError(f"cards are not changed in {', '.join(sorted(foreign))}")
-    refusals = []
     if (birth_date := values.get("birth_date")) is not None:
         ahead = [branch.id for branch in db.session.scalars(select(Branch)) if birth_date > clock.today(branch)]
         is_wrong = Client.branch_id.in_(ahead) if birth_date.year >= 1900 else true()
         text = _("The date of birth cannot be in the future or before 1900.")
-        refusals.append(Refusal(is_wrong, text))
-    return Change(Client, values, refusals, _LABEL)
+        refusals.append(Refusal(is_wrong, text, is_of_value=True))
+    return Change(Client, {**values, **own}, refusals, _LABEL)
 
 
 _LABEL = ((Client.name,), str)

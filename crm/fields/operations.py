@@ -14,7 +14,8 @@ from sqlalchemy import func, select
 
 from crm.access.actors import Actor, require
 from crm.access.models import Branch, Company
-from crm.access.scope import EVERYWHERE, scoped_to
+from crm.access.scope import EVERYWHERE, current_scope, scoped_to
+from crm.audit.bulk import Refusal
 from crm.db import db
 from crm.errors import Conflict, DomainError, Forbidden
 from crm.fields.models import CustomField, FieldSetting, FieldType, customised
@@ -195,21 +196,61 @@ def set_custom(row: Any, values: Mapping[str, Any], definitions: Definitions | N
     fields = (definitions or Definitions(row.__tablename__)).of(company_of(row))
     kept = dict(row.custom or {})
     for key, value in values.items():
-        field, place = fields.get(key), f"custom.{key}"
-        if field is None:
-            raise DomainError("field_unknown", _("The company has no field “%(name)s”.", name=key), place)
-        try:
-            raw = VALUES[field.type].dump(value, field)
-        except (DomainError, ValueError) as error:
-            raise DomainError("field_invalid", str(error), place) from None
+        raw = _dumped(fields.get(key), key, value)
         if raw is not None:
             kept[key] = raw
-        elif field.is_required and not field.is_hidden:
-            raise DomainError("field_required", _("Fill in this field."), place)
         else:
             kept.pop(key, None)
     if kept != (row.custom or {}):
         row.custom = kept
+
+
+def custom_change(model: type[Any], values: Mapping[str, Any]) -> tuple[dict[str, Any], list[Refusal]]:
+    """For an audit.bulk.Change: of values by name those named `custom.<key>`, as they are kept, and the refusals of
+    rows whose company does not have the field, the option, or lets it be empty. Raises DomainError beside
+    `custom.<key>` when every company refuses.
+    """
+    own: dict[str, Any] = {}
+    refusals: list[Refusal] = []
+    definitions = Definitions(model.__tablename__)
+    companies: dict[int, list[int]] = {}
+    for branch in db.session.scalars(select(Branch)):
+        if current_scope().covers(branch.id):
+            companies.setdefault(branch.company_id, []).append(branch.id)
+    for name, value in values.items():
+        key = name.removeprefix("custom.")
+        if key == name:
+            continue
+        refused: dict[str, list[int]] = {}
+        last = _unknown(key)
+        for company_id, branch_ids in companies.items():
+            try:
+                own[name] = _dumped(definitions.of(company_id).get(key), key, value)
+            except DomainError as error:
+                last = error
+                refused.setdefault(str(error), []).extend(branch_ids)
+        if name not in own:
+            raise last
+        refusals += [Refusal(model.branch_id.in_(ids), text, is_of_value=True) for text, ids in refused.items()]
+    return own, refusals
+
+
+def _unknown(key: str) -> DomainError:
+    return DomainError("field_unknown", _("The company has no field “%(name)s”.", name=key), f"custom.{key}")
+
+
+def _dumped(field: CustomField | None, key: str, value: Any) -> Any:
+    """A value as it is kept, None for nothing. Raises DomainError beside its field."""
+    place = f"custom.{key}"
+    if field is None:
+        raise _unknown(key)
+    try:
+        raw = VALUES[field.type].dump(value, field)
+    except (DomainError, ValueError) as error:
+        raise DomainError("field_invalid", str(error), place) from None
+    if raw is None and field.is_required and not field.is_hidden:
+        raise DomainError("field_required", _("Fill in this field."), place)
+    return raw
 
 
 def edit_custom(row: Any, values: Mapping[str, Any], *, by: Actor) -> Any:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import uuid
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 
 from flask_babel import gettext as _
 from sqlalchemy import insert, select, update
@@ -17,9 +18,11 @@ from crm import clock
 from crm.access.actors import Actor, require
 from crm.access.models import Branch, Employee
 from crm.access.scope import current_scope
+from crm.audit.bulk import Change
 from crm.db import amount as to_amount
 from crm.db import db
 from crm.errors import Conflict, DomainError, Forbidden, NotFound
+from crm.fields.operations import custom_change, set_custom
 from crm.ledger.models import Account, AccountKind, AccountType, Entry, Transaction, TransactionKind, Unit
 
 
@@ -318,12 +321,13 @@ def open_account(
     by: Actor,
     employee: Employee | None = None,
     opened_at: datetime | None = None,
+    custom: Mapping[str, Any] | None = None,
 ) -> Account:
     """Open a deposit of `account_type` for a client at zero; payments.operations.top_up puts the money in.
 
     branch: the branch the person works in, None in the network interface, where accounts cannot be opened.
-    opened_at: now, unless the account was opened elsewhere before (imports).
-    The caller commits.
+    opened_at: now, unless the account was opened elsewhere before (imports). custom: values of the company's own
+    fields, by key. The caller commits.
     """
     if branch is None:
         raise DomainError("branch_required", _("An account can be opened only in a branch. Choose a branch first."))
@@ -344,6 +348,21 @@ def open_account(
         author_id=by.id,
         opened_at=opened_at or clock.now(),
     )
+    set_custom(account, custom or {})
     db.session.add(account)
     db.session.flush()
     return account
+
+
+def changing_accounts(values: Mapping[str, Any], *, by: Actor) -> Change:
+    """The change of many accounts' `custom.<key>`: all of an account that is ever changed by hand."""
+    require(by, "account.edit")
+    own, refusals = custom_change(Account, values)
+    if foreign := set(values) - set(own):
+        raise ValueError(f"accounts are not changed in {', '.join(sorted(foreign))}")
+    names = {found.id: found.name for found in db.session.scalars(select(AccountType))}
+    label = (
+        (Account.account_type_id, Account.kind),
+        lambda type_id, kind: names.get(type_id) or str(kind.label),
+    )
+    return Change(Account, own, refusals, label)

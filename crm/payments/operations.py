@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
+from typing import Any
 
 from flask_babel import gettext as _
 from sqlalchemy import select
@@ -35,15 +37,19 @@ def open_account_paid(
     method: PaymentMethod | None,
     by: Actor,
     employee: Employee | None = None,
+    custom: Mapping[str, Any] | None = None,
 ) -> Account:
-    """Open a deposit; with an initial balance also take its payment, both or neither. The caller commits.
+    """Open a deposit; with an initial balance also take its payment, both or neither. custom: values of the company's
+    own fields, by key. The caller commits.
 
     Raises DomainError beside `initial_balance`, or as open_account() and top_up() do.
     """
     if initial_balance:
         _check_amount(initial_balance, field="initial_balance")
     payer = payer_of(client)
-    account = open_account(client_id=payer.id, account_type=account_type, branch=branch, by=by, employee=employee)
+    account = open_account(
+        client_id=payer.id, account_type=account_type, branch=branch, by=by, employee=employee, custom=custom
+    )
     if initial_balance:
         top_up(account, amount=initial_balance, method=method, by=by, employee=employee)
     return account

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import date, timedelta
 from decimal import Decimal
+from typing import Any
 
 from flask_babel import gettext as _
+from sqlalchemy import select
 
 from crm import clock
 from crm.access.actors import Actor, require
+from crm.audit.bulk import Change
 from crm.clients.models import Client
 from crm.clients.queries import payer_of
 from crm.db import db
 from crm.errors import DomainError
+from crm.fields.operations import custom_change, set_custom
 from crm.ledger.models import AccountKind, TransactionKind, Unit
 from crm.ledger.operations import Cause, Line, base_account, house_account, lessons_account, post
 from crm.subscriptions.models import Plan, Subscription
 
 
-def sell_subscription(client: Client, plan: Plan, *, starts_on: date, by: Actor) -> Subscription:
+def sell_subscription(
+    client: Client, plan: Plan, *, starts_on: date, by: Actor, custom: Mapping[str, Any] | None = None
+) -> Subscription:
     """Sell `plan` to `client`: the payer's base account is charged its price (into debt if need be) and the client is
-    granted its lessons, in one transaction. The caller commits.
+    granted its lessons, in one transaction. custom: values of the company's own fields, by key. The caller commits.
     """
     require(by, "subscription.sell", client)
     if plan.is_archived:
@@ -36,6 +43,7 @@ def sell_subscription(client: Client, plan: Plan, *, starts_on: date, by: Actor)
         sold_at=clock.now(),
         author_id=by.id,
     )
+    set_custom(subscription, custom or {})
     db.session.add(subscription)
     db.session.flush()
     lines: list[Line] = []
@@ -59,3 +67,14 @@ def sell_subscription(client: Client, plan: Plan, *, starts_on: date, by: Actor)
             cause=Cause(client_id=client.id, subscription_id=subscription.id),
         )
     return subscription
+
+
+def changing_subscriptions(values: Mapping[str, Any], *, by: Actor) -> Change:
+    """The change of many subscriptions' `custom.<key>`: all of a subscription that is ever changed by hand."""
+    require(by, "subscription.edit")
+    own, refusals = custom_change(Subscription, values)
+    if foreign := set(values) - set(own):
+        raise ValueError(f"subscriptions are not changed in {', '.join(sorted(foreign))}")
+    names = {plan.id: plan.name for plan in db.session.scalars(select(Plan))}
+    label = ((Subscription.plan_id, Subscription.id), lambda plan_id, id: f"{names[plan_id]} #{id}")
+    return Change(Subscription, own, refusals, label)

@@ -8,12 +8,19 @@ from typing import Any
 import openpyxl
 import pytest
 
+from crm.access.actors import SYSTEM
+from crm.access.models import FieldRule, Role
+from crm.access.roles import change_role
+from crm.bills.models import Bill
 from crm.clients.models import Client
 from crm.db import db, transaction
 from crm.fields.models import CustomField, FieldType
 from crm.fields.operations import hide_built_in
+from crm.ledger.models import Account
+from crm.subscriptions.models import Subscription
+from tests.admin.test_roles import settings_of
 from tests.admin.world import errors, send
-from tests.factories import make_bill, make_client
+from tests.factories import make_account_type, make_bill, make_client, make_plan
 from tests.fields.test_fields import add, other_company
 
 
@@ -141,3 +148,48 @@ def test_a_contract_is_filled_with_the_fields_of_the_card(network: Any, web: Any
     assert f"/admin/contract/print/{client.id}/" in card
     page = owner.get(f"/admin/contract/print/{client.id}/").text
     assert "Анна {bill.url}, паспорт &lt;b&gt;45&lt;/b&gt;, взнос 1\xa0500,50" in page
+
+
+ISSUE = {
+    "method": "manual",
+    "amount": "1000",
+    "period_from": "2030-01-01",
+    "period_to": "2030-01-31",
+    "payable_from": "2030-01-01",
+}
+
+
+def _operation(network: Any, entity: str, client: Client) -> tuple[str, dict[str, Any]]:
+    """The address and the filled-in form of the operation that makes a row of a table for a client."""
+    card = f"/admin/client/card/{client.id}"
+    if entity == "bill":
+        return f"{card}/bill/new/", ISSUE
+    if entity == "account":
+        return f"{card}/account/new/", {"account_type": str(make_account_type(network.lesnoy).id)}
+    return f"{card}/subscription/new/", {"plan": str(make_plan().id), "starts_on": "2030-01-01"}
+
+
+@pytest.mark.spec("C15", "C18")
+@pytest.mark.parametrize(("entity", "model"), [("bill", Bill), ("account", Account), ("subscription", Subscription)])
+def test_a_required_field_is_asked_where_the_row_is_made(network: Any, web: Any, entity: str, model: Any) -> None:
+    add(network.company, "Куратор", FieldType.TEXT, entity=entity, is_required=True)
+    path, sent = _operation(network, entity, make_client(network.lesnoy))
+    owner = web(network.owner, network.lesnoy)
+    assert "Куратор" in owner.get(path).text
+    refused = send(owner, path, **sent)
+    assert (refused.status_code, set(errors(refused.text))) == (422, {"custom.kurator"})
+    assert db.session.query(model).count() == 0
+    assert send(owner, path, **sent, **{"custom.kurator": "Анна"}).status_code == 302
+    assert [row.custom for row in db.session.query(model) if row.custom] == [{"kurator": "Анна"}]
+
+
+def test_a_field_the_role_may_not_change_is_not_asked_where_the_row_is_made(network: Any, web: Any) -> None:
+    """Nor is a declared field of the form taken away with it: the rules of the bill's role are about the bill."""
+    add(network.company, "Куратор", FieldType.TEXT, entity="bill", is_required=True)
+    with transaction():
+        fields = {"bill.custom.kurator": FieldRule.FREEZE, "bill.amount": FieldRule.FREEZE}
+        change_role(settings_of(Role.ADMINISTRATOR), permissions={}, fields=fields, by=SYSTEM)
+    path, sent = _operation(network, "bill", make_client(network.lesnoy))
+    browser = web(network.administrator, network.lesnoy)
+    assert send(browser, path, **sent, **{"custom.kurator": "Чужой"}).status_code == 302
+    assert db.session.query(Bill).one().custom == {}

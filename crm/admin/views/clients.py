@@ -18,7 +18,7 @@ from wtforms.validators import Length, NumberRange, Optional
 
 from crm import clock
 from crm.access.models import Branch, Employee
-from crm.admin.base import BulkAction, GridColumn, QuickFilter, permission
+from crm.admin.base import BulkAction, GridColumn, KontoraView, QuickFilter, permission
 from crm.admin.cells import SqlCell
 from crm.admin.fields import REQUIRED, DateField, EnumField, Form, MoneyField, ReferenceField
 from crm.admin.importing import ImportableView
@@ -52,7 +52,7 @@ from crm.payments.operations import open_account_paid, top_up
 from crm.payments.queries import payments_of
 from crm.protocol import ProtocolLine
 from crm.security import chosen_branch
-from crm.subscriptions.models import Plan
+from crm.subscriptions.models import Plan, Subscription
 from crm.subscriptions.operations import sell_subscription
 from crm.subscriptions.queries import subscriptions_of
 
@@ -321,8 +321,9 @@ class ClientView(ImportableView):
     def open_account_view(self, id: str) -> Any:
         """«Открыть новый счет»: in a branch only; with an initial balance the payment goes with it."""
         client = self.get_one(id)
-        form = OpenAccountForm(request.form if request.method == "POST" else None)
         branch = chosen_branch()
+        company = client.branch.company_id if branch is None else branch.company_id
+        form = self._operation_form(Account, OpenAccountForm, company)
         if branch is None:
             form.form_errors.append(_("An account can be opened only in a branch. Choose a branch first."))
         elif not form.account_type.rows:
@@ -372,7 +373,7 @@ class ClientView(ImportableView):
         client = self.get_one(id)
         payer = payer_of(client)
         g.deposits = [account for account in accounts_of(payer.id) if account.kind is AccountKind.DEPOSIT]
-        form = BillForm(request.form if request.method == "POST" else None)
+        form = self._operation_form(Bill, BillForm, client.branch.company_id)
         today = clock.today(client.branch)
         if request.method == "GET":
             form.period_from.data, form.period_to.data = _month_of(today)
@@ -391,12 +392,12 @@ class ClientView(ImportableView):
     @permission("subscription.sell")
     def sell_view(self, id: str) -> Any:
         client = self.get_one(id)
-        form = SellForm(request.form if request.method == "POST" else None)
+        form = self._operation_form(Subscription, SellForm, client.branch.company_id)
         if request.method == "GET":
             form.starts_on.data = clock.today(client.branch)
         return self.answer(
             form,
-            lambda: sell_subscription(client, form.plan.data, starts_on=form.starts_on.data, by=current_user),
+            lambda: sell_subscription(client, **form.data, by=current_user),
             title=_("Sell a subscription"),
             back=self._tab(client, "subscriptions"),
             done=lambda sold: self._tab(client, "subscriptions"),
@@ -435,6 +436,12 @@ class ClientView(ImportableView):
         if "email" in self.field_rules(payer).hidden:
             return _("to the e-mail in the card") if payer.email else _("no e-mail in the card")
         return payer.email or _("no e-mail in the card")
+
+    def _operation_form(self, model: type[Any], declared: type[Form], company_id: int) -> Form:
+        """The form of an operation that makes a row of another table for a client, with the company's own fields."""
+        view: KontoraView = self.view_of(model)  # type: ignore[assignment]
+        form = view.form_of_operation(declared, frozenset({company_id}))
+        return form(request.form if request.method == "POST" else None)
 
     def _tab(self, client: Client, tab: str) -> str:
         return url_for("client.card_view", id=client.id, tab=tab)

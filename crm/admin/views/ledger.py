@@ -17,10 +17,11 @@ from crm.admin.fields import REQUIRED, Form, ReferencesField
 from crm.admin.importing import ImportableView
 from crm.admin.kinds import BalanceKind
 from crm.admin.selection import Selection
+from crm.audit.bulk import Change
 from crm.clients.queries import client_matches
 from crm.db import db
 from crm.ledger.models import Account, AccountType, Unit
-from crm.ledger.operations import change_account_type, create_account_type
+from crm.ledger.operations import change_account_type, changing_accounts, create_account_type
 from crm.ledger.queries import entries_of
 
 
@@ -101,6 +102,9 @@ class AccountView(ImportableView):
 
     def within_sight(self, query: Any) -> Any:
         return query.where(Account.client_id.is_not(None), Account.unit == Unit.MONEY)
+
+    def bulk_change(self, **values: Any) -> Change:
+        return changing_accounts(values, by=current_user)
 
     def details_context(self, row: Any) -> dict[str, Any]:
         return {"entries": list(db.session.scalars(entries_of(row).limit(200)))}

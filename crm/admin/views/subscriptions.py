@@ -11,8 +11,10 @@ from wtforms.validators import Length, NumberRange
 
 from crm.admin.base import KontoraView, QuickFilter
 from crm.admin.fields import REQUIRED, Form, MoneyField
+from crm.audit.bulk import Change
 from crm.clients.queries import client_matches
 from crm.subscriptions.models import Subscription
+from crm.subscriptions.operations import changing_subscriptions
 
 
 class PlanForm(Form):
@@ -53,3 +55,6 @@ class SubscriptionView(KontoraView):
 
     def search_condition(self, text: str) -> Any:
         return client_matches(Subscription.client_id, text, by=current_user)
+
+    def bulk_change(self, **values: Any) -> Change:
+        return changing_subscriptions(values, by=current_user)
