@@ -17,6 +17,11 @@ from crm.db import db
 HISTORY_PAGE = 50
 
 _MADE_WITH_THE_ROW = frozenset({"token", "created_at", "issued_at", "sold_at", "opened_at", "year", "number"})
+# The machinery's own: no page shows them, so their changes say nothing to people.
+_INNER = frozenset(
+    {"confirmation_url", "dedupe_key", "key", "lease_until", "next_poll_at", "schedule_since"},
+)
+_SILENT = _MADE_WITH_THE_ROW | _INNER
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,9 @@ class HistoryView(ColumnsView):
         hidden, changes = self.field_rules().hidden, []
         for key, (old, new) in entry.changes.items():
             name, is_key = self._name_of(key)
-            is_noise = key in _MADE_WITH_THE_ROW or (is_key and (name == key or entry.action is AuditAction.CREATE))
+            is_noise = key in _MADE_WITH_THE_ROW | _INNER or (
+                is_key and (name == key or entry.action is AuditAction.CREATE)
+            )
             if is_noise or name in hidden or (not old and not new):  # nothing became nothing
                 continue
             column = self.column(name)

@@ -132,7 +132,7 @@ class InlineView(ExportView):
     def _conflict(self, row: Any, name: str) -> Any:
         """What somebody else has done to the row meanwhile, and what the cell holds now."""
         entry = next(iter(self.history(row, limit=1)), None)
-        who = entry.actor_name if entry is not None else _("Somebody else")
+        who = entry.who if entry is not None else _("Somebody else")
         now = Markup.escape(self.plain_cell(row, self.column(name))).striptags()
         return jsonify(
             error=_(

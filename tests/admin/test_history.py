@@ -8,17 +8,24 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from flask import Flask
+from sqlalchemy import inspect, select
 
 from crm import clock
 from crm.access.actors import SYSTEM
 from crm.access.models import FieldRule, Role, RoleSettings
 from crm.access.roles import change_role
+from crm.admin.history import _SILENT
+from crm.admin.labels import LABELS
 from crm.audit.models import AuditEntry
+from crm.audit.operations import _IGNORED
 from crm.clients.models import Client
 from crm.db import db, transaction
-from tests.admin.world import errors, send
+from tests.admin.test_grids import plain
+from tests.admin.world import errors, send, views
 from tests.factories import Network, make_client, make_rule, make_template
+
+MACHINERY = _SILENT | _IGNORED | {"custom"}
 
 
 @pytest.fixture
@@ -188,3 +195,28 @@ def test_a_long_history_has_pages(network: Network, web: Any, client: Client) ->
 def test_a_foreign_branchs_history_is_not_there(network: Network, web: Any) -> None:
     foreign = make_client(network.mira)
     assert web(network.director).get(f"/admin/client/history/?id={foreign.id}").status_code == 404
+
+
+def test_every_field_of_a_history_has_a_name_people_know(app: Flask) -> None:
+    nameless = []
+    for view in views(app):
+        if not getattr(view.model, "__audited__", True):
+            continue
+        for attribute in inspect(view.model).column_attrs:
+            name, is_key = view._name_of(attribute.key)
+            is_silent = (is_key and name == attribute.key) or name in MACHINERY
+            if not (is_silent or name in view.column_labels or name in LABELS):
+                nameless.append(f"{view.entity}.{name}")
+    assert nameless == []
+
+
+def test_what_the_system_does_is_told_in_the_readers_language(network: Network, web: Any) -> None:
+    row = make_rule(network.lesnoy, weekday=2)
+    browser = web(network.owner)
+    page = plain(browser.get(f"/admin/mailingrule/details/?id={row.id}").text)
+    assert "Система" in page
+    assert "День недели: среда" in page
+    assert "system" not in page
+    journal = plain(browser.get("/admin/audit/").text)
+    assert "Система" in journal
+    assert "Командная строка" in journal

@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from flask import g, url_for
 from flask_babel import lazy_gettext as _l
+from flask_babel import lazy_pgettext as _lp
 from flask_login import current_user
 from markupsafe import Markup
 
@@ -30,6 +31,15 @@ class ActorKind(ReferenceKind):
         return [(str(user.id), user.name) for user in people_in_sight()]
 
 
+# By what an audit line's origin begins with.
+SOURCES = {
+    "request": _lp("origin", "Panel or site"),
+    "job": _lp("origin", "Background job"),
+    "cli": _lp("origin", "Command line"),
+    "demo": _lp("origin", "Demo data"),
+}
+
+
 class AuditView(KontoraView):
     entity = "audit"
     icon = "clock-history"
@@ -44,6 +54,11 @@ class AuditView(KontoraView):
 
     def cell(self, row: Any, column: GridColumn) -> str | Markup:
         """Records and fields under the names the panel gives them."""
+        if column.name == "actor_name":
+            return str(row.who)
+        source, _colon, number = row.origin.partition(":")
+        if column.name == "origin" and source in SOURCES:
+            return Markup('<span title="{}">{}</span>').format(number, SOURCES[source])
         view = self._view_of_table(row.entity)
         if view is not None and column.name == "entity":
             return str(view.name)
@@ -63,7 +78,7 @@ class AuditView(KontoraView):
 
     def exporter(self, column: GridColumn) -> Callable[[Any], Any]:
         """Under the same names as in the grid, one change a line."""
-        if column.name not in {"entity", "changes"}:
+        if column.name not in {"actor_name", "entity", "changes"}:
             return super().exporter(column)
 
         def as_text(row: Any) -> str | None:
@@ -73,7 +88,7 @@ class AuditView(KontoraView):
         return as_text
 
     def sql_cell(self, column: GridColumn, joins: Joins) -> SqlCell | None:
-        return None if column.name in {"entity", "changes"} else super().sql_cell(column, joins)
+        return None if column.name in {"actor_name", "entity", "changes"} else super().sql_cell(column, joins)
 
     def _view_of_table(self, table: str) -> KontoraView | None:
         views = (view for view in self.admin._views if isinstance(view, KontoraView))

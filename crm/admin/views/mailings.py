@@ -10,12 +10,14 @@ from flask_admin import expose
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
 from flask_login import current_user
+from markupsafe import Markup
 from wtforms import BooleanField, IntegerField, SelectField, StringField, TextAreaField, TimeField, validators
 from wtforms.fields.choices import SelectChoice
 
 from crm.access.models import Branch
 from crm.admin.base import BulkAction, KontoraView, permission
 from crm.admin.fields import REQUIRED, EnumField, Form, ReferenceField
+from crm.admin.kinds import NOTHING, IntegerKind, Place
 from crm.admin.views.clients import working_branches
 from crm.clients.queries import client_matches
 from crm.db import db
@@ -35,6 +37,13 @@ from crm.mailings.tags import all_tags
 from crm.protocol import ProtocolLine
 
 WEEKDAYS = (_l("Monday"), _l("Tuesday"), _l("Wednesday"), _l("Thursday"), _l("Friday"), _l("Saturday"), _l("Sunday"))
+
+
+class WeekdayKind(IntegerKind):
+    """A day of the week by its number, 0 Monday."""
+
+    def show(self, value: Any, place: Place) -> str | Markup:
+        return NOTHING if value is None else str(WEEKDAYS[value])
 
 
 class TemplateForm(Form):
@@ -108,7 +117,14 @@ class MailingRuleView(KontoraView):
     entity = "mailingrule"
     icon = "send"
     column_list = ("name", "kind", "periodicity", "send_time", "channel", "template", "is_active", "branch")
-    column_labels = {"kind": _l("Type of mailing"), "is_active": _l("On")}
+    column_labels = {
+        "kind": _l("Type of mailing"),
+        "is_active": _l("On"),
+        "accounts": _l("Type of calculations"),
+        "method": _l("Calculation method"),
+        "weekday": _l("Day of the week"),
+    }
+    column_kinds = {"weekday": WeekdayKind()}
     column_searchable_list = ("name",)
     column_filters = ("is_active", "periodicity", "branch")
     form = RuleForm

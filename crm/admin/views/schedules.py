@@ -22,9 +22,11 @@ from wtforms.widgets import CheckboxInput, ListWidget
 from crm.admin.base import GridColumn, KontoraView, permission
 from crm.admin.cells import Joins, SqlCell
 from crm.admin.fields import REQUIRED, EnumField, Form
+from crm.admin.history import FieldChange
 from crm.admin.kinds import NOTHING, ListKind
 from crm.admin.selection import Selection
 from crm.admin.views.mailings import WEEKDAYS
+from crm.audit.models import AuditEntry
 from crm.db import db
 from crm.exchange.schedules.models import ExportDelivery, ExportSchedule
 from crm.exchange.schedules.operations import (
@@ -142,6 +144,17 @@ class ScheduleView(KontoraView):
                 return _("all")
             return ", ".join(str(view.column(name).label) for name in row.columns)
         return None
+
+    def changes_of(self, entry: AuditEntry) -> list[FieldChange]:
+        """Without what is chosen in the grid and never changes: the page itself shows it."""
+        return [change for change in super().changes_of(entry) if change.name not in {"columns", "selection"}]
+
+    def _recall(self, column: GridColumn, value: Any) -> Any:
+        if column.name == "entity" and value:
+            return str(view.name) if (view := self._view(value)) else value
+        if column.name == "weekdays" and value:
+            return ", ".join(str(WEEKDAYS[number]) for number in value)
+        return super()._recall(column, value)
 
     def _view(self, entity: str) -> KontoraView | None:
         views = (view for view in self.admin._views if isinstance(view, KontoraView))
