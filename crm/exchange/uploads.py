@@ -24,7 +24,7 @@ from crm import clock
 from crm.access.actors import Actor
 from crm.background.models import BackgroundJob
 from crm.background.operations import JobCanceled, Progress, executor, start_job
-from crm.db import db, give_way, insert_rows, transaction
+from crm.db import db, end_reading, give_way, insert_rows, transaction
 from crm.errors import Conflict, DomainError
 from crm.exchange.importers import make_importer
 from crm.exchange.importing import Examination, Importer, Tally, Verdict, begin_run, digest, write_batch
@@ -253,7 +253,7 @@ def _walk(
         with transaction():
             earlier = delete(ImportLine).where(ImportLine.upload_id == upload_id)
             db.session.execute(earlier.execution_options(synchronize_session=False))
-    db.session.commit()
+    end_reading()
     for batch in examination.batches():
         behind = list(takewhile(lambda parsed: parsed.line.number <= seen, batch))
         if behind:
@@ -303,7 +303,7 @@ def _recall(importer: Importer, upload_id: int, batch: Sequence[Any]) -> None:
         ImportLine.fate.not_in([fate for fate in Fate if fate.is_refused]),
     )
     good = set(db.session.scalars(query))
-    db.session.commit()
+    end_reading()
     importer.recall([parsed.row for parsed in batch if parsed.row and parsed.line.number in good])
 
 

@@ -161,10 +161,10 @@ def test_users_are_added_and_changed(network: Any, web: Any) -> None:
 def test_the_last_head_stays(network: Any, web: Any) -> None:
     browser = web(network.owner)
     path = f"/admin/user/edit/?id={network.owner.id}"
-    for changes in ({"role": "manager"}, {"is_active": None}):
+    for field, changes in (("role", {"role": "manager"}), ("is_active", {"is_active": None})):
         answer = send(browser, path, **changes)
         assert answer.status_code == 422
-        assert errors(answer.text) == {"role": "Это последний руководитель сети: сначала назначьте другого."}
+        assert errors(answer.text) == {field: "Это последний руководитель сети: сначала назначьте другого."}
     assert send(web(make_user(Role.OWNER)), path, role="manager").status_code == 302
 
 
