@@ -111,7 +111,9 @@ def test_rows_of_a_company_without_the_field_are_refused(network: Any) -> None:
     add(network.company)
     company = other_company()
     with transaction():
-        branch = Branch(company_id=company.id, city_id=network.lesnoy.city_id, name="Речной", time_zone="UTC")
+        branch = Branch(
+            company_id=company.id, city_id=network.lesnoy.city_id, name="Речная школа, филиал", time_zone="UTC"
+        )
         db.session.add(branch)
     mine, foreign = make_client(network.lesnoy), make_client(branch)
     change = changing_clients({"custom.rost_sm": 150}, by=SYSTEM)
