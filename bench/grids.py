@@ -17,7 +17,8 @@ from bench.sizes import FASTER_AT_DEPTH, FASTER_AT_FIRST, FLATNESS, PAGE_SECONDS
 
 TURNS = 9
 STOCK_SECONDS = 2.0  # a slow peer is asked until its time is over, once at least
-PAGE_SIZE, LAST_BY_NUMBER = 50, 200
+PAGE_SIZE = 50
+DEEP_BY_NUMBER = 199  # Kontora numbers 200 pages; that one is the last of ten thousand rows, and costs a query less
 
 
 @dataclass(frozen=True)
@@ -90,9 +91,9 @@ def _plain_cases(entity: str, full: Sample) -> Iterator[Case]:
         )
     # Stock counts pages from 0.
     yield Case(
-        f"page {LAST_BY_NUMBER}",
-        lambda _sample: f"page={LAST_BY_NUMBER}",
-        f"page={LAST_BY_NUMBER - 1}",
+        f"page {DEEP_BY_NUMBER}",
+        lambda _sample: f"page={DEEP_BY_NUMBER}",
+        f"page={DEEP_BY_NUMBER - 1}",
     )
     yield Case("last page", lambda _sample: "before=end", f"page={last}", FASTER_AT_DEPTH)
 
