@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from html import unescape
 from statistics import quantiles
@@ -17,6 +18,7 @@ from bench.sizes import BULK_SECONDS, FASTER_THAN_ORM
 
 LOOP = 500  # bills of the loop over ORM objects, a transaction each
 PER = 100_000
+PAUSE = 0.25  # seconds between the pages somebody looks at meanwhile
 
 
 def bulk(ground: Ground) -> Iterator[str]:
@@ -37,6 +39,7 @@ def bulk(ground: Ground) -> Iterator[str]:
             pages = []
             while not worker.is_ready():
                 pages.append(site.run("get", "/admin/bill/").seconds)
+                time.sleep(PAUSE)
             seconds = worker.finish().seconds
             facts = json.loads(worker.run("facts", job_id).content)
             rows = facts["done"]
