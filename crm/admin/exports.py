@@ -155,6 +155,8 @@ def make_file(
             by=current_user,
         )
         progress.keep_file(path.name, export.file_name)
+        job = db.session.get_one(BackgroundJob, job_id)
+        job.params = {**job.params, "columns": [column.name for column in export.columns]}
         if also is not None:
             also(path, rows.count)
 

@@ -20,6 +20,7 @@ from sqlalchemy import func, or_, select, update
 
 from crm import clock
 from crm.access.actors import Actor
+from crm.access.scope import current_scope
 from crm.background.models import BackgroundJob, JobLine, JobStatus
 from crm.bell import ring
 from crm.db import db, end_reading, insert_rows, reading, transaction
@@ -195,6 +196,9 @@ def execute_job(job_id: int) -> None:
     job = db.session.get_one(BackgroundJob, job_id, populate_existing=True)
     progress = Progress(job_id, job.attempt)
     is_hopeless = job.attempt > MAX_ATTEMPTS
+    seen = current_scope().branch_ids
+    with transaction():  # whose rows are in what it makes: the author may lose a branch while that is kept
+        job.params = {**job.params, "branches": None if seen is None else sorted(seen)}
     end_reading()
     try:
         if is_hopeless:

@@ -29,6 +29,7 @@ from crm.phones import format_phone, parse_phone
 MAX_TEXT = 2000
 PLACES = 6  # digits after the comma of a number
 _UNIT = Decimal(1).scaleb(-PLACES)
+_BEYOND = 10**12  # no number reaches it: 18 digits in all fit into the database
 
 
 class Number(TypeDecorator[Decimal]):
@@ -87,7 +88,10 @@ def read_number(text: str) -> Decimal:
     text = text.strip()
     if not _NUMBER.fullmatch(text):
         raise ValueError(_("Enter a number, for example 12 or 0,5."))
-    return Decimal(re.sub(r"\s", "", text).replace(",", ".").replace("−", "-"))
+    value = Decimal(re.sub(r"\s", "", text).replace(",", ".").replace("−", "-"))
+    if abs(value) >= _BEYOND:
+        raise ValueError(_("The number is too large."))
+    return value
 
 
 class ValueType:
@@ -126,7 +130,7 @@ class NumberValue(ValueType):
         scaled = Decimal(value).scaleb(PLACES)
         if scaled != scaled.to_integral_value():
             raise ValueError(_("A number has six digits after the comma at most."))
-        if abs(scaled) >= 10**18:
+        if abs(value) >= _BEYOND:
             raise ValueError(_("The number is too large."))
         return int(scaled)
 

@@ -193,3 +193,12 @@ def test_a_field_the_role_may_not_change_is_not_asked_where_the_row_is_made(netw
     browser = web(network.administrator, network.lesnoy)
     assert send(browser, path, **sent, **{"custom.kurator": "Чужой"}).status_code == 302
     assert db.session.query(Bill).one().custom == {}
+
+
+@pytest.mark.parametrize("number", ["999999999999999", "-9 999 999 999 999 999 999 999", "1000000000000"])
+def test_a_number_too_large_for_any_row_is_a_filter_nobody_can_read(network: Any, web: Any, number: str) -> None:
+    add(network.company)
+    make_client(network.lesnoy, name="Анна")
+    answer = web(network.owner).get("/admin/client/", query_string={"f.custom.rost_sm.from": number})
+    assert answer.status_code == 200
+    assert "не число" in answer.text

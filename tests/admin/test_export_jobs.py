@@ -10,6 +10,9 @@ import openpyxl
 import pytest
 from sqlalchemy import func, select
 
+from crm.access.actors import SYSTEM
+from crm.access.models import FieldRule
+from crm.access.roles import change_role
 from crm.admin import exporting, exports
 from crm.audit.models import AuditAction, AuditEntry
 from crm.background.models import BackgroundJob, JobStatus
@@ -167,3 +170,25 @@ def test_only_ticked_rows(network: Any, web: Any, bills: None, monkeypatch: pyte
     assert sorted(row[header.index("Сумма")] for row in rows) == [30, 40]
     nothing = client.post("/admin/bill/export/xlsx/", data={"rows": "ticked"})
     assert nothing.status_code == 302
+
+
+@pytest.mark.parametrize("lost", ["a branch", "the export", "a column"])
+def test_a_file_is_not_given_to_who_might_not_have_it_made_now(network: Any, web: Any, bills: None, lost: str) -> None:
+    with transaction():
+        network.administrator.branches = [network.lesnoy, network.mira]
+    browser = web(network.administrator)
+    job = run(started(browser))
+    path = f"/admin/job/file/{job.id}"
+    assert browser.get(path, buffered=True).status_code == 200
+    settings = network.administrator.role_settings
+    with transaction():
+        if lost == "a branch":
+            network.administrator.branches = [network.lesnoy]
+        elif lost == "the export":
+            change_role(settings, permissions={"bill.export": False}, fields={}, by=SYSTEM)
+        else:
+            change_role(settings, permissions={}, fields={"bill.amount": FieldRule.HIDE}, by=SYSTEM)
+    assert browser.get(path).status_code == 403
+    expected = 403 if lost == "a branch" else 200
+    assert browser.get(f"/admin/job/details/?id={job.id}").status_code == expected
+    assert browser.get(f"/admin/job/protocol/{job.id}.xlsx", buffered=True).status_code == expected

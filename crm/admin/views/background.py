@@ -17,9 +17,11 @@ from flask_login import current_user
 from markupsafe import Markup
 
 from crm import clock
+from crm.access.permissions import NETWORK_WIDE_ROLES
 from crm.admin.base import GridColumn, KontoraView, permission
 from crm.admin.bulk import job_url, run_or_queue
 from crm.admin.bulk_jobs import undoable_lines
+from crm.admin.exporting import EXPORT
 from crm.admin.history import FieldChange
 from crm.audit.models import AuditEntry
 from crm.audit.operations import record_export
@@ -27,6 +29,7 @@ from crm.background.models import BackgroundJob, JobLine
 from crm.background.operations import cancel_job, file_of
 from crm.db import db, reading, transaction
 from crm.exchange import excel
+from crm.exchange.schedules.operations import SCHEDULED_EXPORT
 from crm.once import AlreadySubmitted, SubmittedForm, fingerprint_of
 
 LINES_PER_PAGE = 100
@@ -64,7 +67,21 @@ class JobView(KontoraView):
     def may_read(self, job: BackgroundJob) -> bool:
         """Whether its maker may still see what is in it: roles and branches change while a job is kept."""
         view = self._target(job)
-        return (view is None or view.is_accessible()) and job.branch_id in {None, *(b.id for b in g.branches)}
+        mine = {branch.id for branch in g.branches}
+        if (view is not None and not view.is_accessible()) or job.branch_id not in {None, *mine}:
+            return False
+        if "branches" not in job.params:  # not begun
+            return True
+        seen = job.params["branches"]
+        return current_user.role.value in NETWORK_WIDE_ROLES if seen is None else mine.issuperset(seen)
+
+    def may_take(self, job: BackgroundJob) -> bool:
+        """Whether its maker might have the file made now: of rows he may export, in columns he may see."""
+        view = self._target(job)
+        if view is None or job.kind not in {EXPORT, SCHEDULED_EXPORT}:
+            return True
+        known = {column.name for column in (*view.columns, *view.available_columns())}
+        return view.may_export and known.issuperset(job.params.get("columns") or ())
 
     def get_one(self, id: Any) -> Any:
         job = super().get_one(id)
@@ -187,6 +204,8 @@ class JobView(KontoraView):
         job = self.get_one(id)
         if job.file is None:
             abort(404)
+        if not self.may_take(job):
+            abort(403)
         path = file_of(job)
         if self._is_expired(job) or not path.exists():
             abort(410)
