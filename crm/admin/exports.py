@@ -84,7 +84,7 @@ def run_scheduled_export(job: BackgroundJob, progress: Progress) -> None:
 def letter_of(delivery: ExportDelivery, path: Path, rows: int) -> tuple[str, str, bool]:
     """Subject and text of the letter, in the language of now, and whether the file goes with it."""
     schedule = delivery.schedule
-    there = moment(clock.now(), schedule.time_zone)
+    there = f"{moment(clock.now(), schedule.time_zone)} ({schedule.time_zone})"
     text = [_("“%(name)s”, as of %(moment)s.", name=schedule.name, moment=there)]
     size = path.stat().st_size
     if rows == 0:
