@@ -15,6 +15,7 @@ from crm.access.actors import SYSTEM
 from crm.bills.models import Bill, BillMethod, BillStatus
 from crm.bills.operations import archive_bill
 from crm.db import db, transaction
+from tests.admin.test_grids import table
 from tests.bills.test_archive import ALREADY, PAID, settle_at_desk
 from tests.factories import make_account, make_bill, make_client
 
@@ -197,6 +198,6 @@ def test_an_overdue_bill_is_shown_as_such(network, web):
     bill = make_bill(make_client(network.lesnoy), payable_from=date(2027, 1, 1), payable_until=date(2027, 1, 5))
     browser = web(network.administrator, network.lesnoy)
     with clock.frozen(datetime(2027, 1, 5, 20, 59, tzinfo=UTC)):
-        assert "Срок оплаты истёк" not in plain(browser.get(f"/admin/bill/?q={bill.title}").text)
+        assert "Срок оплаты истёк" not in str(table(browser.get(f"/admin/bill/?q={bill.title}").text))
     with clock.frozen(datetime(2027, 1, 5, 21, 0, tzinfo=UTC)):
-        assert "Срок оплаты истёк" in plain(browser.get(f"/admin/bill/?q={bill.title}").text)
+        assert "Срок оплаты истёк" in str(table(browser.get(f"/admin/bill/?q={bill.title}").text))
