@@ -264,6 +264,7 @@ def _beyond(orders: Sequence[Order], values: Sequence[Any], is_backwards: bool) 
 def _further(order: Order, value: Any, is_backwards: bool, *, is_inclusive: bool = False) -> Any:
     """Condition: the value lies further in the order than `value`."""
     expression = order.key.expression
+    value = sa.bindparam(None, value, expression.type)  # SQLAlchemy takes yes and no for words of SQL, and refuses them
     if order.is_descending != is_backwards:
         return expression <= value if is_inclusive else expression < value
     return expression >= value if is_inclusive else expression > value

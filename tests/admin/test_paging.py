@@ -4,6 +4,8 @@ is blank or equal; and the orders themselves.
 
 from __future__ import annotations
 
+import html
+import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -302,3 +304,18 @@ def test_the_summary_counts_no_further_than_asked(
     assert (found.count, found.is_exact, found.totals) == (5, False, None)
     whole = selection.summary(amount, exact=True)
     assert (whole.count, whole.is_exact, whole.totals) == (5, True, {"amount": 500})
+
+
+@pytest.mark.parametrize("sort", ["is_repeatable,status", "-is_repeatable,amount"])
+def test_pages_back_from_the_end_in_the_order_of_yes_and_no(network: Any, web: Any, sort: str) -> None:
+    client = make_client(network.lesnoy)
+    for number in range(30):
+        make_bill(client, is_repeatable=number % 2 == 0)
+    browser, args = web(network.owner), {"sort": sort, "size": "25", "before": "end"}
+    page = browser.get("/admin/bill/", query_string=args).text
+    (back,) = set(re.findall(r'href="(\?[^"]*before=[^"]{9,})"', page))
+    answer = browser.get("/admin/bill/" + html.unescape(back))
+    assert answer.status_code == 200
+    seen = [re.findall(r'name="id" value="([0-9]+)"', text) for text in (answer.text, page)]
+    assert [len(ids) for ids in seen] == [5, 25]
+    assert len({*seen[0], *seen[1]}) == 30
