@@ -37,6 +37,25 @@ def _shots(page: Page, url: str, suffix: str) -> None:
     shot("pay")
 
 
+def _shots_of_the_head(page: Page, url: str, suffix: str) -> None:
+    """What the head of the network shapes: grids, imports, fields, roles, reports."""
+    page.goto(f"{url}/login")
+    page.get_by_label("Эл. почта").fill("owner@demo.test")
+    page.get_by_label("Пароль").fill("demo")
+    page.get_by_role("button", name="Войти").click()
+    wanted = "f.status.is=pending&any1.f.amount.from=1000&any1.f.payable_until.period=this_month"
+    for name, address in {
+        "filters": f"/admin/bill/filters/?{wanted}",
+        "columns": "/admin/bill/layout/",
+        "import": "/admin/client/import/",
+        "fields": "/admin/field/",
+        "role": "/admin/role/edit/?id=4",
+        "staff-actions": "/admin/staffactions/",
+    }.items():
+        page.goto(url + address)
+        page.screenshot(path=TARGET / f"{name}-{suffix}.png")
+
+
 def main() -> None:
     TARGET.mkdir(parents=True, exist_ok=True)
     path = chromium.find()
@@ -50,7 +69,11 @@ def main() -> None:
                 context = started.new_context(
                     locale="ru-RU", viewport={"width": width, "height": height}, color_scheme=theme
                 )
-                _shots(context.new_page(), running.url, suffix if theme == "light" else f"{suffix}-dark")
+                name = suffix if theme == "light" else f"{suffix}-dark"
+                _shots(context.new_page(), running.url, name)
+                if suffix == "wide":
+                    context.clear_cookies()
+                    _shots_of_the_head(context.new_page(), running.url, name)
                 context.close()
         started.close()
     print(f"{len(list(TARGET.glob('*.png')))} pictures in docs/screens/")

@@ -61,8 +61,8 @@ def test_every_type_is_set_in_many_rows_and_put_back(
             row.custom = old
     browser = web(network.owner, network.lesnoy)
     preview = plain(browser.post("/admin/client/action/", data={**EDIT, "all": "1", **ticked("pole", typed)}).text)
-    assert "2 будет изменено" in preview
-    assert "1 уже такие и останутся как есть" in preview
+    assert "Будет изменено: 2" in preview
+    assert "Уже такие и останутся как есть: 1" in preview
     page = go(browser, "/admin/client/action/", all="1", **ticked("pole", typed))
     db.session.expire_all()
     assert [row.custom for row in rows] == [{"a": "Ж", "pole": kept, "z": [1]}, {"pole": kept}, {"pole": kept, "a": 1}]
