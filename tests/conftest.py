@@ -28,8 +28,10 @@ from flask_wtf.csrf import generate_csrf
 from sqlalchemy.engine import make_url
 
 from crm import create_app
+from crm.access.actors import SYSTEM
 from crm.access.models import Branch, User
 from crm.access.scope import EVERYWHERE, scoped_to
+from crm.audit.origin import acting
 from crm.config import read_settings
 from crm.db import db
 from crm.ledger.queries import check_ledger
@@ -249,7 +251,8 @@ def app(dialect: str, database: TestDatabase, _prepared: Callable[[str], Prepare
     app = _prepared(dialect).app
     with redis.Redis.from_url(valkey_url) as queue:
         queue.flushall()
-    with app.app_context(), scoped_to(EVERYWHERE):
+    # Whoever acted last in this process is forgotten: what a test does itself is done at the command line.
+    with app.app_context(), scoped_to(EVERYWHERE), acting(SYSTEM, "cli"):
         try:
             yield app
             db.session.rollback()
