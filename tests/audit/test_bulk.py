@@ -139,8 +139,9 @@ def test_clients_archived_in_bulk_are_told_apart(network: Any) -> None:
 
 def undo(lines: Any) -> Any:
     done = [(line.id, line.changes) for line in lines if line.changes]
+    changed = dict.fromkeys(name for _id, changes in done for name in changes)
     with transaction():
-        return put_back(changing_bills({}, by=SYSTEM), done, by=SYSTEM)
+        return put_back(changing_bills(changed, by=SYSTEM), done, by=SYSTEM)
 
 
 def test_old_values_are_put_back_each_its_own(network: Any) -> None:
