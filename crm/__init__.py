@@ -19,7 +19,9 @@ import crm.exchange.schedules.models
 import crm.jobs.models
 import crm.mailings.models
 import crm.payments.models
-import crm.subscriptions.models  # noqa: F401
+import crm.subscriptions.models
+import crm.tills.models
+import crm.visits.models  # noqa: F401
 from crm import admin, cli, i18n, jobs, observability, public, security, static_files
 from crm.access.scope import install_scope
 from crm.audit.operations import install_audit

@@ -22,9 +22,18 @@ EDITED = (*SEEN, "create", "edit")
 
 # Everything that can be allowed: what a view or an operation asks for and is not here, fails a test.
 ACTIONS: dict[str, tuple[str, ...]] = {
-    "client": (*EDITED, "archive", "import"),
-    "account": (*SEEN, "edit", "open", "top_up", "spend", "import"),
+    "client": (*EDITED, "archive", "import", "merge"),
+    "account": (
+        *(*SEEN, "edit", "open", "top_up", "spend", "import"),
+        *("write_off", "refund", "transfer", "transfer_out", "reverse", "close", "debt", "bad_debt"),
+    ),
     "accounttype": EDITED,
+    "entry": SEEN,
+    "debtor": SEEN,
+    "till": (*EDITED, "shift", "move"),
+    "shift": SEEN,
+    "cashflow": SEEN,
+    "visit": (*EDITED, "pay"),
     "bill": (*SEEN, "edit", "issue", "archive"),
     "payment": SEEN,
     "subscription": (*SEEN, "edit", "sell"),
@@ -54,14 +63,26 @@ ACTION_NAMES: dict[str, Any] = {
     "delete": _lp("permission", "Delete"),
     "archive": _l("Archive and restore"),
     "import": _l("Import from files"),
+    "bad_debt": _l("Write off bad debts"),
+    "close": _l("Close and reopen"),
+    "debt": _l("Accrue and write off debts"),
     "issue": _l("Issue"),
+    "merge": _l("Merge cards of one person"),
+    "move": _l("Move cash, other cash in and out"),
     "open": _lp("permission", "Open"),
+    "pay": _l("Take the payment"),
+    "refund": _l("Refund to the client"),
+    "reverse": _l("Reverse operations"),
     "run": _l("Run by hand"),
     "sell": _lp("permission", "Sell"),
+    "shift": _l("Open and close shifts"),
     "share": _l("Share views of the grid"),
     "send": _lp("permission", "Send"),
     "spend": _l("Pay bills from"),
     "top_up": _l("Top up and take payments"),
+    "transfer": _l("Transfer within the family"),
+    "transfer_out": _l("Transfer to another client"),
+    "write_off": _lp("permission", "Write off"),
 }
 
 # Who could give these could give himself everything: the owner's alone, whatever else is changed.
@@ -70,7 +91,13 @@ RESERVED = frozenset({"role.edit"})
 DESK = {
     "client": (*READ, "create", "edit", "archive"),
     "accounttype": READ,
-    "account": (*READ, "open", "top_up", "spend"),
+    "account": (*READ, "open", "top_up", "spend", "write_off", "transfer"),
+    "entry": READ,
+    "debtor": READ,
+    "till": ("view", "shift"),
+    "shift": READ,
+    "cashflow": ("view",),
+    "visit": (*READ, "create", "edit", "pay"),
     "bill": (*READ, "issue", "edit", "archive"),
     "subscription": (*READ, "sell"),
     "plan": ("view",),
@@ -83,7 +110,7 @@ DESK = {
 }
 DIRECTOR = DESK | {
     "client": ("*",),
-    "account": ("*",),
+    **dict.fromkeys(("account", "entry", "debtor", "till", "shift", "cashflow", "visit"), ("*",)),
     "bill": ("*",),
     "subscription": ("*",),
     "payment": ("*",),
@@ -113,7 +140,14 @@ ROLES: dict[str, dict[str, tuple[str, ...]]] = {
         ("accounttype", "company", "city", "branch", "user", "employee", "template", "plan", "field", "contract"),
         ("*",),
     )
-    | {"audit": READ, "client": ("view",), "mailingrule": READ, "mailingrun": READ, "message": ("view",)},
+    | {
+        "till": EDITED,
+        "audit": READ,
+        "client": ("view",),
+        "mailingrule": READ,
+        "mailingrun": READ,
+        "message": ("view",),
+    },
 }
 
 # Sees every branch without being attached to any.

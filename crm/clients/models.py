@@ -34,6 +34,7 @@ class Client(HasCustomFields, BranchScoped, Model):
     name: what everybody is called by; surname and patronymic only where the company has them switched on.
     search: names, e-mail, digits of both phones, as search.searchable() has them; kept by a listener, never set by
     hand.
+    merged_into_id: the card of the same person this one was merged into; it stays in the archive for good.
     """
 
     # By default only the name is displayed; the number and what a company does not need can be switched off.
@@ -45,6 +46,7 @@ class Client(HasCustomFields, BranchScoped, Model):
     __table_args__ = (
         Index(None, "status", "name"),
         *(Index(None, name, "id") for name in ("name", "phone", "email", "created_at", "branch_id", "payer_id")),
+        Index(None, "merged_into_id"),
         # An active payer's phone is his alone in the branch: imports and the desk know him by it.
         Index(
             "uq_client_branch_id_phone",
@@ -59,6 +61,7 @@ class Client(HasCustomFields, BranchScoped, Model):
     id: Mapped[PrimaryKey]
     branch_id: Mapped[int] = mapped_column(ForeignKey("branch.id"))  # indexed with the key
     payer_id: Mapped[int | None] = mapped_column(ForeignKey("client.id"))
+    merged_into_id: Mapped[int | None] = mapped_column(ForeignKey("client.id"))
     status: Mapped[ClientStatus] = mapped_column(label_enum(ClientStatus), default=ClientStatus.ACTIVE)
     name: Mapped[Text200]
     surname: Mapped[Text200] = mapped_column(default="", server_default=text("''"))
@@ -72,8 +75,13 @@ class Client(HasCustomFields, BranchScoped, Model):
     created_at: Mapped[datetime]
     version: Mapped[int] = mapped_column(Integer)
 
-    payer: Mapped[Client | None] = relationship(remote_side="Client.id", back_populates="family")
-    family: Mapped[list[Client]] = relationship(back_populates="payer", order_by="Client.id")
+    payer: Mapped[Client | None] = relationship(
+        foreign_keys="Client.payer_id", remote_side="Client.id", back_populates="family"
+    )
+    family: Mapped[list[Client]] = relationship(
+        foreign_keys="Client.payer_id", back_populates="payer", order_by="Client.id"
+    )
+    merged_into: Mapped[Client | None] = relationship(foreign_keys="Client.merged_into_id", remote_side="Client.id")
 
     __mapper_args__ = {"version_id_col": version}
 

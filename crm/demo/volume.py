@@ -25,8 +25,9 @@ from crm.db import Model, db, insert_rows, transaction
 from crm.demo.names import Person, child_of, grown_up, surname_of_many
 from crm.demo.network import DemoNetwork
 from crm.ledger.models import Account, AccountKind, Entry, Transaction, TransactionKind, Unit
-from crm.ledger.operations import house_account
 from crm.payments.models import Payment, PaymentMethod, PaymentStatus
+from crm.tills.models import TillKind
+from crm.tills.operations import hold_till
 
 FAMILIES_AT_ONCE = 1500
 DAYS = 720  # over which things are spread
@@ -72,7 +73,7 @@ class _Writer:
 
     def __init__(self, network: DemoNetwork, chance: random.Random) -> None:
         self._network = network
-        self._terminals = {branch.id: house_account(AccountKind.TERMINAL, branch.id).id for branch in network.branches}
+        self._terminals = {branch.id: hold_till(TillKind.TERMINAL, branch.id).id for branch in network.branches}
         self._chance = chance
         self._now = clock.now()
         self._ids: dict[type[Model], int] = {

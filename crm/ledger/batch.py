@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 
@@ -13,7 +13,7 @@ from crm import clock
 from crm.access.actors import Actor
 from crm.db import Money, db
 from crm.ledger.models import Account, AccountKind, Entry, Transaction, TransactionKind, Unit
-from crm.ledger.operations import Cause, Line, _balances_after, _check_balanced, lock_accounts
+from crm.ledger.operations import Cause, Line, _balances_after, _check_balanced, lock_accounts, settlements
 
 NO_CAUSE = Cause()
 
@@ -44,6 +44,7 @@ def post_all(postings: Sequence[Posting], *, by: Actor) -> int:
     for posting in postings:
         _check_balanced(posting.lines)
     locked = lock_accounts([line.account for posting in postings for line in posting.lines])
+    postings = [replace(posting, lines=[*posting.lines, *settlements(posting.lines)]) for posting in postings]
     known = set(
         db.session.scalars(
             select(Transaction.idempotency_key).where(
@@ -69,6 +70,7 @@ def post_all(postings: Sequence[Posting], *, by: Actor) -> int:
                 "payment_id": posting.cause.payment_id,
                 "bill_id": posting.cause.bill_id,
                 "subscription_id": posting.cause.subscription_id,
+                "visit_id": posting.cause.visit_id,
                 "comment": posting.comment,
                 "idempotency_key": posting.key,
                 "reverses_id": posting.reverses_id,
@@ -129,8 +131,12 @@ def own_accounts(kind: AccountKind, owners: Mapping[int, int]) -> dict[int, Acco
 
     By client id. The caller commits.
     """
-    query = select(Account).where(Account.kind == kind, Account.client_id.in_(owners))
-    found = {account.client_id: account for account in db.session.scalars(query)}
+    query = select(Account).where(Account.kind == kind, Account.client_id.in_(owners), Account.closed_at.is_(None))
+    found = {
+        account.client_id: account
+        for account in db.session.scalars(query)
+        if account.client_id is not None and account.branch_id == owners[account.client_id]
+    }
     unit = Unit.LESSON if kind is AccountKind.LESSONS else Unit.MONEY
     made = [
         Account(kind=kind, unit=unit, branch_id=branch_id, client_id=client_id, opened_at=clock.now())

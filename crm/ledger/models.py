@@ -25,7 +25,11 @@ class Unit(LabelEnum):
 
 
 class AccountKind(LabelEnum):
-    """Client accounts first, house accounts after; house accounts keep no cached balance and are never locked."""
+    """Client accounts first, house accounts after; house accounts keep no cached balance and are never locked.
+
+    CASH to BANK hold the branch's own money; each such account belongs to a till (crm/tills), of which a branch may
+    have several. Of the other kinds a branch has one account each.
+    """
 
     BASE = "base", _l("Base account")
     DEPOSIT = "deposit", _l("Deposit")
@@ -37,6 +41,15 @@ class AccountKind(LabelEnum):
     REVENUE = "revenue", _l("Revenue")
     OPENING = "opening", _l("Opening balances")
     SERVICE = "service", _l("Lessons granted")
+    DISCOUNTS = "discounts", _l("Discounts given")
+    BAD_DEBT = "bad_debt", _l("Bad debts")
+    CASH_DIFFERENCE = "cash_difference", _l("Cash over and short")
+    OTHER = "other", _l("Other income and expenses")
+    SETTLEMENT = "settlement", _l("Settlements between branches")
+
+    @property
+    def is_till(self) -> bool:
+        return self in TILL_KINDS
 
     @property
     def is_house(self) -> bool:
@@ -48,12 +61,25 @@ class AccountKind(LabelEnum):
         return self is not AccountKind.DEPOSIT
 
 
+# Where the branch's own money is.
+TILL_KINDS = (AccountKind.CASH, AccountKind.TERMINAL, AccountKind.ACQUIRING, AccountKind.BANK)
+
+
 class TransactionKind(LabelEnum):
     OPENING = "opening", _l("Opening balance")
     TOP_UP = "top_up", _l("Top-up")
     WRITE_OFF = "write_off", _l("Write-off")
+    REFUND = "refund", _l("Refund to the client")
     SALE = "sale", _l("Sale of a subscription")
+    DISCOUNT = "discount", _l("Discount at the sale")
+    VISIT = "visit", _l("Payment of a visit")
     TRANSFER = "transfer", _l("Transfer between accounts")
+    DEBT = "debt", _l("Debt accrued")
+    DEBT_WRITE_OFF = "debt_write_off", _l("Debt written off")
+    BAD_DEBT = "bad_debt", _l("Bad debt written off")
+    CASH_COUNT = "cash_count", _l("Difference of a cash count")
+    CASH_MOVE = "cash_move", _l("Move between tills")
+    CASH_OTHER = "cash_other", _l("Other cash in or out")
     REVERSAL = "reversal", _l("Reversal")
 
 
@@ -93,20 +119,29 @@ class Account(HasCustomFields, BranchScoped, Model):
     """Something counted for an owner: a client (client_id) or the branch itself (house accounts).
 
     balance, credited, debited are caches of its entries, kept by post() for client accounts only:
-    balance = credited - debited.
+    balance = credited - debited. closed_at: nothing is posted to a closed account any more; its balance is zero.
     """
 
     __optional_fields__ = {"employee": True}
     __table_args__ = (
         CheckConstraint("balance = credited - debited", name="balance"),
         CheckConstraint("kind <> 'deposit' OR balance >= 0", name="floor"),
+        CheckConstraint("closed_at IS NULL OR balance = 0", name="closed"),
         Index(None, "account_type_id", "kind", "unit", "id"),
         *(
             Index(None, name, "id")
             for name in ("client_id", "branch_id", "balance", "credited", "debited", "opened_at")
         ),
-        _unique_where("uq_account_client_kind", "client_id", "kind", where="kind IN ('base','lessons')"),
-        _unique_where("uq_account_house_kind", "branch_id", "kind", "unit", where="client_id IS NULL"),
+        _unique_where(
+            "uq_account_client_kind",
+            *("client_id", "branch_id", "kind"),
+            where="kind IN ('base','lessons') AND closed_at IS NULL",
+        ),
+        _unique_where(
+            "uq_account_house_kind",
+            *("branch_id", "kind", "unit"),
+            where="client_id IS NULL AND kind NOT IN ('cash','terminal','acquiring','bank')",
+        ),
     )
 
     id: Mapped[PrimaryKey]
@@ -118,6 +153,7 @@ class Account(HasCustomFields, BranchScoped, Model):
     employee_id: Mapped[int | None] = mapped_column(ForeignKey("employee.id"))
     author_id: Mapped[int | None] = mapped_column(ForeignKey("user.id"))
     opened_at: Mapped[datetime]
+    closed_at: Mapped[datetime | None]
     balance: Mapped[Decimal] = mapped_column(default=Decimal(0))
     credited: Mapped[Decimal] = mapped_column(default=Decimal(0))
     debited: Mapped[Decimal] = mapped_column(default=Decimal(0))
@@ -126,6 +162,10 @@ class Account(HasCustomFields, BranchScoped, Model):
     client: Mapped[Any] = relationship("Client")
     account_type: Mapped[AccountType | None] = relationship(lazy="joined")
     employee: Mapped[Employee | None] = relationship()
+
+    @property
+    def is_closed(self) -> bool:
+        return self.closed_at is not None
 
     @property
     def title(self) -> str:
@@ -155,6 +195,7 @@ class Transaction(BranchScoped, Model):
     payment_id: Mapped[int | None] = mapped_column(ForeignKey("payment.id"), index=True)
     bill_id: Mapped[int | None] = mapped_column(ForeignKey("bill.id"), index=True)
     subscription_id: Mapped[int | None] = mapped_column(ForeignKey("subscription.id"), index=True)
+    visit_id: Mapped[int | None] = mapped_column(ForeignKey("visit.id"), index=True)
     comment: Mapped[str] = mapped_column(Text, default="")
     idempotency_key: Mapped[str] = mapped_column(String(200), unique=True)
     reverses_id: Mapped[int | None] = mapped_column(ForeignKey("ledger_transaction.id"), unique=True)

@@ -42,6 +42,7 @@ class Cause:
     payment_id: int | None = None
     bill_id: int | None = None
     subscription_id: int | None = None
+    visit_id: int | None = None
     employee_id: int | None = None
 
 
@@ -60,12 +61,14 @@ def post(
     """Write one balanced transaction and move the cached balances of client accounts with it.
 
     key: idempotency key; a second post() with the same key returns the first transaction and changes nothing.
-    Raises DomainError "not_enough" when a deposit would fall below zero, ValueError when lines do not balance.
-    The caller commits.
+    Lines over several branches are completed by settlements(), so that the books of each branch balance by themselves.
+    Raises DomainError "not_enough" when a deposit would fall below zero, "account_closed" when an account is closed,
+    ValueError when lines do not balance. The caller commits.
     """
     key = key or f"once:{uuid.uuid4()}"
     _check_balanced(lines)
     locked = lock_accounts([line.account for line in lines])
+    lines = [*lines, *settlements(lines)]
     if existing := transaction_by_key(key):
         return existing
     if reverses is not None and _is_reversed(reverses):
@@ -82,6 +85,7 @@ def post(
         payment_id=cause.payment_id,
         bill_id=cause.bill_id,
         subscription_id=cause.subscription_id,
+        visit_id=cause.visit_id,
         comment=comment,
         idempotency_key=key,
         reverses_id=reverses.id if reverses else None,
@@ -131,6 +135,7 @@ def reverse(transaction: Transaction, *, by: Actor, comment: str) -> Transaction
             payment_id=transaction.payment_id,
             bill_id=transaction.bill_id,
             subscription_id=transaction.subscription_id,
+            visit_id=transaction.visit_id,
             employee_id=transaction.employee_id,
         ),
         comment=comment,
@@ -159,6 +164,22 @@ def _check_balanced(lines: Sequence[Line]) -> None:
         sums[line.account.unit] += line.amount
     if len(lines) < 2 or any(sums.values()):
         raise ValueError("entries must sum to zero per unit")
+
+
+def settlements(lines: Sequence[Line]) -> list[Line]:
+    """What completes lines over several branches: the branch that gained owes it to the one that lost. None for one
+    branch.
+    """
+    if len({line.account.branch_id for line in lines}) < 2:
+        return []
+    sums: dict[tuple[int, Unit], Decimal] = defaultdict(Decimal)
+    for line in lines:
+        sums[line.account.branch_id, line.account.unit] += line.amount
+    return [
+        Line(house_account(AccountKind.SETTLEMENT, branch_id, unit), -total)
+        for (branch_id, unit), total in sorted(sums.items())
+        if total
+    ]
 
 
 def _balances_after(lines: Sequence[Line], locked: dict[int, Decimal]) -> list[Decimal | None]:
@@ -190,13 +211,16 @@ def lock_accounts(accounts: Sequence[Account]) -> dict[int, Decimal]:
     if not ids:
         return {}
     rows = db.session.execute(
-        select(Account.id, Account.balance)
+        select(Account.id, Account.balance, Account.closed_at)
         .where(Account.id.in_(ids))
         .order_by(Account.id)
         .with_for_update(key_share=True)
     ).all()
     if len(rows) != len(ids):
         raise NotFound("not_found", _("The account was not found in this branch."))
+    if closed := {row.id for row in rows if row.closed_at is not None}:
+        title = next(account.title for account in accounts if account.id in closed)
+        raise DomainError("account_closed", _("The account “%(account)s” is closed.", account=title), "account")
     return {row.id: row.balance for row in rows}
 
 
@@ -209,7 +233,9 @@ def house_account(kind: AccountKind, branch_id: int, unit: Unit = Unit.MONEY) ->
 
 
 def base_account(client_id: int, branch_id: int) -> Account:
-    """The client's base money account, made at its first use."""
+    """The client's base money account in the branch, made at its first use. Of merged cards several may be open, each
+    in a branch of its own.
+    """
     return _found_or_made(kind=AccountKind.BASE, unit=Unit.MONEY, branch_id=branch_id, client_id=client_id)
 
 
@@ -219,9 +245,13 @@ def lessons_account(client_id: int, branch_id: int) -> Account:
 
 
 def _found_or_made(*, kind: AccountKind, unit: Unit, branch_id: int, client_id: int | None) -> Account:
-    query = select(Account).where(Account.kind == kind, Account.unit == unit, Account.client_id == client_id)
-    if client_id is None:
-        query = query.where(Account.branch_id == branch_id)
+    query = select(Account).where(
+        Account.kind == kind,
+        Account.unit == unit,
+        Account.client_id == client_id,
+        Account.branch_id == branch_id,
+        Account.closed_at.is_(None),
+    )
     if found := db.session.scalar(query):
         return found
     made = Account(kind=kind, unit=unit, branch_id=branch_id, client_id=client_id, opened_at=clock.now())

@@ -14,7 +14,8 @@ from crm.access.scope import BranchScoped
 from crm.bills.models import Bill
 from crm.clients.models import Client
 from crm.db import LabelEnum, Model, PrimaryKey, label_enum
-from crm.ledger.models import Account, AccountKind
+from crm.ledger.models import Account
+from crm.tills.models import TillKind
 
 
 class PaymentMethod(LabelEnum):
@@ -25,13 +26,13 @@ class PaymentMethod(LabelEnum):
     ACCOUNT = "account", _l("From the client's account")
 
     @property
-    def house_kind(self) -> AccountKind:
-        """The house account the money arrives at; a KeyError for ACCOUNT, whose money is here already."""
+    def till_kind(self) -> TillKind:
+        """Through which kind of till the money goes; a KeyError for ACCOUNT, whose money is here already."""
         return {
-            PaymentMethod.CASH: AccountKind.CASH,
-            PaymentMethod.CARD: AccountKind.TERMINAL,
-            PaymentMethod.ONLINE: AccountKind.ACQUIRING,
-            PaymentMethod.BANK: AccountKind.BANK,
+            PaymentMethod.CASH: TillKind.CASH,
+            PaymentMethod.CARD: TillKind.TERMINAL,
+            PaymentMethod.ONLINE: TillKind.ACQUIRING,
+            PaymentMethod.BANK: TillKind.BANK,
         }[self]
 
 
@@ -43,12 +44,15 @@ class PaymentStatus(LabelEnum):
     PENDING = "pending", _lp("payment", "Started")
     SUCCEEDED = "succeeded", _lp("payment", "Received")
     CANCELED = "canceled", _lp("payment", "Canceled")
+    REVERSED = "reversed", _lp("payment", "Reversed")
 
 
-# A canceled payment the bank reports as paid after all is still money received.
+# A canceled payment the bank reports as paid after all is still money received. One entered at the desk by mistake is
+# reversed.
 PAYMENT_MOVES = {
     PaymentStatus.PENDING: {PaymentStatus.SUCCEEDED, PaymentStatus.CANCELED},
     PaymentStatus.CANCELED: {PaymentStatus.SUCCEEDED},
+    PaymentStatus.SUCCEEDED: {PaymentStatus.REVERSED},
 }
 
 

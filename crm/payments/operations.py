@@ -21,9 +21,11 @@ from crm.db import amount as to_amount
 from crm.db import db, end_reading, transaction
 from crm.errors import DomainError, NotFound
 from crm.ledger.models import Account, AccountType, TransactionKind, Unit
-from crm.ledger.operations import Cause, Line, house_account, lock_accounts, open_account, post
+from crm.ledger.operations import Cause, Line, lock_accounts, open_account, post
 from crm.payments.gateways.base import Gateway, RemotePayment, RemoteStatus
 from crm.payments.models import DESK_METHODS, PAYMENT_MOVES, Payment, PaymentMethod, PaymentStatus
+from crm.tills.models import Till
+from crm.tills.operations import hold_till
 
 MAX_AMOUNT = Decimal("100000000.00")
 
@@ -63,11 +65,13 @@ def top_up(
     by: Actor,
     employee: Employee | None = None,
     bill: Bill | None = None,
+    till: Till | None = None,
     comment: str = "",
 ) -> Payment:
     """Take `amount` at the desk onto a client's account. The caller commits.
 
-    Raises DomainError beside `amount` or `method`.
+    till: where the money goes; the branch's first of the method's kind by default.
+    Raises DomainError beside `amount`, `method` or `till`.
     """
     require(by, "account.top_up", account)
     if method not in DESK_METHODS:
@@ -90,7 +94,7 @@ def top_up(
     )
     db.session.add(payment)
     db.session.flush()
-    _credit(payment, by=by, employee=employee)
+    _credit(payment, by=by, employee=employee, till=till)
     return payment
 
 
@@ -237,23 +241,27 @@ def _apply_remote(payment: Payment, remote: RemotePayment, *, by: Actor) -> None
 
 
 def _credit(
-    payment: Payment, *, by: Actor = SYSTEM, employee: Employee | None = None, source: Account | None = None
+    payment: Payment,
+    *,
+    by: Actor = SYSTEM,
+    employee: Employee | None = None,
+    source: Account | None = None,
+    till: Till | None = None,
 ) -> None:
     """Move the payment to succeeded, credit its account, settle its bill: all in the caller's transaction, once.
 
-    source: the client's account the money comes from; the house account of the payment's method by default.
+    source: the client's account the money comes from; a till of the payment's method by default, the one given or the
+    first.
     """
     if payment.status is PaymentStatus.SUCCEEDED:
         return
     if payment.bill is not None:
         lock_bill(payment.bill)
+    source = source or hold_till(payment.method.till_kind, payment.branch_id, till)
     transition(payment, PAYMENT_MOVES, PaymentStatus.SUCCEEDED, by=by, received_at=clock.now())
     post(
-        TransactionKind.TRANSFER if source else TransactionKind.TOP_UP,
-        [
-            Line(payment.account, payment.amount),
-            Line(source or house_account(payment.method.house_kind, payment.branch_id), -payment.amount),
-        ],
+        TransactionKind.TOP_UP if source.kind.is_till else TransactionKind.TRANSFER,
+        [Line(payment.account, payment.amount), Line(source, -payment.amount)],
         branch_id=payment.branch_id,
         by=by,
         key=f"payment:{payment.id}",

@@ -6,7 +6,7 @@ from datetime import date, datetime
 from decimal import Decimal
 
 from flask_babel import lazy_pgettext as _lp
-from sqlalchemy import Boolean, CheckConstraint, Date, ForeignKey, Index, Integer
+from sqlalchemy import Boolean, CheckConstraint, Date, ForeignKey, Index, Integer, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from crm.access.scope import BranchScoped
@@ -46,7 +46,10 @@ class Plan(Model):
 
 
 class Subscription(HasCustomFields, BranchScoped, Model):
-    """A plan sold to a client, at the price and with the lessons of that day. Kept on the payer's base account."""
+    """A plan sold to a client, at the price and with the lessons of that day. Charged to one of the payer's accounts.
+
+    price: of the plan; discount: what was let off it at the sale.
+    """
 
     __optional_fields__ = {"sold_at": True}
 
@@ -58,6 +61,7 @@ class Subscription(HasCustomFields, BranchScoped, Model):
         label_enum(SubscriptionStatus), default=SubscriptionStatus.ACTIVE
     )
     price: Mapped[Decimal]
+    discount: Mapped[Decimal] = mapped_column(default=Decimal(0), server_default=text("0"))
     lessons: Mapped[int] = mapped_column(Integer)
     starts_on: Mapped[date] = mapped_column(Date)
     ends_on: Mapped[date] = mapped_column(Date)
@@ -69,6 +73,7 @@ class Subscription(HasCustomFields, BranchScoped, Model):
 
     __table_args__ = (
         CheckConstraint("ends_on >= starts_on", name="period"),
+        CheckConstraint("discount >= 0 AND discount <= price", name="discount"),
         *(
             Index(None, name, "id")
             for name in (

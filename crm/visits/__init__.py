@@ -1,0 +1,1 @@
+"""Visits: a client comes, is served, and pays for it."""
