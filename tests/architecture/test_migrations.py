@@ -16,7 +16,8 @@ from sqlalchemy.exc import DatabaseError
 
 from crm.config import ROOT
 from crm.db import LabelEnum, db, is_modelled
-from crm.ledger.models import Account, Entry, Transaction
+from crm.ledger.models import Account, AccountKind, Entry, Transaction
+from crm.tills.models import Till, TillKind
 from tests.factories import make_account, make_client, make_network, make_subscription
 
 
@@ -113,6 +114,37 @@ def test_down_and_up_again_keeps_rows_and_guards(app: Any) -> None:
     db.session.commit()
     with pytest.raises(DatabaseError), db.engine.begin() as connection:
         connection.execute(text("DELETE FROM ledger_entry"))
+
+
+def test_the_cash_desk_a_branch_had_becomes_its_first_till(app: Any) -> None:
+    network = make_network()
+    make_account(make_client(network.lesnoy), balance=700)  # in cash
+    db.session.commit()
+    till = db.session.scalars(select(Till)).one()
+    before = (till.branch_id, till.kind, till.name, till.account_id, till.uses_shifts)
+    db.session.commit()
+    flask_migrate.downgrade(revision="0009")
+    assert "till" not in inspect(db.engine).get_table_names()
+    flask_migrate.upgrade()
+    till = db.session.scalars(select(Till)).one()
+    assert (till.branch_id, till.kind, till.name, till.account_id, till.uses_shifts) == before
+    assert (till.kind, till.account.kind) == (TillKind.CASH, AccountKind.CASH)
+
+
+def test_old_operations_go_on_after_the_new_kinds(app: Any) -> None:
+    """The CHECKs of kinds are rewritten without copying the tables: what is not a kind is refused as before."""
+    client = make_client(make_network().lesnoy)
+    account_id = make_account(client, balance=700).id
+    db.session.commit()
+    flask_migrate.downgrade(revision="0009")
+    with pytest.raises(DatabaseError), db.engine.begin() as connection:
+        connection.execute(text("UPDATE account SET kind = 'bad_debt' WHERE id = :id"), {"id": account_id})
+    flask_migrate.upgrade()
+    with pytest.raises(DatabaseError), db.engine.begin() as connection:
+        connection.execute(text("UPDATE account SET kind = 'piggy' WHERE id = :id"), {"id": account_id})
+    with pytest.raises(DatabaseError), db.engine.begin() as connection:  # closed, with money on it
+        connection.execute(text("UPDATE account SET closed_at = opened_at WHERE id = :id"), {"id": account_id})
+    assert make_account(client, balance=5).balance == 5
 
 
 def test_down_to_nothing_and_up_again(app: Any) -> None:
