@@ -23,11 +23,11 @@ from crm.admin.cells import SqlCell
 from crm.admin.fields import REQUIRED, DateField, EnumField, Form, MoneyField, ReferenceField
 from crm.admin.importing import ImportableView
 from crm.admin.selection import Selection
+from crm.admin.views.card import Card, tabs_shown
 from crm.audit.bulk import Change
 from crm.bills.links import bill_url
 from crm.bills.models import Bill, BillMethod
 from crm.bills.operations import issue_bill
-from crm.bills.queries import bills_of
 from crm.clients.models import Client, ClientStatus
 from crm.clients.operations import (
     archive_client,
@@ -42,32 +42,19 @@ from crm.clients.queries import matches_text, payer_of
 from crm.db import db
 from crm.errors import DomainError
 from crm.fields.queries import hidden_built_ins
-from crm.ledger.models import Account, AccountKind, AccountType, Entry, Unit
+from crm.ledger.models import Account, AccountKind, AccountType, Unit
 from crm.ledger.operations import account_types_in
-from crm.ledger.queries import accounts_of, entries_of, lessons_left
+from crm.ledger.queries import accounts_of
 from crm.mailings.operations import send_message_to
-from crm.mailings.queries import messages_of
 from crm.payments.models import DESK_METHODS, PaymentMethod
 from crm.payments.operations import open_account_paid, top_up
-from crm.payments.queries import payments_of
 from crm.protocol import ProtocolLine
 from crm.security import chosen_branch
 from crm.subscriptions.models import Plan, Subscription
 from crm.subscriptions.operations import sell_subscription
-from crm.subscriptions.queries import subscriptions_of
 
 # What the name is called beside a surname.
 FIRST_NAME = _l("First name")
-
-# The card's tabs: key, label, the permission that shows it.
-TABS = (
-    ("main", _l("Card"), None),
-    ("accounts", _l("Client's accounts"), "account.view"),
-    ("bills", _l("Bills to pay"), "bill.view"),
-    ("subscriptions", _l("Subscriptions"), "subscription.view"),
-    ("payments", _l("Payments"), "payment.view"),
-    ("messages", _l("Messages"), "message.view"),
-)
 
 
 def working_branches() -> list[Branch]:
@@ -268,34 +255,20 @@ class ClientView(ImportableView):
     @permission("view")
     def card_view(self, id: str) -> Any:
         client = self.get_one(id)
-        payer = payer_of(client)
-        tabs = [(key, label) for key, label, needs in TABS if needs is None or current_user.may(needs)]
-        tab = request.args.get("tab", "main")
-        if tab not in dict(tabs):
-            tab = "main"
-        loads: dict[str, Any] = {
-            "accounts": lambda: {"accounts": accounts_of(payer.id), "entries": _last_entries},
-            "bills": lambda: {"bills": bills_of(payer.id)[:100], "bill_url": bill_url},
-            "subscriptions": lambda: {"subscriptions": subscriptions_of(client.id)},
-            "payments": lambda: {"payments": payments_of(payer.id)},
-            "messages": lambda: {"messages": messages_of(payer.id)},
-            "main": lambda: {
-                "accounts": accounts_of(payer.id) if current_user.may("account.view") else [],
-                "lessons": lessons_left(client.id),
-                "history_lines": self.history(client, limit=10),
-            },
-        }
+        tabs = tabs_shown()
+        tab = tabs.get(request.args.get("tab", ""), tabs["main"])
+        card = Card(client, self)
         own = self.without_hidden(self.custom_columns(self.companies_of(client)), client)
         return self.render(
             self.card_template,
             hidden=self.field_rules(client).hidden,
             own=own,
             client=client,
-            payer=payer,
+            payer=card.payer,
             branch=chosen_branch(),
-            tabs=tabs,
-            tab=tab,
-            **loads[tab](),
+            tabs=tabs.values(),
+            tab=tab.key,
+            **tab.load(card),
         )
 
     @expose("/card/<id>/archive/", methods=("GET", "POST"))
@@ -458,10 +431,6 @@ def _restore_each(ids: list[int]) -> list[ProtocolLine]:
             error = str(refused)
         lines.append(ProtocolLine(client.id, client.shown_name, error))
     return lines
-
-
-def _last_entries(account: Account) -> list[Entry]:
-    return list(db.session.scalars(entries_of(account).limit(50)))
 
 
 def _month_of(day: date) -> tuple[date, date]:

@@ -1,0 +1,92 @@
+"""Tabs of a client's card: a tab is a line of TABS, a function that loads it, templates/admin/card/<key>.html."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from flask_babel import LazyString
+from flask_babel import lazy_gettext as _l
+from flask_login import current_user
+
+from crm.admin.base import KontoraView
+from crm.bills.links import bill_url
+from crm.bills.queries import bills_of
+from crm.clients.models import Client
+from crm.clients.queries import payer_of
+from crm.db import db
+from crm.ledger.models import Account, Entry
+from crm.ledger.queries import accounts_of, entries_of, lessons_left
+from crm.mailings.queries import messages_of
+from crm.payments.queries import payments_of
+from crm.subscriptions.queries import subscriptions_of
+
+
+@dataclass(frozen=True)
+class Card:
+    """Whose card is shown, and by which view."""
+
+    client: Client
+    view: KontoraView
+
+    @property
+    def payer(self) -> Client:
+        return payer_of(self.client)
+
+
+@dataclass(frozen=True)
+class Tab:
+    """permission: what shows it, None for all who see the card. load: the variables its template adds to the card's."""
+
+    key: str
+    label: LazyString
+    permission: str | None
+    load: Callable[[Card], dict[str, Any]]
+
+
+def _main(card: Card) -> dict[str, Any]:
+    return {
+        "accounts": accounts_of(card.payer.id) if current_user.may("account.view") else [],
+        "lessons": lessons_left(card.client.id),
+        "history_lines": card.view.history(card.client, limit=10),
+    }
+
+
+def _accounts(card: Card) -> dict[str, Any]:
+    return {"accounts": accounts_of(card.payer.id), "entries": _last_entries}
+
+
+def _last_entries(account: Account) -> list[Entry]:
+    return list(db.session.scalars(entries_of(account).limit(50)))
+
+
+def _bills(card: Card) -> dict[str, Any]:
+    return {"bills": bills_of(card.payer.id)[:100], "bill_url": bill_url}
+
+
+def _subscriptions(card: Card) -> dict[str, Any]:
+    return {"subscriptions": subscriptions_of(card.client.id)}
+
+
+def _payments(card: Card) -> dict[str, Any]:
+    return {"payments": payments_of(card.payer.id)}
+
+
+def _messages(card: Card) -> dict[str, Any]:
+    return {"messages": messages_of(card.payer.id)}
+
+
+TABS = (
+    Tab("main", _l("Card"), None, _main),
+    Tab("accounts", _l("Client's accounts"), "account.view", _accounts),
+    Tab("bills", _l("Bills to pay"), "bill.view", _bills),
+    Tab("subscriptions", _l("Subscriptions"), "subscription.view", _subscriptions),
+    Tab("payments", _l("Payments"), "payment.view", _payments),
+    Tab("messages", _l("Messages"), "message.view", _messages),
+)
+
+
+def tabs_shown() -> dict[str, Tab]:
+    """The tabs this person may see, by key, in their order."""
+    return {tab.key: tab for tab in TABS if tab.permission is None or current_user.may(tab.permission)}
