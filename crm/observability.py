@@ -31,7 +31,7 @@ from werkzeug.wrappers import Response as BaseResponse
 from crm.access.scope import EVERYWHERE, scoped_to
 from crm.config import ROOT
 from crm.db import db
-from crm.errors import report_exception
+from crm.errors import DomainError, report_exception
 from crm.mailings.models import Message, MessageStatus
 
 REQUESTS = Counter("kontora_requests", "Requests answered", ["endpoint", "status"])
@@ -182,6 +182,16 @@ def _show_refusal(error: HTTPException) -> BaseResponse:
     return answer
 
 
+def _show_broken_rule(error: DomainError) -> tuple[Response | str, int]:
+    """A rule that no form stood ready to show beside a field: the same page, with the rule's own words."""
+    db.session.rollback()
+    if request.accept_mimetypes.best == "application/json":
+        return jsonify(error=error.code, message=str(error)), error.status
+    heading, _advice = _REFUSALS.get(error.status, _OTHER_REFUSAL)
+    page = render_template("components/refused.html", heading=heading, advice=str(error), back=_own_referrer())
+    return page, error.status
+
+
 def _read_off() -> None:
     """Take what is still being sent, within reason: a connection closed before shows an error of the browser's own in
     place of our answer.
@@ -284,4 +294,5 @@ def register(app: Flask) -> None:
     app.after_request(_note_response)
     app.register_error_handler(InternalServerError, _show_unexpected)
     app.register_error_handler(HTTPException, _show_refusal)
+    app.register_error_handler(DomainError, _show_broken_rule)
     app.register_blueprint(health)

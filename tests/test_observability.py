@@ -9,7 +9,7 @@ from flask import Flask
 from sqlalchemy import text
 
 from crm import observability
-from crm.db import db
+from crm.db import db, transaction
 from crm.errors import report_exception
 from crm.mailings.models import MessageStatus
 from tests.factories import make_client, make_message
@@ -80,6 +80,22 @@ def test_a_refusal_leads_back_to_our_own_page_alone_and_is_json_for_programs(net
         assert (f'href="{referrer}"' in page.text) == is_ours
     as_json = browser.get("/admin/user/", headers={"Accept": "application/json"})
     assert (as_json.status_code, as_json.json["error"]) == (403, "forbidden")
+
+
+def test_a_rule_broken_outside_any_form_is_told_in_its_own_words(network, web):
+    """A payer out of sight: nobody's mistake in a form, and no accident either."""
+    child = make_client(network.lesnoy, payer=make_client(network.lesnoy))
+    with transaction():
+        db.session.execute(
+            text("UPDATE client SET branch_id = :other WHERE id = :id"),
+            {"other": network.mira.id, "id": child.payer_id},
+        )
+    browser = web(network.administrator)
+    page = browser.get(f"/admin/client/card/{child.id}/")
+    assert page.status_code == 404
+    assert "Карточка плательщика не найдена в этом филиале." in page.text
+    as_json = browser.get(f"/admin/client/card/{child.id}/", headers={"Accept": "application/json"})
+    assert (as_json.status_code, as_json.json["error"]) == (404, "payer_not_found")
 
 
 def test_an_exception_is_reported_under_an_id(app, logged):
