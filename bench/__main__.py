@@ -6,15 +6,20 @@ import time
 from collections.abc import Callable, Iterator
 
 from bench.bulk import bulk
-from bench.databases import Ground, grounds
+from bench.databases import Ground, Place, grounds, place
 from bench.exports import exports
 from bench.grids import grids
 from bench.imports import imports
 from bench.pages import bill_page
+from bench.posts import posts
 from bench.sizes import parts, sizes
 from bench.weight import weights
 
-# In this order: what changes rows comes last.
+# Parts that make databases of their own.
+OWN_PARTS: dict[str, Callable[[Place], Iterator[str]]] = {
+    "posts": posts,
+}
+# Parts over the databases of the grids. In this order: what changes rows comes last.
 PARTS: dict[str, Callable[[Ground], Iterator[str]]] = {
     "grids": grids,
     "weight": weights,
@@ -27,19 +32,27 @@ PARTS: dict[str, Callable[[Ground], Iterator[str]]] = {
 
 def main() -> None:
     began = time.perf_counter()
-    chosen = parts()
-    with grounds(sizes()) as both:
-        for ground in both:
-            for name, part in PARTS.items():
-                if name not in chosen:
-                    continue
-                started = time.perf_counter()
-                for line in part(ground):
-                    print(line, flush=True)
-                print(f"({ground.name}, {name}: {time.perf_counter() - started:.0f} s)", flush=True)
+    chosen = parts([*OWN_PARTS, *PARTS])
+    with place() as here:
+        for name, own_part in OWN_PARTS.items():
+            if name in chosen:
+                _run(name, own_part(here))
+        if chosen & PARTS.keys():
+            with grounds(here, sizes()) as both:
+                for ground in both:
+                    for name, part in PARTS.items():
+                        if name in chosen:
+                            _run(f"{ground.name}, {name}", part(ground))
     print("\nspeed, faster: the peer's time / ours, so ×2 is twice as fast as the peer")
     print("flat: the page among all rows / the same page among few")
     print(f"the whole run: {time.perf_counter() - began:.0f} s")
+
+
+def _run(name: str, lines: Iterator[str]) -> None:
+    began = time.perf_counter()
+    for line in lines:
+        print(line, flush=True)
+    print(f"({name}: {time.perf_counter() - began:.0f} s)", flush=True)
 
 
 if __name__ == "__main__":

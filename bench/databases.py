@@ -1,4 +1,6 @@
-"""The databases of a run: each kind small and full, filled once; BENCH_KEEP=folder keeps them for the next run."""
+"""Where a run keeps its databases, and those of the grids: each kind small and full, filled once. BENCH_KEEP=folder keeps
+them for the next run.
+"""
 
 from __future__ import annotations
 
@@ -39,17 +41,54 @@ class Ground:
         return self.name == "PostgreSQL"
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a run may make databases. home: a folder; server: a PostgreSQL; is_kept: whether they outlive the run."""
+
+    home: Path
+    server: URL
+    is_kept: bool
+
+    def sqlite(self, name: str) -> str:
+        """Address of a SQLite file of this name."""
+        return f"sqlite:///{self.home / f'{name}.db'}"
+
+    @contextmanager
+    def postgresql(self, name: str) -> Iterator[str]:
+        """Address of a PostgreSQL database of our own, gone afterwards unless it is kept."""
+        if not self.is_kept:
+            name = f"{name}_{os.getpid()}"
+        address = self.server.set(drivername="postgresql").render_as_string(hide_password=False)
+        with psycopg.connect(address, autocommit=True) as admin:
+            if admin.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone() is None:
+                create = "CREATE DATABASE {} TEMPLATE template0 ENCODING UTF8"
+                admin.execute(sql.SQL(create).format(sql.Identifier(name)))
+        try:
+            yield self.server.set(database=name).render_as_string(hide_password=False)
+        finally:
+            if not self.is_kept:
+                with psycopg.connect(address, autocommit=True) as admin:
+                    admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
 @contextmanager
-def grounds(sizes: Sizes) -> Iterator[list[Ground]]:
-    """Both systems, filled: SQLite beside PostgreSQL, for each is busy on one core."""
-    few = Sizes(min(SMALL_CLIENTS, sizes.clients // 2), min(SMALL_BILLS, sizes.bills // 2))
+def place() -> Iterator[Place]:
+    """The folder named by BENCH_KEEP, or one that goes away, and a PostgreSQL server."""
     kept = os.environ.get("BENCH_KEEP")
     with ExitStack() as stack:
         home = Path(kept or stack.enter_context(tempfile.TemporaryDirectory(prefix="kontora-bench-"))).resolve()
         home.mkdir(parents=True, exist_ok=True)
-        server = make_url(stack.enter_context(servers.postgresql()))
-        sqlite = [f"sqlite:///{home / f'{_name(size)}.db'}" for size in (few, sizes)]
-        postgresql = [stack.enter_context(_database(server, _name(size), kept=bool(kept))) for size in (few, sizes)]
+        yield Place(home, make_url(stack.enter_context(servers.postgresql())), bool(kept))
+
+
+@contextmanager
+def grounds(place: Place, sizes: Sizes) -> Iterator[list[Ground]]:
+    """Both systems, filled: SQLite beside PostgreSQL, for each is busy on one core."""
+    few = Sizes(min(SMALL_CLIENTS, sizes.clients // 2), min(SMALL_BILLS, sizes.bills // 2))
+    home = place.home
+    with ExitStack() as stack:
+        sqlite = [place.sqlite(_name(size)) for size in (few, sizes)]
+        postgresql = [stack.enter_context(place.postgresql(_name(size))) for size in (few, sizes)]
         began = time.perf_counter()
         print(f"making databases of {sizes.clients:,} clients and {sizes.bills:,} bills…", file=sys.stderr, flush=True)
         tasks = [(sqlite[1], sizes), (postgresql[1], sizes), (sqlite[0], few), (postgresql[0], few)]
@@ -65,20 +104,3 @@ def grounds(sizes: Sizes) -> Iterator[list[Ground]]:
 
 def _name(size: Sizes) -> str:
     return f"kontora_bench_{size.clients}_{size.bills}"
-
-
-@contextmanager
-def _database(server: URL, name: str, *, kept: bool) -> Iterator[str]:
-    """A database of our own, gone afterwards unless it is kept."""
-    if not kept:
-        name = f"{name}_{os.getpid()}"
-    address = server.set(drivername="postgresql").render_as_string(hide_password=False)
-    with psycopg.connect(address, autocommit=True) as admin:
-        if admin.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone() is None:
-            admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0 ENCODING UTF8").format(sql.Identifier(name)))
-    try:
-        yield server.set(database=name).render_as_string(hide_password=False)
-    finally:
-        if not kept:
-            with psycopg.connect(address, autocommit=True) as admin:
-                admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))

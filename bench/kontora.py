@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from werkzeug.datastructures import MultiDict
 
 from bench.contestants import Skill, browser, getting
 from crm import create_app
+from crm.access.actors import SYSTEM
 from crm.access.models import Branch, User
 from crm.access.scope import EVERYWHERE, scoped_to
 from crm.audit.models import AuditEntry
@@ -33,6 +35,9 @@ from crm.demo import load_demo
 from crm.exchange.excel import XLSX
 from crm.exchange.models import ImportUpload
 from crm.jobs.tasks import perform
+from crm.ledger.models import Account, AccountKind, Transaction, TransactionKind, Unit
+from crm.ledger.operations import Cause, Line, post
+from crm.ledger.queries import check_ledger
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,16 @@ def prepare(database_url: str, home: Path, clients: int, bills: int) -> Sample:
             tokens=list(db.session.scalars(pending)),
             labels=_labels(),
         )
+
+
+def prepare_ledger(database_url: str, home: Path) -> None:
+    """Migrate the database and give it a small network if it is empty."""
+    with application(database_url, home).app_context(), scoped_to(EVERYWHERE):
+        flask_migrate.upgrade()
+        if db.session.scalar(select(User.id).limit(1)) is None:
+            load_demo(clients=200, bills=200)
+        db.session.remove()
+        db.engine.dispose()
 
 
 def _changed_until(wanted: int) -> str:
@@ -228,3 +243,51 @@ def worker(database_url: str, home: Path, session_user: str) -> Mapping[str, Ski
         "check_job": check_job,
         "figures": figures,
     }
+
+
+def cashier(database_url: str, home: Path, desk: int) -> Mapping[str, Skill]:
+    """top_up(count): so many top-ups by ledger.post(), each in a transaction of its own, onto twenty client accounts
+    in turn. These are at hand, as an operation holds those it has looked up. desk: which twenty.
+
+    fresh_top_up(count): as a request does it, with an empty session that looks the accounts up.
+    proof(): how many transactions there are; an error when the ledger check finds anything.
+    """
+    app = application(database_url, home)
+    with app.app_context(), scoped_to(EVERYWHERE):
+        till = db.session.scalars(select(Account).where(Account.kind == AccountKind.CASH).order_by(Account.id)).first()
+        assert till is not None
+        till_id, branch_id = till.id, till.branch_id
+        of_clients = select(Account.id).where(Account.branch_id == branch_id, Account.client_id.is_not(None))
+        money = of_clients.where(Account.unit == Unit.MONEY, Account.closed_at.is_(None)).order_by(Account.id)
+        mine = db.session.scalars(money.offset(desk * 20).limit(20)).all()
+
+    def top_up(count: int) -> bytes:
+        with app.app_context(), scoped_to(EVERYWHERE):
+            db.session().expire_on_commit = False
+            cash = db.session.get_one(Account, till_id)
+            deposits = [db.session.get_one(Account, account_id) for account_id in mine]
+            for number in range(count):
+                with transaction():
+                    _post(deposits[number % len(deposits)], cash)
+        return b""
+
+    def fresh_top_up(count: int) -> bytes:
+        for number in range(count):
+            with app.app_context(), scoped_to(EVERYWHERE), transaction():
+                account_id = mine[number % len(mine)]
+                _post(db.session.get_one(Account, account_id), db.session.get_one(Account, till_id))
+        return b""
+
+    def proof() -> bytes:
+        with app.app_context(), scoped_to(EVERYWHERE):
+            if problems := check_ledger():
+                raise RuntimeError(f"the ledger check found {problems[:3]}")
+            return str(db.session.scalar(select(func.count()).select_from(Transaction))).encode()
+
+    return {"top_up": top_up, "fresh_top_up": fresh_top_up, "proof": proof}
+
+
+def _post(deposit: Account, cash: Account) -> None:
+    lines = [Line(deposit, Decimal(100)), Line(cash, Decimal(-100))]
+    cause = Cause(client_id=deposit.client_id)
+    post(TransactionKind.TOP_UP, lines, branch_id=deposit.branch_id, by=SYSTEM, cause=cause)

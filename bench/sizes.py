@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 
 SMALL_CLIENTS, SMALL_BILLS = 10_000, 30_000
@@ -15,6 +16,7 @@ PAGE_BYTES, COLD_REQUESTS, WARM_REQUESTS = 60_000, 8, 1
 EXPORT_SPEED, EXPORT_MEMORY = 0.8, 150e6  # of a bare cursor feeding xlsxwriter
 BULK_SECONDS, FASTER_THAN_ORM = 10.0, 20.0
 IMPORT_SECONDS, IMPORT_MEMORY = 60.0, 300e6
+POST_SPEED = 0.35  # of bare INSERTs of the same rows, PostgreSQL
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,9 @@ def sizes() -> Sizes:
     )
 
 
-def parts() -> set[str]:
-    """BENCH_PARTS: which parts to run, by name, all by default."""
-    return set((os.environ.get("BENCH_PARTS") or "grids weight export bulk import pay").split())
+def parts(known: Collection[str]) -> set[str]:
+    """BENCH_PARTS: which parts to run, by name, all by default. Raises SystemExit for one there is not."""
+    chosen = set((os.environ.get("BENCH_PARTS") or " ".join(known)).split())
+    if unknown := chosen - set(known):
+        raise SystemExit(f"BENCH_PARTS: no part {', '.join(sorted(unknown))}; there are {' '.join(known)}")
+    return chosen
