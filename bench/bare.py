@@ -111,8 +111,8 @@ def page(database_url: str) -> Mapping[str, Skill]:
 # --- posts ----------------------------------------------------------------------------------------------------------
 
 TRANSACTION = """
-INSERT INTO ledger_transaction (kind, happened_at, branch_id, author_id, author_name, employee_id, client_id, payment_id,
-                                bill_id, subscription_id, visit_id, comment, idempotency_key, reverses_id)
+INSERT INTO ledger_transaction (kind, happened_at, branch_id, author_id, author_name, employee_id, client_id,
+                                payment_id, bill_id, subscription_id, visit_id, comment, idempotency_key, reverses_id)
 VALUES ('top_up', ?, ?, NULL, 'system', NULL, ?, NULL, NULL, NULL, NULL, '', ?, NULL) RETURNING id
 """
 ENTRIES = """

@@ -1,5 +1,5 @@
-"""Where a run keeps its databases, and those of the grids: each kind small and full, filled once. BENCH_KEEP=folder keeps
-them for the next run.
+"""Where a run keeps its databases, and those of the grids: each kind small and full, filled once. BENCH_KEEP=folder
+keeps them for the next run.
 """
 
 from __future__ import annotations
