@@ -33,6 +33,8 @@ from crm.payments.models import Payment, PaymentMethod
 from crm.payments.operations import open_account_paid, top_up
 from crm.subscriptions.models import Plan, Subscription
 from crm.subscriptions.operations import sell_subscription
+from crm.visits.models import Visit
+from crm.visits.operations import book_visit
 
 PASSWORD = "demo"
 
@@ -255,6 +257,18 @@ def make_subscription(
     today = clock.today(db.session.get_one(Branch, client.branch_id))
     with transaction():
         return sell_subscription(client, plan, starts_on=starts_on or today, by=by)
+
+
+def make_visit(client: Client, *, by: Actor = SYSTEM, **changes: Any) -> Visit:
+    """The client is expected in an hour, for a service of 700."""
+    facts = {
+        "service": f"Услуга {next(_numbers)}",
+        "starts_at": clock.now() + timedelta(hours=1),
+        "price": Decimal("700.00"),
+        **changes,
+    }
+    with transaction():
+        return book_visit(client, by=by, **facts)
 
 
 def make_template(**changes: Any) -> Template:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -121,11 +121,16 @@ def post(
     return row
 
 
+# By kind of transaction: what rests on it and is to know of its reversal, in the same database transaction. Domains
+# above the ledger enter themselves, as fn(reversed transaction, by).
+AFTER_REVERSAL: dict[TransactionKind, Callable[[Transaction, Actor], None]] = {}
+
+
 def reverse(transaction: Transaction, *, by: Actor, comment: str) -> Transaction:
     """Undo `transaction` by its mirror image. Raises Conflict when it has been reversed already. The caller commits."""
     if transaction.reverses_id is not None:
         raise DomainError("is_reversal", _("A reversal cannot be reversed; repeat the operation instead."))
-    return post(
+    mirror = post(
         TransactionKind.REVERSAL,
         [Line(entry.account, -entry.amount) for entry in transaction.entries],
         branch_id=transaction.branch_id,
@@ -141,6 +146,9 @@ def reverse(transaction: Transaction, *, by: Actor, comment: str) -> Transaction
         comment=comment,
         reverses=transaction,
     )
+    if told := AFTER_REVERSAL.get(transaction.kind):
+        told(transaction, by)
+    return mirror
 
 
 def transaction_by_key(key: str) -> Transaction | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from decimal import Decimal
 
+from flask_babel import lazy_gettext as _l
 from flask_babel import lazy_pgettext as _lp
 from sqlalchemy import CheckConstraint, ForeignKey, Index, Integer, Text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
@@ -30,6 +31,15 @@ VISIT_MOVES = {
     VisitStatus.MISSED: {VisitStatus.PLANNED, VisitStatus.CAME},
     VisitStatus.CANCELED: {VisitStatus.PLANNED},
 }
+
+
+class WayToPay(LabelEnum):
+    """How a visit is paid: with money given at the desk, from an account of the payer, or later."""
+
+    CASH = "cash", _l("In cash")
+    CARD = "card", _l("By card")
+    ACCOUNT = "account", _l("From the client's account")
+    DEBT = "debt", _l("On credit")
 
 
 class Visit(BranchScoped, Model):

@@ -1,0 +1,72 @@
+"""Reads about visits: whose they are, who pays, from what."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from flask_babel import gettext as _
+from sqlalchemy import or_, select
+from sqlalchemy.orm import aliased, joinedload, selectinload
+
+from crm.clients.models import Client
+from crm.clients.queries import payer_of
+from crm.db import db
+from crm.errors import NotFound
+from crm.ledger.models import Account, Transaction, TransactionKind
+from crm.ledger.queries import accounts_of
+from crm.visits.models import Visit
+
+
+def visits_of(client: Client, *, limit: int = 100) -> list[Visit]:
+    """Visits of a client, of his family's too when he pays for it, the latest first."""
+    query = (
+        select(Visit)
+        .join(Visit.client)
+        .where(or_(Client.id == client.id, Client.payer_id == client.id))
+        .options(joinedload(Visit.client), joinedload(Visit.employee), selectinload(Visit.branch))
+        .order_by(Visit.starts_at.desc(), Visit.id.desc())
+        .limit(limit)
+    )
+    return list(db.session.scalars(query))
+
+
+def payer_of_visit(visit: Visit) -> Client:
+    """Who pays for a visit: the payer of who came, or of the card that one was merged into. Raises NotFound when that
+    card is out of sight.
+    """
+    client: Client | None = visit.client
+    while client is not None and client.merged_into_id is not None:
+        client = client.merged_into
+    if client is None:
+        raise NotFound("payer_not_found", _("The payer's card was not found in this branch."))
+    return payer_of(client)
+
+
+def accounts_to_pay_from(visit: Visit) -> list[Account]:
+    """The payer's open accounts that hold the price of the visit."""
+    return [account for account in open_accounts(payer_of_visit(visit)) if account.balance >= visit.price]
+
+
+def open_accounts(payer: Client) -> list[Account]:
+    """The payer's money accounts in use: the base account first."""
+    return [account for account in accounts_of(payer.id) if not account.is_closed]
+
+
+def debt_of(accounts: list[Account]) -> Decimal:
+    """What is owed on accounts, as a positive sum; what others hold does not lessen it."""
+    return -sum((account.balance for account in accounts if account.balance < 0), Decimal(0))
+
+
+def payment_of(visit: Visit) -> Transaction | None:
+    """The transaction that has paid for the visit and stands; None while it is unpaid."""
+    reversal = aliased(Transaction)
+    query = (
+        select(Transaction)
+        .where(
+            Transaction.visit_id == visit.id,
+            Transaction.kind == TransactionKind.VISIT,
+            ~select(reversal.id).where(reversal.reverses_id == Transaction.id).exists(),
+        )
+        .options(selectinload(Transaction.entries))
+    )
+    return db.session.scalar(query)
