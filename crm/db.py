@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
 
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import (
@@ -31,6 +31,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, mapped_column, registry
 from sqlalchemy.types import TypeDecorator
+
+T = TypeVar("T")
 
 # --- values ---------------------------------------------------------------------------------------------------------
 
@@ -162,6 +164,17 @@ if TYPE_CHECKING:
 
 else:
     Model = db.Model
+
+
+def read_only(model: type[T]) -> type[T]:
+    """Class decorator of a model mapped onto a join: what the session would write for its rows is refused."""
+
+    def refuse(_mapper: Any, _connection: Any, row: Any) -> None:
+        raise TypeError(f"{type(row).__name__} is only to be read")
+
+    for moment in ("before_insert", "before_update", "before_delete"):
+        event.listen(model, moment, refuse)
+    return model
 
 
 # Search indexes differ between the databases: migration 0004 makes them, and no model names them.

@@ -114,10 +114,11 @@ def _add_criteria(state: ORMExecuteState) -> None:
 
 def _scoped_tables(state: ORMExecuteState) -> set[str]:
     """Names of the scoped tables a statement reads or changes, in its columns, FROM and JOINs."""
-    found: set[Any] = {mapper.local_table for mapper in state.all_mappers}
+    found: set[Any] = {table for mapper in state.all_mappers for table in mapper.tables}
     if isinstance(state.statement, Select):
         found.update(part for source in state.statement.get_final_froms() for part in visitors.iterate(source))
-    scoped = {inspect(model).local_table.name for model in BranchScoped.__subclasses__()}
+    # Of a model mapped onto a join, the table that says the branch.
+    scoped = {inspect(model).c.branch_id.table.name for model in BranchScoped.__subclasses__()}
     return {part.name for part in found if isinstance(part, TableClause)} & scoped
 
 
