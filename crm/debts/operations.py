@@ -1,0 +1,131 @@
+"""Verbs on debts: accrue, write off by correction, write off as bad. All in one's own city only."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from flask_babel import gettext as _
+from sqlalchemy import select
+
+from crm.access.actors import Actor, require
+from crm.access.models import Branch
+from crm.access.scope import EVERYWHERE, current_scope, scoped_to
+from crm.clients.models import Client
+from crm.db import amount as to_amount
+from crm.db import db
+from crm.errors import DomainError, Forbidden, NotFound
+from crm.ledger.models import Account, AccountKind, Transaction, TransactionKind
+from crm.ledger.operations import Cause, Line, house_account, lock_accounts, post
+
+MAX_AMOUNT = Decimal("100000000.00")
+
+
+def accrue_debt(account: Account, *, amount: Decimal, reason: str, by: Actor) -> Transaction:
+    """Charge `amount` to a client's base account, below zero if need be. The caller commits.
+
+    Raises DomainError beside `amount` or `reason`, "not_base" for any other account, Forbidden "foreign_city".
+    """
+    _check_account(account, "account.debt", by)
+    reason, amount = _reason(reason), to_amount(amount)
+    if not 0 < amount <= MAX_AMOUNT:
+        raise DomainError("amount_invalid", _("Enter a sum above zero and not above 100 000 000."), "amount")
+    return _post(TransactionKind.DEBT, account, -amount, AccountKind.REVENUE, reason, by)
+
+
+def write_off_debt(account: Account, *, amount: Decimal, reason: str, by: Actor) -> Transaction:
+    """Forgive `amount` of the debt on a base account: what was charged is taken back from the revenue. It covers the
+    oldest charges first, as a payment does. The caller commits.
+
+    Raises as accrue_debt(), "no_debt" and "above_debt".
+    """
+    _check_account(account, "account.debt", by)
+    return _forgive(TransactionKind.DEBT_WRITE_OFF, account, amount, AccountKind.REVENUE, _reason(reason), by)
+
+
+def write_off_bad_debt(account: Account, *, amount: Decimal | None = None, comment: str = "", by: Actor) -> Transaction:
+    """«Списать невозвратный долг»: a debt that will not be paid becomes a loss of the branch; the whole of it by
+    default. What subscriptions on the account were unpaid is cleared with it. The caller commits.
+
+    Raises as write_off_debt(); of two at once the second finds no debt.
+    """
+    _check_account(account, "account.bad_debt", by)
+    return _forgive(TransactionKind.BAD_DEBT, account, amount, AccountKind.BAD_DEBT, comment.strip(), by)
+
+
+def account_in_own_city(account_id: int) -> Account:
+    """A client's account by its number, for the operations above. Raises Forbidden "foreign_city" for one in a city the
+    person does not work in now, when he sees the card it belongs to (merged cards); NotFound for any other.
+    """
+    account = db.session.get(Account, account_id)
+    if account is not None and account.client_id is not None:
+        return account
+    with scoped_to(EVERYWHERE):
+        foreign = db.session.execute(
+            select(Account.client_id, Account.branch_id).where(Account.id == account_id)
+        ).one_or_none()
+    if foreign is not None and db.session.scalar(select(Client.id).where(Client.id == foreign.client_id)):
+        _require_own_city(foreign.branch_id)
+    raise NotFound("not_found", _("Nothing found at this address, or it belongs to another branch."))
+
+
+def _check_account(account: Account, permission: str, by: Actor) -> None:
+    require(by, permission)
+    _require_own_city(account.branch_id)
+    require(by, permission, account)
+    if account.kind is not AccountKind.BASE:
+        raise DomainError("not_base", _("Only a base account can be in debt."))
+
+
+def _require_own_city(branch_id: int) -> None:
+    """Raise Forbidden unless the branch is in a city of the branches worked with now. With words, not as if the account
+    did not exist: the card tells of debts in other cities.
+    """
+    scope = current_scope()
+    if scope.branch_ids is None:
+        return
+    branch = db.session.get_one(Branch, branch_id)
+    own = select(Branch.city_id).where(Branch.id.in_(scope.branch_ids))
+    if branch.city_id not in set(db.session.scalars(own)):
+        raise Forbidden(
+            "foreign_city",
+            _(
+                "Debts are accrued and written off only in one's own city; this account is in the city of %(city)s.",
+                city=branch.city.name,
+            ),
+        )
+
+
+def _reason(text: str) -> str:
+    text = " ".join(text.split())
+    if not text:
+        raise DomainError("reason_empty", _("Enter the reason."), "reason")
+    return text
+
+
+def _forgive(
+    kind: TransactionKind, account: Account, amount: Decimal | None, against: AccountKind, comment: str, by: Actor
+) -> Transaction:
+    """Bring the account nearer to zero, never above it."""
+    house_account(against, account.branch_id)  # made before the client's account is locked
+    debt = -lock_accounts([account])[account.id]
+    if debt <= 0:
+        raise DomainError("no_debt", _("There is no debt on this account."))
+    amount = debt if amount is None else to_amount(amount)
+    if amount <= 0:
+        raise DomainError("amount_invalid", _("Enter a sum above zero and not above 100 000 000."), "amount")
+    if amount > debt:
+        raise DomainError("above_debt", _("The sum is above the debt."), "amount")
+    return _post(kind, account, amount, against, comment, by)
+
+
+def _post(
+    kind: TransactionKind, account: Account, change: Decimal, against: AccountKind, comment: str, by: Actor
+) -> Transaction:
+    return post(
+        kind,
+        [Line(account, change), Line(house_account(against, account.branch_id), -change)],
+        branch_id=account.branch_id,
+        by=by,
+        cause=Cause(client_id=account.client_id),
+        comment=comment,
+    )

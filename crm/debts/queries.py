@@ -1,0 +1,233 @@
+"""What a debt is made of, how old it is, and to which city it is owed.
+
+A debt is an account below zero. Payments cover the oldest charges first, so what is unpaid are the newest ones: walked
+back from the newest until their sum reaches the debt. An operation that was reversed and its reversal are left out
+both, on every account they touched: their sum is zero there, so the charges that remain always reach the debt. A
+discount at the sale makes its subscription's charge smaller and pays for nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, time, timedelta
+from decimal import Decimal
+from itertools import groupby
+from typing import Any
+
+import sqlalchemy as sa
+
+from crm import clock
+from crm.access.actors import Actor
+from crm.access.fields import field_rules
+from crm.access.models import Branch, City
+from crm.access.scope import EVERYWHERE, scoped_to
+from crm.db import db
+from crm.ledger.models import Account, Entry, Transaction, TransactionKind, Unit
+
+# Last day, counted back from the branch's today, of each age a debt is told in; what is older is one more.
+AGES = (30, 60, 90)
+
+_ENTRY: Any = Entry.__table__
+_DONE: Any = Transaction.__table__
+
+
+@dataclass(frozen=True)
+class UnpaidCharge:
+    """What is unpaid of one charge. amount: of the whole charge, discount deducted; 0 < unpaid <= amount."""
+
+    account_id: int
+    transaction_id: int
+    kind: TransactionKind
+    happened_at: datetime
+    amount: Decimal
+    unpaid: Decimal
+    subscription_id: int | None
+    bill_id: int | None
+    visit_id: int | None
+    comment: str
+
+
+@dataclass(frozen=True)
+class Ageing:
+    """A debt by the age of its unpaid charges: days back from the branch's today, both ends counted."""
+
+    days_30: Decimal = Decimal(0)  # 0-30
+    days_60: Decimal = Decimal(0)  # 31-60
+    days_90: Decimal = Decimal(0)  # 61-90
+    older: Decimal = Decimal(0)
+    oldest_at: datetime | None = None
+
+    @property
+    def total(self) -> Decimal:
+        return self.days_30 + self.days_60 + self.days_90 + self.older
+
+
+@dataclass(frozen=True)
+class CityBalance:
+    """What a client owes to, and has paid ahead in, the branches of a city."""
+
+    city: str
+    debt: Decimal
+    prepaid: Decimal
+
+
+def in_debt() -> sa.ColumnElement[bool]:
+    """Condition: the account is a client's and below zero."""
+    return sa.and_(Account.client_id.is_not(None), Account.unit == Unit.MONEY, Account.balance < 0)
+
+
+def unpaid_of(accounts: Any) -> sa.Subquery:
+    """SQL: the unpaid charges of many accounts at once, one row each.
+
+    accounts: SELECT of account ids, in whatever scope; those not in debt give no rows. Columns: account_id, branch_id,
+    transaction_id, happened_at, amount, unpaid. An account's `unpaid` sum to its debt.
+    """
+    owing = sa.select(Account.id, Account.branch_id, (-Account.balance).label("debt")).where(
+        in_debt(), Account.id.in_(accounts)
+    )
+    owing_rows = owing.subquery("owing")
+    # Tables, not mapped classes: an operation between two branches belongs to one of them, its entries to both.
+    done, undone = _DONE.alias("done"), _DONE.alias("undone")
+    is_discount = done.c.kind == TransactionKind.DISCOUNT
+    is_sale = sa.and_(
+        done.c.kind.in_([TransactionKind.SALE, TransactionKind.DISCOUNT]), done.c.subscription_id.is_not(None)
+    )
+    charge = sa.case((is_sale, -done.c.subscription_id), else_=done.c.id)
+    total = sa.func.sum(_ENTRY.c.amount)
+    charges = (
+        sa.select(
+            owing_rows.c.id.label("account_id"),
+            owing_rows.c.branch_id,
+            owing_rows.c.debt,
+            sa.func.max(sa.case((sa.not_(is_discount), done.c.id))).label("transaction_id"),
+            sa.func.max(done.c.happened_at).label("happened_at"),
+            (-total).label("amount"),
+        )
+        .join(_ENTRY, _ENTRY.c.account_id == owing_rows.c.id)
+        .join(done, done.c.id == _ENTRY.c.transaction_id)
+        .outerjoin(undone, undone.c.reverses_id == done.c.id)
+        .where(done.c.reverses_id.is_(None), undone.c.id.is_(None))
+        .group_by(owing_rows.c.id, owing_rows.c.branch_id, owing_rows.c.debt, charge)
+        .having(total < 0)
+        .subquery("charges")
+    )
+    newest_first = [charges.c.happened_at.desc(), charges.c.transaction_id.desc()]
+    up_to_it = sa.func.sum(charges.c.amount).over(
+        partition_by=charges.c.account_id, order_by=newest_first, rows=(None, 0)
+    )
+    walked = sa.select(charges, (up_to_it - charges.c.amount).label("newer")).subquery("walked")
+    left = walked.c.debt - walked.c.newer
+    return (
+        sa.select(
+            walked.c.account_id,
+            walked.c.branch_id,
+            walked.c.transaction_id,
+            walked.c.happened_at,
+            walked.c.amount,
+            sa.case((walked.c.amount < left, walked.c.amount), else_=left).label("unpaid"),
+        )
+        .where(left > 0)
+        .subquery("unpaid")
+    )
+
+
+def unpaid_charges(account_ids: Collection[int]) -> dict[int, list[UnpaidCharge]]:
+    """What the debts of these accounts are made of, by account, oldest first. Accounts without debt are left out."""
+    unpaid = unpaid_of(list(account_ids))
+    query = (
+        sa.select(
+            *(unpaid.c.account_id, unpaid.c.transaction_id, _DONE.c.kind, _DONE.c.happened_at),
+            *(unpaid.c.amount, unpaid.c.unpaid),
+            *(_DONE.c.subscription_id, _DONE.c.bill_id, _DONE.c.visit_id, _DONE.c.comment),
+        )
+        .join(_DONE, _DONE.c.id == unpaid.c.transaction_id)
+        .order_by(unpaid.c.account_id, _DONE.c.happened_at, unpaid.c.transaction_id)
+    )
+    found = (UnpaidCharge(**row._mapping) for row in db.session.execute(query))
+    return {account_id: list(charges) for account_id, charges in groupby(found, key=lambda charge: charge.account_id)}
+
+
+def debts_of_subscriptions(subscription_ids: Collection[int]) -> dict[int, Decimal]:
+    """How much of the subscriptions is unpaid, by id; those paid for are left out."""
+    charged = (
+        sa.select(_ENTRY.c.account_id)
+        .join(_DONE, _DONE.c.id == _ENTRY.c.transaction_id)
+        .where(_DONE.c.subscription_id.in_(subscription_ids))
+    )
+    unpaid = unpaid_of(charged)
+    query = (
+        sa.select(_DONE.c.subscription_id, sa.func.sum(unpaid.c.unpaid))
+        .join(_DONE, _DONE.c.id == unpaid.c.transaction_id)
+        .where(_DONE.c.subscription_id.in_(subscription_ids))
+        .group_by(_DONE.c.subscription_id)
+    )
+    return {row[0]: row[1] for row in db.session.execute(query)}
+
+
+def age_of(unpaid: Any, branches: Iterable[Branch]) -> Any:
+    """SQL: the age of an unpaid charge as the number of its place in Ageing, by the today of its branch.
+
+    branches: of the accounts; a charge of another branch is older than all.
+    """
+    zones: dict[str, list[Branch]] = {}
+    for branch in branches:
+        zones.setdefault(branch.time_zone, []).append(branch)
+    begins = [
+        (clock.at(clock.today(here[0]) - timedelta(days=days), time(), here[0]), [branch.id for branch in here], place)
+        for here in zones.values()
+        for place, days in enumerate(AGES)
+    ]
+    cases = [
+        (sa.and_(unpaid.c.branch_id.in_(ids), unpaid.c.happened_at >= begin), place) for begin, ids, place in begins
+    ]
+    return sa.case(*cases, else_=len(AGES)) if cases else sa.literal(len(AGES))
+
+
+def _aged(accounts: Any) -> tuple[Any, list[Any]]:
+    """The unpaid charges of these accounts, and the sum of each age."""
+    unpaid = unpaid_of(accounts)
+    age = age_of(unpaid, db.session.scalars(sa.select(Branch)))
+    sums = [sa.func.sum(sa.case((age == place, unpaid.c.unpaid), else_=0)) for place in range(len(AGES) + 1)]
+    return unpaid, [sa.type_coerce(total, Account.balance.type) for total in sums]
+
+
+def ageing_of(account_ids: Sequence[int]) -> dict[int, Ageing]:
+    """The debts of these accounts by age; accounts without debt are left out."""
+    unpaid, sums = _aged(account_ids)
+    query = sa.select(unpaid.c.account_id, *sums, sa.func.min(unpaid.c.happened_at)).group_by(unpaid.c.account_id)
+    return {account_id: Ageing(*facts) for account_id, *facts in db.session.execute(query)}
+
+
+def total_ageing(accounts: Any) -> Ageing:
+    """The debts of all these accounts (SELECT of their ids) by age, added up by the database."""
+    unpaid, sums = _aged(accounts)
+    found: Any = db.session.execute(sa.select(*sums, sa.func.min(unpaid.c.happened_at))).one()
+    return Ageing(*found) if found[-1] is not None else Ageing()
+
+
+def balances_by_city(client_id: int, *, by: Actor) -> list[CityBalance]:
+    """What a client owes, and has paid ahead, in each city, by the city's name.
+
+    Beyond the row scope, on purpose and no further than this: cards of one person that were merged leave accounts in
+    other branches, and whoever has the card open is to know that the person owes there. Names of cities and sums are
+    all that is told. The caller has found the card within the scope. Nothing when balances are hidden from `by`.
+    """
+    if not by.may("account.view") or "balance" in field_rules(by, "account").hidden:
+        return []
+    zero = sa.literal(Decimal(0), Account.balance.type)
+    query = (
+        sa.select(
+            City.name,
+            sa.func.sum(sa.case((Account.balance < 0, -Account.balance), else_=zero)),
+            sa.func.sum(sa.case((Account.balance > 0, Account.balance), else_=zero)),
+        )
+        .select_from(Account)
+        .join(Branch, Branch.id == Account.branch_id)
+        .join(City, City.id == Branch.city_id)
+        .where(Account.client_id == client_id, Account.unit == Unit.MONEY, Account.balance != 0)
+        .group_by(City.id, City.name)
+        .order_by(City.name)
+    )
+    with scoped_to(EVERYWHERE):
+        return [CityBalance(*row) for row in db.session.execute(query)]
