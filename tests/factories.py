@@ -250,13 +250,13 @@ def make_plan(**changes: Any) -> Plan:
 
 
 def make_subscription(
-    client: Client, plan: Plan | None = None, *, starts_on: date | None = None, by: Actor = SYSTEM
+    client: Client, plan: Plan | None = None, *, starts_on: date | None = None, by: Actor = SYSTEM, **changes: Any
 ) -> Subscription:
-    """A subscription sold to the client today."""
+    """A subscription sold to the client today; discount= and account= as the sale takes them."""
     plan = plan or db.session.scalars(select(Plan).order_by(Plan.id)).first() or make_plan()
     today = clock.today(db.session.get_one(Branch, client.branch_id))
     with transaction():
-        return sell_subscription(client, plan, starts_on=starts_on or today, by=by)
+        return sell_subscription(client, plan, starts_on=starts_on or today, by=by, **changes)
 
 
 def make_visit(client: Client, *, by: Actor = SYSTEM, **changes: Any) -> Visit:

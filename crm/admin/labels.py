@@ -35,6 +35,7 @@ LABELS: dict[str, Any] = {
     "currency": _l("Currency"),
     "debited": _l("Write-offs"),
     "description": _l("Description"),
+    "discount": _l("Discount"),
     "duration_days": _l("Days valid"),
     "email": _l("E-mail"),
     "employee": _l("Employee"),

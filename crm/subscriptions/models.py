@@ -82,5 +82,10 @@ class Subscription(HasCustomFields, BranchScoped, Model):
         ),
     )
 
+    @property
+    def cost(self) -> Decimal:
+        """What is paid for it: the price less the discount."""
+        return self.price - self.discount
+
     def __str__(self) -> str:
         return f"{self.plan.name} #{self.id}"

@@ -15,28 +15,50 @@ from crm.access.actors import Actor, require
 from crm.audit.bulk import Change
 from crm.clients.models import Client
 from crm.clients.queries import payer_of
+from crm.db import amount as to_amount
 from crm.db import db
 from crm.errors import DomainError
 from crm.fields.operations import custom_change, set_custom
-from crm.ledger.models import AccountKind, TransactionKind, Unit
-from crm.ledger.operations import Cause, Line, base_account, house_account, lessons_account, post
+from crm.ledger.models import Account, AccountKind, TransactionKind, Unit
+from crm.ledger.operations import Cause, Line, base_account, house_account, lessons_account, lock_accounts, post
 from crm.subscriptions.models import Plan, Subscription
 
 
 def sell_subscription(
-    client: Client, plan: Plan, *, starts_on: date, by: Actor, custom: Mapping[str, Any] | None = None
+    client: Client,
+    plan: Plan,
+    *,
+    starts_on: date,
+    by: Actor,
+    discount: Decimal | None = None,
+    account: Account | None = None,
+    custom: Mapping[str, Any] | None = None,
 ) -> Subscription:
-    """Sell `plan` to `client`: the payer's base account is charged its price (into debt if need be) and the client is
-    granted its lessons, in one transaction. custom: values of the company's own fields, by key. The caller commits.
+    """Sell `plan` to `client`: the payer is charged its price and the client is granted its lessons, in one
+    transaction; the discount is another, of its own kind, beside it. The caller commits.
+
+    discount: of the price, in money; none by default. account: which of the payer's accounts pays; his base account by
+    default, into debt if need be, while a deposit must hold what is left of the price. custom: values of the company's
+    own fields, by key. Raises DomainError beside the field: "plan_archived", "discount_invalid", "account_foreign",
+    "not_enough", "account_closed".
     """
     require(by, "subscription.sell", client)
     if plan.is_archived:
         raise DomainError("plan_archived", _("This plan is no longer sold."), "plan")
+    discount = to_amount(discount or 0)
+    if not 0 <= discount <= plan.price:
+        raise DomainError("discount_invalid", _("The discount is not below zero and not above the price."), "discount")
+    payer = payer_of(client)
+    if account is not None:
+        require(by, "account.spend", account)
+        if account.client_id != payer.id or account.unit is not Unit.MONEY:
+            raise DomainError("account_foreign", _("This account belongs to another client."), "account")
     subscription = Subscription(
         branch_id=client.branch_id,
         client_id=client.id,
         plan=plan,
         price=plan.price,
+        discount=discount,
         lessons=plan.lessons,
         starts_on=starts_on,
         ends_on=starts_on + timedelta(days=plan.duration_days - 1),
@@ -46,27 +68,43 @@ def sell_subscription(
     set_custom(subscription, custom or {})
     db.session.add(subscription)
     db.session.flush()
-    lines: list[Line] = []
-    if plan.price:
-        payer_account = base_account(payer_of(client).id, client.branch_id)
-        lines += [
-            Line(payer_account, -plan.price),
-            Line(house_account(AccountKind.REVENUE, client.branch_id), plan.price),
-        ]
-    if plan.lessons:
-        count = Decimal(plan.lessons)
-        granted = house_account(AccountKind.SERVICE, client.branch_id, Unit.LESSON)
-        lines += [Line(lessons_account(client.id, client.branch_id), count), Line(granted, -count)]
-    if lines:
-        post(
-            TransactionKind.SALE,
-            lines,
-            branch_id=client.branch_id,
-            by=by,
-            key=f"subscription:{subscription.id}:sale",
-            cause=Cause(client_id=client.id, subscription_id=subscription.id),
-        )
+    _charge(subscription, account or base_account(payer.id, client.branch_id), by=by)
     return subscription
+
+
+def _charge(subscription: Subscription, account: Account, *, by: Actor) -> None:
+    """Post the sale; what costs nothing and grants nothing needs no transaction."""
+    branch_id = subscription.branch_id
+    sale: list[Line] = []
+    discount: list[Line] = []
+    if subscription.price:
+        revenue = house_account(AccountKind.REVENUE, branch_id)
+        sale += [Line(account, -subscription.price), Line(revenue, subscription.price)]
+    if subscription.discount:
+        given = house_account(AccountKind.DISCOUNTS, branch_id)
+        discount += [Line(account, subscription.discount), Line(given, -subscription.discount)]
+    if subscription.lessons:
+        count = Decimal(subscription.lessons)
+        granted = house_account(AccountKind.SERVICE, branch_id, Unit.LESSON)
+        sale += [Line(lessons_account(subscription.client_id, branch_id), count), Line(granted, -count)]
+    # All at once, in id order, before the discount locks one alone.
+    balances = lock_accounts([line.account for line in (*discount, *sale)])
+    if not account.kind.may_be_negative and subscription.price and balances[account.id] < subscription.cost:
+        raise DomainError(
+            "not_enough", _("Not enough money on the account “%(account)s”.", account=account.title), "account"
+        )
+    # The discount first: a deposit that holds the cost alone never falls below zero.
+    for kind, lines in ((TransactionKind.DISCOUNT, discount), (TransactionKind.SALE, sale)):
+        if lines:
+            post(
+                kind,
+                lines,
+                branch_id=branch_id,
+                by=by,
+                key=f"subscription:{subscription.id}:{kind.value}",
+                cause=Cause(client_id=subscription.client_id, subscription_id=subscription.id),
+                happened_at=subscription.sold_at,
+            )
 
 
 def changing_subscriptions(values: Mapping[str, Any], *, by: Actor) -> Change:

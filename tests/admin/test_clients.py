@@ -8,10 +8,14 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
+from crm.access.actors import SYSTEM
+from crm.access.models import FieldRule
+from crm.access.roles import change_role
 from crm.audit.models import AuditAction, AuditEntry
 from crm.bills.models import Bill
 from crm.clients.models import Client, ClientStatus
-from crm.db import db
+from crm.db import db, transaction
+from crm.subscriptions.models import Subscription
 from tests.admin.test_grids import first_column, plain
 from tests.admin.world import errors, fields, send
 from tests.factories import make_account, make_bill, make_child, make_client
@@ -209,6 +213,40 @@ def test_a_bill_goes_to_the_base_account_though_the_client_has_but_a_deposit(net
     stranger = make_account(make_client(network.lesnoy))
     answer = send(browser, path, amount="100", account=str(stranger.id))
     assert errors(answer.text) == {"account": "Выберите один из вариантов."}
+
+
+@pytest.mark.spec("A3")
+def test_a_child_s_subscription_is_sold_from_the_parent_s_deposit_with_a_discount(network: Any, browser: Any) -> None:
+    parent = make_client(network.lesnoy)
+    child, deposit, closed = make_child(parent), make_account(parent, balance=3600), make_account(parent)
+    with transaction():
+        closed.closed_at = closed.opened_at
+    path = f"/admin/client/card/{child.id}/subscription/new/"
+    page = plain(browser.get(path).text)
+    for text in ("Скидка при продаже", "С какого счета оплатить", "Депозиты: 3 600,00", "Базовый счёт"):
+        assert text in page
+    assert f'value="{closed.id}"' not in browser.get(path).text
+    for discount, said in (("4000,01", "Скидка не меньше нуля и не больше цены."), ("-1", None), ("0,001", None)):
+        answer = send(browser, path, discount=discount, account=str(deposit.id))
+        assert list(errors(answer.text)) == ["discount"]
+        assert said is None or errors(answer.text)["discount"] == said
+    answer = send(browser, path, discount="100", account=str(deposit.id))
+    assert errors(answer.text) == {"account": "На счете «Депозиты» не хватает денег."}
+    assert send(browser, path, discount="400", account=str(deposit.id)).status_code == 302
+    sold = db.session.scalars(select(Subscription)).one()
+    assert (sold.client_id, sold.price, sold.discount, deposit.balance) == (child.id, 4000, 400, 0)
+    assert "account" not in fields(browser.get(path).text)  # there is nothing left to pay from
+
+
+def test_a_hidden_balance_is_not_told_by_the_choice_of_accounts(network: Any, browser: Any) -> None:
+    client = make_client(network.lesnoy)
+    make_account(client, balance=3600)
+    with transaction():
+        hidden = {"account.balance": FieldRule.HIDE}
+        change_role(network.administrator.role_settings, permissions={}, fields=hidden, by=SYSTEM)
+    page = plain(browser.get(f"/admin/client/card/{client.id}/subscription/new/").text)
+    assert "Депозиты" in page
+    assert "3 600" not in page
 
 
 def test_days_that_cannot_be_meant_are_refused(network: Any, browser: Any) -> None:

@@ -21,6 +21,7 @@ from crm.mailings.models import MailingRun, MailingRunLine, Message, RunResult, 
 from crm.mailings.operations import plan_due_runs, run_now
 from crm.mailings.running import execute_run
 from tests.factories import (
+    make_account,
     make_bill,
     make_child,
     make_client,
@@ -85,6 +86,24 @@ def test_the_sum_is_the_cost_whatever_the_balance(network, paid):
     make_payment(base_account(payer.id, network.lesnoy.id), paid)
     run(make_rule(network.lesnoy))
     assert only(Bill).amount == Decimal("4000.00")
+
+
+def test_a_bill_asks_for_the_price_less_the_discount(network):
+    payer = make_client(network.lesnoy)
+    make_subscription(payer, make_plan(price=Decimal("4000.00")), discount=Decimal("499.99"))
+    make_subscription(payer, make_plan(price=Decimal("100.00")))
+    run(make_rule(network.lesnoy))
+    assert only(Bill).amount == Decimal("3600.01")
+
+
+def test_what_a_deposit_paid_for_at_the_sale_is_not_asked_for_again(network):
+    payer = make_client(network.lesnoy)
+    make_subscription(payer, make_plan(price=Decimal(900)), account=make_account(payer, balance=900))
+    run(make_rule(network.lesnoy))
+    assert count(Bill) == 0
+    make_subscription(payer, make_plan(price=Decimal(50)))
+    run(make_rule(network.lesnoy))
+    assert only(Bill).amount == 50
 
 
 @pytest.mark.spec("B103", "B108", "B110", "B111")

@@ -17,6 +17,7 @@ from wtforms import BooleanField, StringField, TextAreaField
 from wtforms.validators import Length, NumberRange, Optional
 
 from crm import clock
+from crm.access.fields import field_rules
 from crm.access.models import Branch, Employee
 from crm.admin.base import BulkAction, GridColumn, KontoraView, QuickFilter, permission
 from crm.admin.cells import SqlCell
@@ -42,6 +43,7 @@ from crm.clients.queries import matches_text, payer_of
 from crm.db import db
 from crm.errors import DomainError
 from crm.fields.queries import hidden_built_ins
+from crm.i18n import money
 from crm.ledger.models import Account, AccountKind, AccountType, Unit
 from crm.ledger.operations import account_types_in
 from crm.ledger.queries import accounts_of
@@ -67,6 +69,13 @@ def _employees() -> list[Employee]:
     branch = chosen_branch()
     query = sa.select(Employee).where(Employee.is_active).order_by(Employee.name)
     return list(db.session.scalars(query.where(Employee.branch_id == branch.id))) if branch else []
+
+
+def account_with_balance(account: Account) -> str:
+    """What an account is called in a choice: with what is on it, for who may see that."""
+    if "balance" in field_rules(current_user, "account").hidden:
+        return account.title
+    return f"{account.title}: {money(account.balance)}"
 
 
 class ClientForm(Form):
@@ -124,6 +133,21 @@ class SellForm(Form):
         query=lambda: db.session.scalars(sa.select(Plan).where(Plan.is_archived.is_(False)).order_by(Plan.name)),
     )
     starts_on = DateField(_l("Starts on"), [REQUIRED])
+    discount = MoneyField(
+        _l("Discount at the sale"),
+        [Optional(), NumberRange(min=0, message=_l("The discount is not below zero and not above the price."))],
+        description=_l("In money, off the price. May be left empty."),
+    )
+    # None is the base account, which may have yet to be made.
+    account = ReferenceField(
+        Account,
+        _l("Account to pay from"),
+        query=lambda: g.deposits,
+        title=account_with_balance,
+        is_optional=True,
+        blank=AccountKind.BASE.label,
+        description=_l("The base account goes into debt if need be; a deposit must hold the sum."),
+    )
 
 
 class BillForm(Form):
@@ -365,7 +389,14 @@ class ClientView(ImportableView):
     @permission("subscription.sell")
     def sell_view(self, id: str) -> Any:
         client = self.get_one(id)
+        g.deposits = [
+            account
+            for account in accounts_of(payer_of(client).id)
+            if account.kind is AccountKind.DEPOSIT and not account.is_closed and account.balance > 0
+        ]
         form = self._operation_form(Subscription, SellForm, client.branch.company_id)
+        if not g.deposits or not current_user.may("account.spend"):  # nothing to choose from: not asked for at all
+            del form.account
         if request.method == "GET":
             form.starts_on.data = clock.today(client.branch)
         return self.answer(
@@ -374,7 +405,7 @@ class ClientView(ImportableView):
             title=_("Sell a subscription"),
             back=self._tab(client, "subscriptions"),
             done=lambda sold: self._tab(client, "subscriptions"),
-            said=_l("The subscription is sold; its price is charged to the base account."),
+            said=_l("The subscription is sold and charged to the payer's account."),
             subtitle=client.shown_name,
             submit=_("Sell"),
         )

@@ -39,9 +39,12 @@ class PlanView(KontoraView):
 class SubscriptionView(KontoraView):
     entity = "subscription"
     icon = "calendar-check"
-    column_list = ("id", "client", "plan", "price", "lessons", "starts_on", "ends_on", "status", "sold_at", "branch")
-    column_filters = ("client", "plan", "status", "price", "starts_on", "ends_on", "branch")
-    column_totals = ("price",)
+    column_list = (
+        *("id", "client", "plan", "price", "discount", "lessons", "starts_on", "ends_on", "status", "sold_at"),
+        "branch",
+    )
+    column_filters = ("client", "plan", "status", "price", "discount", "starts_on", "ends_on", "branch")
+    column_totals = ("price", "discount")
     edits = edits_own_fields_only = True
     column_default_sort = "-id"
     empty_hint = _l("Subscriptions are sold from a client's card.")
