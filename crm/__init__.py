@@ -25,6 +25,7 @@ import crm.visits.models  # noqa: F401
 from crm import admin, cli, i18n, jobs, observability, public, security, static_files
 from crm.access.scope import install_scope
 from crm.audit.operations import install_audit
+from crm.clients.merging import install_merge_guard
 from crm.config import ROOT, Settings, read_settings
 from crm.db import configure_sqlite, db, engine_options
 
@@ -70,3 +71,4 @@ def create_app(settings: Settings | None = None) -> Flask:
 
 install_scope(Session)
 install_audit(Session)
+install_merge_guard(Session)

@@ -60,6 +60,8 @@ LABELS: dict[str, Any] = {
     "last_login_at": _l("Last sign-in"),
     "lessons": _l("Lessons"),
     "locale": _l("Language"),
+    "merged_cards": _l("Merged cards"),
+    "merged_into": _l("Merged into"),
     "method": _l("Way of payment"),
     "month_day": _l("Day of the month"),
     "name": _l("Name"),

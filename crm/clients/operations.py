@@ -48,8 +48,8 @@ def create_client(*, branch: Branch, by: Actor, payer: Client | None = None, **f
     """Add a person's card. Raises DomainError beside the field. The caller commits."""
     require(by, "client.create")
     client = new_client(branch, payer, facts)
-    _refuse_phone_of_another_payer(client)
-    with _phone_kept_from_others(client.phone, client):
+    refuse_phone_of_another_payer(client)
+    with phone_kept_from_others(client.phone, client):
         db.session.add(client)
     return client
 
@@ -86,10 +86,10 @@ def edit_client(client: Client, *, by: Actor, **facts: Unpack[ClientFacts]) -> C
     """Change a card's data. Raises DomainError beside the field. The caller commits."""
     require(by, "client.edit", client)
     phone = parse_phone(facts["phone"], field="phone") if "phone" in facts else None
-    with _phone_kept_from_others(phone, client):
+    with phone_kept_from_others(phone, client):
         set_facts(client, facts)
         if phone:
-            _refuse_phone_of_another_payer(client)
+            refuse_phone_of_another_payer(client)
     return client
 
 
@@ -129,7 +129,7 @@ _READ: dict[str, Callable[[Any, Client], Any]] = {
 
 
 @contextlib.contextmanager
-def _phone_kept_from_others(phone: str | None, client: Client) -> Iterator[None]:
+def phone_kept_from_others(phone: str | None, client: Client) -> Iterator[None]:
     """Write in this block what makes `phone` the client's: of two desks at once the database refuses the second."""
     try:
         with db.session.begin_nested():
@@ -141,7 +141,8 @@ def _phone_kept_from_others(phone: str | None, client: Client) -> Iterator[None]
         raise
 
 
-def _refuse_phone_of_another_payer(client: Client) -> None:
+def refuse_phone_of_another_payer(client: Client) -> None:
+    """Raise DomainError "phone_taken" beside the field; a card that is paid for may share a phone."""
     if client.phone and client.is_payer:
         _refuse_taken_phone(client.phone, client)
 
@@ -211,11 +212,14 @@ _LABEL = ((Client.name,), str)
 def restore_client(client: Client, *, by: Actor) -> Client:
     """Bring an archived card back. The caller commits.
 
-    Raises DomainError "phone_taken" when its phone has become another payer's, Conflict when it is active already.
+    Raises DomainError "phone_taken" when its phone has become another payer's, "merged" for a card that is a part of
+    another one now, Conflict when it is active already.
     """
     require(by, "client.archive", client)
+    if client.merged_into_id is not None:
+        raise DomainError("merged", _("This card has been merged into another one and cannot be restored."))
     phone = client.phone if client.is_payer else None
     if phone:
         _refuse_taken_phone(phone, client)
-    with _phone_kept_from_others(phone, client):
+    with phone_kept_from_others(phone, client):
         return transition(client, CLIENT_MOVES, ClientStatus.ACTIVE, by=by)

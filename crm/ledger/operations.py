@@ -127,12 +127,18 @@ AFTER_REVERSAL: dict[TransactionKind, Callable[[Transaction, Actor], None]] = {}
 
 
 def reverse(transaction: Transaction, *, by: Actor, comment: str) -> Transaction:
-    """Undo `transaction` by its mirror image. Raises Conflict when it has been reversed already. The caller commits."""
+    """Undo `transaction` by its mirror image. Raises Conflict when it has been reversed already. The caller commits.
+
+    What stood on an account that a merge of cards has emptied is reversed on its heir.
+    """
     if transaction.reverses_id is not None:
         raise DomainError("is_reversal", _("A reversal cannot be reversed; repeat the operation instead."))
+    lines = [Line(heir_of(entry.account), -entry.amount) for entry in transaction.entries]
+    if len({line.account for line in lines}) < 2:
+        raise DomainError("one_account", _("Both accounts of this operation are one by now: nothing to reverse."))
     mirror = post(
         TransactionKind.REVERSAL,
-        [Line(entry.account, -entry.amount) for entry in transaction.entries],
+        lines,
         branch_id=transaction.branch_id,
         by=by,
         cause=Cause(
@@ -250,6 +256,21 @@ def base_account(client_id: int, branch_id: int) -> Account:
 def lessons_account(client_id: int, branch_id: int) -> Account:
     """The client's count of lessons left, made at its first use."""
     return _found_or_made(kind=AccountKind.LESSONS, unit=Unit.LESSON, branch_id=branch_id, client_id=client_id)
+
+
+def heir_of(account: Account) -> Account:
+    """The account itself; of a closed base or lessons account the client's open one of its kind in the branch, where
+    there is one: a merge of cards has emptied it into that.
+    """
+    if not account.is_closed or account.kind not in {AccountKind.BASE, AccountKind.LESSONS}:
+        return account
+    open_one = select(Account).where(
+        Account.kind == account.kind,
+        Account.client_id == account.client_id,
+        Account.branch_id == account.branch_id,
+        Account.closed_at.is_(None),
+    )
+    return db.session.scalar(open_one) or account
 
 
 def _found_or_made(*, kind: AccountKind, unit: Unit, branch_id: int, client_id: int | None) -> Account:

@@ -1,0 +1,1 @@
+from tests.bank import bank  # noqa: F401
