@@ -14,7 +14,7 @@ from typing import Any
 from flask_babel import gettext as _
 from sqlalchemy import event, func, inspect, select
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy.orm import InstrumentedAttribute, Mapper, Session
 
 from crm import clock
 from crm.access.actors import Actor, require
@@ -71,7 +71,7 @@ class Merge:
 
 def references(target: type[Any]) -> Iterator[tuple[type[Any], InstrumentedAttribute[Any]]]:
     """(model, attribute) of every column that points at `target` and follows it in a merge."""
-    for mapper in sorted(Model.registry.mappers, key=lambda mapper: mapper.local_table.name):
+    for mapper in sorted(Model.registry.mappers, key=lambda mapper: str(mapper.local_table)):
         for column in mapper.local_table.columns:
             is_reference = any(key.column.table is target.__table__ for key in column.foreign_keys)
             if is_reference and str(column) not in STAYS:
@@ -236,7 +236,7 @@ def _refuse_unseen(gone: Client) -> None:
     for model, column in references(Client):
         if not issubclass(model, BranchScoped):
             continue
-        branches = select(model.__table__.c.branch_id).where(column == gone.id).distinct()
+        branches = select(inspect(model).local_table.c.branch_id).where(column == gone.id).distinct()
         if any(not scope.covers(branch_id) for branch_id in db.session.connection().scalars(branches)):
             raise Forbidden(
                 "merge_out_of_sight",
@@ -311,18 +311,18 @@ def _refuse_rows_of_merged(session: Session, _context: Any, _instances: Any) -> 
 
 def _clients_of(row: Any) -> Iterator[int]:
     """Ids of the cards a new row points at, by key or by object."""
-    for key, is_object in _pointers(type(row)):
+    for key, is_object in _pointers(inspect(row).mapper):
         value = inspect(row).dict.get(key)
         if value is not None and (value := value.id if is_object else value) is not None:
             yield value
 
 
 @cache
-def _pointers(model: type[Any]) -> tuple[tuple[str, bool], ...]:
-    """Attributes of a model by which it points at cards, and whether they hold the card itself."""
-    keys = [column.key for owner, column in references(Client) if owner is model]
-    columns = {getattr(model, key).property.columns[0] for key in keys}
-    objects = [rel.key for rel in inspect(model).relationships if not rel.uselist and columns & rel.local_columns]
+def _pointers(mapper: Mapper[Any]) -> tuple[tuple[str, bool], ...]:
+    """Attributes of a mapped class by which it points at cards, and whether they hold the card itself."""
+    keys = [column.key for owner, column in references(Client) if owner is mapper.class_]
+    columns = {mapper.column_attrs[key].columns[0] for key in keys}
+    objects = [rel.key for rel in mapper.relationships if not rel.uselist and columns & rel.local_columns]
     return (*((key, False) for key in keys), *((key, True) for key in objects))
 
 
