@@ -27,8 +27,11 @@ class BillStatus(LabelEnum):
     ARCHIVED = "archived", _lp("bill", "Archived")
 
 
-# Archiving is for good, and a paid bill is never archived.
-BILL_MOVES = {BillStatus.PENDING: {BillStatus.PAID, BillStatus.ARCHIVED}}
+# Archiving is for good, and a paid bill is never archived. One whose only payment is reversed awaits payment again.
+BILL_MOVES = {
+    BillStatus.PENDING: {BillStatus.PAID, BillStatus.ARCHIVED},
+    BillStatus.PAID: {BillStatus.PENDING},
+}
 
 
 class BillMethod(LabelEnum):

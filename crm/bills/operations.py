@@ -72,6 +72,8 @@ def issue_bill(
     account = account or base_account(payer.id, client.branch_id)
     if account.client_id != payer.id or account.unit is not Unit.MONEY:
         raise DomainError("account_foreign", _("This account belongs to another client."), "account")
+    if account.is_closed:
+        raise DomainError("account_closed", _("The account “%(account)s” is closed.", account=account.title), "account")
     bill = Bill(
         branch_id=client.branch_id,
         company_id=branch.company_id,
@@ -211,15 +213,28 @@ def check_payable(bill: Bill) -> None:
 
 def settle_bill(bill: Bill, *, by: Actor) -> None:
     """Note one payment of `bill`: the first moves it to paid; an archived bill stays archived. The caller commits."""
-    db.session.execute(
-        update(Bill)
-        .where(Bill.id == bill.id)
-        .values(payments_count=Bill.payments_count + 1)
-        .execution_options(synchronize_session=False)
-    )
-    db.session.refresh(bill)
+    _count_payment(bill, 1)
     if bill.status is BillStatus.PENDING:
         try:
             transition(bill, BILL_MOVES, BillStatus.PAID, by=by, paid_at=clock.now())
         except Conflict:
             pass  # archived or paid a moment ago: the money is credited all the same
+
+
+def unsettle_bill(bill: Bill, *, by: Actor) -> None:
+    """Take back one payment of `bill`, which was reversed: without any left it awaits payment again; an archived bill
+    stays archived. The caller has locked the bill, and commits.
+    """
+    _count_payment(bill, -1)
+    if bill.status is BillStatus.PAID and not bill.payments_count:
+        transition(bill, BILL_MOVES, BillStatus.PENDING, by=by, paid_at=None)
+
+
+def _count_payment(bill: Bill, change: int) -> None:
+    db.session.execute(
+        update(Bill)
+        .where(Bill.id == bill.id)
+        .values(payments_count=Bill.payments_count + change)
+        .execution_options(synchronize_session=False)
+    )
+    db.session.refresh(bill)

@@ -71,7 +71,7 @@ def post(
     lines = [*lines, *settlements(lines)]
     if existing := transaction_by_key(key):
         return existing
-    if reverses is not None and _is_reversed(reverses):
+    if reverses is not None and is_reversed(reverses):
         raise Conflict("already_reversed", _("This operation has already been reversed."))
     balances = _balances_after(lines, locked)
     row = Transaction(
@@ -162,7 +162,8 @@ def transaction_by_key(key: str) -> Transaction | None:
     return db.session.scalar(select(Transaction).where(Transaction.idempotency_key == key))
 
 
-def _is_reversed(transaction: Transaction) -> bool:
+def is_reversed(transaction: Transaction) -> bool:
+    """Whether there is its mirror image."""
     return db.session.scalar(select(Transaction.id).where(Transaction.reverses_id == transaction.id)) is not None
 
 
@@ -208,9 +209,7 @@ def _balances_after(lines: Sequence[Line], locked: dict[int, Decimal]) -> list[D
             continue
         after = running[account.id] = running[account.id] + line.amount
         if after < 0 and line.amount < 0 and not account.kind.may_be_negative:
-            raise DomainError(
-                "not_enough", _("Not enough money on the account “%(account)s”.", account=account.title), "amount"
-            )
+            raise DomainError("not_enough", not_enough_on(account), "amount")
         balances.append(after)
     return balances
 
@@ -236,6 +235,20 @@ def lock_accounts(accounts: Sequence[Account]) -> dict[int, Decimal]:
         title = next(account.title for account in accounts if account.id in closed)
         raise DomainError("account_closed", _("The account “%(account)s” is closed.", account=title), "account")
     return {row.id: row.balance for row in rows}
+
+
+def lock_funds(account: Account, amount: Decimal, *others: Account, field: str = "amount") -> None:
+    """Lock the accounts in id order, and make sure that `amount` is on `account`.
+
+    For money that is given away: a base account falls below zero by what was sold, never by what was handed out.
+    Raises DomainError "not_enough" beside `field`.
+    """
+    if lock_accounts([account, *others])[account.id] < amount:
+        raise DomainError("not_enough", not_enough_on(account), field)
+
+
+def not_enough_on(account: Account) -> str:
+    return _("Not enough money on the account “%(account)s”.", account=account.title)
 
 
 # --- accounts -------------------------------------------------------------------------------------------------------

@@ -32,6 +32,11 @@ def accounts_of(client_id: int) -> list[Account]:
     return list(db.session.scalars(query))
 
 
+def open_accounts_of(client_id: int) -> list[Account]:
+    """Those of them money can still be put on or taken from."""
+    return [account for account in accounts_of(client_id) if not account.is_closed]
+
+
 def lessons_left(client_id: int) -> Decimal:
     query = select(func.coalesce(func.sum(Account.balance), 0)).where(
         Account.client_id == client_id, Account.unit == Unit.LESSON

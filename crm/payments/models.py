@@ -10,6 +10,7 @@ from flask_babel import lazy_pgettext as _lp
 from sqlalchemy import CheckConstraint, ForeignKey, Index, String, Text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
+from crm.access.actors import Actor
 from crm.access.scope import BranchScoped
 from crm.bills.models import Bill
 from crm.clients.models import Client
@@ -36,8 +37,14 @@ class PaymentMethod(LabelEnum):
         }[self]
 
 
-# At the desk: what a clerk can take in person.
+# At the desk: what a clerk can take in person. Money that came to the bank is noted by who may move it.
 DESK_METHODS = (PaymentMethod.CASH, PaymentMethod.CARD)
+BANK_PERMISSION = "till.move"
+
+
+def desk_methods(by: Actor) -> tuple[PaymentMethod, ...]:
+    """How this person can take money. What is paid online is never entered by hand."""
+    return (*DESK_METHODS, *([PaymentMethod.BANK] if by.may(BANK_PERMISSION) else []))
 
 
 class PaymentStatus(LabelEnum):

@@ -21,9 +21,9 @@ from crm.db import amount as to_amount
 from crm.db import db, end_reading, transaction
 from crm.errors import DomainError, NotFound
 from crm.ledger.models import Account, AccountType, TransactionKind, Unit
-from crm.ledger.operations import Cause, Line, lock_accounts, open_account, post
+from crm.ledger.operations import Cause, Line, base_account, lock_funds, open_account, post
 from crm.payments.gateways.base import Gateway, RemotePayment, RemoteStatus
-from crm.payments.models import DESK_METHODS, PAYMENT_MOVES, Payment, PaymentMethod, PaymentStatus
+from crm.payments.models import PAYMENT_MOVES, Payment, PaymentMethod, PaymentStatus, desk_methods
 from crm.tills.models import Till
 from crm.tills.operations import hold_till
 
@@ -47,7 +47,7 @@ def open_account_paid(
     Raises DomainError beside `initial_balance`, or as open_account() and top_up() do.
     """
     if initial_balance:
-        _check_amount(initial_balance, field="initial_balance")
+        check_amount(initial_balance, field="initial_balance")
     payer = payer_of(client)
     account = open_account(
         client_id=payer.id, account_type=account_type, branch=branch, by=by, employee=employee, custom=custom
@@ -70,13 +70,13 @@ def top_up(
 ) -> Payment:
     """Take `amount` at the desk onto a client's account. The caller commits.
 
-    till: where the money goes; the branch's first of the method's kind by default.
-    Raises DomainError beside `amount`, `method` or `till`.
+    till: where the money goes; the branch's first of the method's kind by default. A bank transfer is noted only by who
+    may move money between tills. Raises DomainError beside `amount`, `method` or `till`.
     """
     require(by, "account.top_up", account)
-    if method not in DESK_METHODS:
+    if method not in desk_methods(by):
         raise DomainError("method_required", _("Choose how it was paid: in cash or by card."), "method")
-    amount = _check_amount(amount, field="amount")
+    amount = check_amount(amount)
     if bill is not None and bill.client_id != account.client_id:
         raise DomainError("bill_foreign", _("This bill belongs to another client."), "bill")
     assert account.client_id is not None
@@ -98,7 +98,8 @@ def top_up(
     return payment
 
 
-def _check_amount(amount: Decimal, *, field: str) -> Decimal:
+def check_amount(amount: Decimal, *, field: str = "amount") -> Decimal:
+    """The sum of one operation: above zero and not above MAX_AMOUNT. Raises DomainError beside `field`."""
     amount = to_amount(amount)
     if not 0 < amount <= MAX_AMOUNT:
         raise DomainError("amount_invalid", _("Enter a sum above zero and not above 100 000 000."), field)
@@ -116,14 +117,12 @@ def pay_bill_from_account(bill: Bill, account: Account | None, *, by: Actor) -> 
     require(by, "account.spend", account)
     if account.client_id != bill.client_id or account.unit is not Unit.MONEY:
         raise DomainError("account_foreign", _("This account belongs to another client."), "account")
-    if account.id == bill.account_id:
-        raise DomainError("account_same", _("The bill tops up this very account; choose another."), "account")
     lock_bill(bill)
     check_payable(bill)
-    if lock_accounts([account, bill.account])[account.id] < bill.amount:
-        raise DomainError(
-            "not_enough", _("Not enough money on the account “%(account)s”.", account=account.title), "account"
-        )
+    destination = account_to_credit(bill.account)
+    if account.id == destination.id:
+        raise DomainError("account_same", _("The bill tops up this very account; choose another."), "account")
+    lock_funds(account, bill.amount, destination, field="account")
     payment = Payment(
         branch_id=bill.branch_id,
         client_id=bill.client_id,
@@ -257,6 +256,12 @@ def _credit(
         return
     if payment.bill is not None:
         lock_bill(payment.bill)
+    if payment.bill_id is not None:  # nobody has chosen the account now
+        account = account_to_credit(payment.account)
+        if account.id != payment.account_id:
+            said = _("The account “%(name)s” is closed; the money is on the base account.", name=payment.account.title)
+            payment.account, payment.comment = account, " ".join(filter(None, [payment.comment, said]))
+            db.session.flush()
     source = source or hold_till(payment.method.till_kind, payment.branch_id, till)
     transition(payment, PAYMENT_MOVES, PaymentStatus.SUCCEEDED, by=by, received_at=clock.now())
     post(
@@ -275,3 +280,14 @@ def _credit(
     )
     if payment.bill is not None:
         settle_bill(payment.bill, by=by)
+
+
+def account_to_credit(account: Account) -> Account:
+    """The account itself; the client's base account instead of one that was closed before its money came: nothing is
+    lost.
+    """
+    db.session.refresh(account, ["closed_at"])
+    if not account.is_closed:
+        return account
+    assert account.client_id is not None
+    return base_account(account.client_id, account.branch_id)

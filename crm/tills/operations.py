@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
 
 from flask_babel import gettext as _
 from sqlalchemy import select
@@ -13,6 +14,7 @@ from crm.db import db
 from crm.errors import DomainError, NotFound
 from crm.ledger.models import Account, Unit
 from crm.tills.models import Shift, Till, TillKind
+from crm.tills.queries import money_in
 
 
 def tills_in(branch_id: int, kind: TillKind) -> Sequence[Till]:
@@ -25,19 +27,25 @@ def tills_in(branch_id: int, kind: TillKind) -> Sequence[Till]:
     return db.session.scalars(query).all()
 
 
-def hold_till(kind: TillKind, branch_id: int, till: Till | None = None) -> Account:
+def hold_till(kind: TillKind, branch_id: int, till: Till | None = None, *, pays_out: Decimal | None = None) -> Account:
     """The ledger account money of this kind goes through in the branch, held until the transaction ends.
 
     till: the one that was chosen; the first in use by default, made at its first use. Many may hold a till at once;
-    only the opening and closing of a shift waits for all of them. After the bill, before client accounts (Locks in
-    docs/architecture.md). Raises DomainError beside `till`: "till_foreign", "till_archived", "shift_closed".
+    only the opening and closing of a shift waits for all of them, and whoever hands out cash. After the bill, before
+    client accounts (Locks in docs/architecture.md).
+    pays_out: the sum that is handed out; cash must be there. Raises DomainError beside `till`: "till_foreign",
+    "till_archived", "shift_closed", "till_short".
     """
     if till is None:
         till = next(iter(tills_in(branch_id, kind)), None) or _first_till(kind, branch_id)
     if till.branch_id != branch_id or till.kind is not kind:
         raise DomainError("till_foreign", _("Choose a till of this branch and of this kind."), "till")
     if kind is TillKind.CASH:
-        db.session.execute(select(Till.id).where(Till.id == till.id).with_for_update(read=True))
+        # Of two who would hand out the same banknotes one waits for the other, and for those who bring some.
+        is_alone = pays_out is not None
+        db.session.execute(
+            select(Till.id).where(Till.id == till.id).with_for_update(read=not is_alone, key_share=is_alone)
+        )
         db.session.refresh(till)
     if till.is_archived:
         raise DomainError("till_archived", _("The till “%(till)s” is in the archive.", till=till.title), "till")
@@ -45,6 +53,8 @@ def hold_till(kind: TillKind, branch_id: int, till: Till | None = None) -> Accou
         raise DomainError(
             "shift_closed", _("Open a shift of “%(till)s” first: it works by shifts.", till=till.title), "till"
         )
+    if kind is TillKind.CASH and pays_out is not None and money_in(till) < pays_out:
+        raise DomainError("till_short", _("There is not enough cash in “%(till)s”.", till=till.title), "till")
     return till.account
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -13,10 +14,13 @@ from crm.access.models import Branch
 from crm.bills.models import BillStatus
 from crm.db import db, transaction
 from crm.errors import DomainError
-from crm.ledger.models import Account
+from crm.ledger.models import Account, AccountKind
 from crm.payments.models import Payment, PaymentMethod, PaymentStatus
 from crm.payments.operations import top_up
-from tests.factories import make_account, make_account_type, make_bill, make_client
+from crm.tills.models import TillKind
+from crm.tills.operations import new_till
+from crm.tills.queries import money_in
+from tests.factories import house_balance, make_account, make_account_type, make_bill, make_client
 
 
 def test_the_first_money_of_a_branch_may_come_from_two_desks_at_once(network, in_parallel):
@@ -61,3 +65,34 @@ def test_another_clients_bill_is_not_settled(network):
         top_up(account, amount=Decimal(5), method=PaymentMethod.CASH, bill=bill, by=SYSTEM)
     assert refused.value.code == "bill_foreign"
     assert db.session.scalars(select(Payment)).all() == []
+
+
+@pytest.mark.spec("A28")
+def test_cash_and_cards_are_taken_by_every_clerk_bank_transfers_by_who_may_move_money(network):
+    account = make_account(make_client(network.lesnoy))
+
+    def take(method: PaymentMethod, by: Any) -> str:
+        try:
+            with transaction():
+                top_up(account, amount=Decimal(10), method=method, by=by)
+        except DomainError as refused:
+            return f"{refused.code} {refused.field}"
+        return "taken"
+
+    methods = (PaymentMethod.CASH, PaymentMethod.CARD, PaymentMethod.BANK, PaymentMethod.ONLINE, PaymentMethod.ACCOUNT)
+    refused = "method_required method"
+    assert [take(method, network.administrator) for method in methods] == ["taken", "taken", *[refused] * 3]
+    assert [take(method, network.director) for method in methods] == ["taken"] * 3 + [refused] * 2
+    assert house_balance(AccountKind.BANK, network.lesnoy) == 10
+    assert house_balance(AccountKind.TERMINAL, network.lesnoy) == 20
+
+
+def test_into_the_chosen_till(network):
+    account = make_account(make_client(network.lesnoy))
+    with transaction():
+        bar = new_till(TillKind.CASH, network.lesnoy.id, name="Бар")
+        top_up(account, amount=Decimal(10), method=PaymentMethod.CASH, till=bar, by=network.administrator)
+    assert (money_in(bar), house_balance(AccountKind.CASH, network.lesnoy)) == (10, 10)
+    with pytest.raises(DomainError) as refused, transaction():
+        top_up(account, amount=Decimal(10), method=PaymentMethod.CARD, till=bar, by=network.administrator)
+    assert (refused.value.code, refused.value.field) == ("till_foreign", "till")
