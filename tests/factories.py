@@ -33,6 +33,11 @@ from crm.payments.models import Payment, PaymentMethod
 from crm.payments.operations import open_account_paid, top_up
 from crm.subscriptions.models import Plan, Subscription
 from crm.subscriptions.operations import sell_subscription
+from crm.tills.models import Shift, Till, TillKind
+from crm.tills.moves import take_other
+from crm.tills.operations import create_till
+from crm.tills.queries import money_in
+from crm.tills.shifts import open_shift
 from crm.visits.models import Visit
 from crm.visits.operations import book_visit
 
@@ -365,3 +370,22 @@ def make_schedule(by: User, **changes: Any) -> ExportSchedule:
     }
     with transaction():
         return create_schedule(**facts, by=by)
+
+
+def make_till(branch: Branch, *, kind: TillKind = TillKind.CASH, money: Decimal | int = 0, **changes: Any) -> Till:
+    """A till of the branch; `money` came into it for reasons of the business's own."""
+    facts: dict[str, Any] = {"name": f"Касса {next(_numbers)}", **changes}
+    uses_shifts = facts.pop("uses_shifts", False)
+    with transaction():
+        till = create_till(kind=kind, branch=branch, **facts, by=SYSTEM)
+        if money:
+            take_other(till, amount=Decimal(money), comment="Внесено", by=SYSTEM)
+        if uses_shifts:
+            till.uses_shifts = True
+    return till
+
+
+def make_shift(till: Till, counted: Decimal | int | None = None, *, by: Actor = SYSTEM, comment: str = "") -> Shift:
+    """An open shift; without a sum, as much was counted as there should be."""
+    with transaction():
+        return open_shift(till, counted=money_in(till) if counted is None else Decimal(counted), by=by, comment=comment)

@@ -15,7 +15,8 @@ from crm.ledger.models import Account, AccountKind, TransactionKind
 from crm.payments.desk import refund
 from crm.payments.models import PaymentMethod
 from crm.tills.models import Till, TillKind
-from crm.tills.operations import new_till, tills_in
+from crm.tills.operations import new_till
+from crm.tills.queries import tills_in
 from tests.factories import house_balance, make_account, make_client, make_payment
 
 
