@@ -24,7 +24,7 @@ from crm.errors import Conflict, DomainError, Forbidden, NotFound
 from crm.i18n import money
 from crm.ledger.models import Account, Unit
 from crm.tills.models import Till, TillKind
-from crm.tills.queries import money_in, current_shift, tills_in
+from crm.tills.queries import current_shift, money_in, tills_in
 
 # --- holding --------------------------------------------------------------------------------------------------------
 

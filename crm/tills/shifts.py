@@ -16,7 +16,7 @@ from crm.ledger.models import AccountKind, TransactionKind
 from crm.ledger.operations import Line, house_account, post
 from crm.tills.models import Shift, Till
 from crm.tills.operations import lock_till
-from crm.tills.queries import money_in, current_shift, last_entry_id
+from crm.tills.queries import current_shift, last_entry_id, money_in
 
 MAX_COUNTED = Decimal("100000000.00")
 

@@ -21,7 +21,7 @@ from crm.payments.models import PaymentMethod
 from crm.payments.operations import top_up
 from crm.tills.models import Shift, Till, TillKind
 from crm.tills.moves import spend_other, take_other
-from crm.tills.queries import money_in, current_shift, movements_of, turnovers_of
+from crm.tills.queries import current_shift, money_in, movements_of, turnovers_of
 from crm.tills.shifts import DifferenceUnexplained, close_shift, open_shift
 from tests.factories import house_balance, make_account, make_client, make_payment, make_shift, make_till
 
@@ -253,6 +253,7 @@ def test_every_movement_is_in_exactly_one_shift(network: Any, till: Till, app: A
                         failures.append(error)
                         return
 
+    db.session.commit()  # SQLite's one lock is the threads' now
     threads = [threading.Thread(target=take, args=(account_id,)) for account_id in accounts]
     for thread in threads:
         thread.start()
@@ -265,9 +266,9 @@ def test_every_movement_is_in_exactly_one_shift(network: Any, till: Till, app: A
                 shift = current_shift(desk)
                 # Counted is what was expected a moment ago; what came meanwhile is the difference.
                 close_shift(shift, counted=money_in(desk), comment="Пока считали, приняли ещё", by=SYSTEM)
-            counted.append(shift.closing_counted)
+                counted.append(shift.closing_counted)
             with transaction():
-                open_shift(db.session.get_one(Till, till_id), counted=shift.closing_counted, by=SYSTEM)
+                open_shift(db.session.get_one(Till, till_id), counted=counted[-1], by=SYSTEM)
     finally:
         done.set()
         for thread in threads:
