@@ -37,7 +37,7 @@ bench: $(VENV)/.dev $(CATALOGUES) ## figures side by side with peers
 	@$(BIN)/python -m bench
 
 chaos: $(VENV)/.dev $(CATALOGUES) ## the long fault runs: money moved by many at once, kills of clerks and of the database
-	@CHAOS=1 $(BIN)/python -m pytest -p no:cacheprovider tests/chaos $(ARGS)
+	@CHAOS=1 $(BIN)/python -m pytest -p no:cacheprovider tests/chaos tests/ledger/test_properties.py $(ARGS)
 
 screens: $(VENV)/.dev $(CATALOGUES) chromium ## pictures of the main screens for the documentation
 	@$(BIN)/python -m tests.screens

@@ -1,0 +1,499 @@
+"""Any sequence of valid and invalid operations, against a model that only adds and compares (Hypothesis, stateful).
+
+The model keeps what each client account holds and what each branch's own accounts came to, and says beforehand what an
+operation will do or how it will be refused. After each step the caches are the model's; at the end of each sequence
+every transaction balances, per unit and per branch, every sum is the sum of its entries, and the ledger check is empty.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from sqlalchemy import func, select
+
+from crm import clock
+from crm.access.actors import SYSTEM
+from crm.bills.models import Bill
+from crm.db import db, transaction
+from crm.debts.operations import accrue_debt, write_off_bad_debt, write_off_debt
+from crm.debts.queries import unpaid_charges
+from crm.errors import DomainError
+from crm.ledger.batch import Posting, post_all
+from crm.ledger.models import Account, AccountKind, Entry, Transaction, TransactionKind, Unit
+from crm.ledger.operations import Line, base_account, house_account, lessons_account, post, reverse
+from crm.ledger.queries import check_ledger
+from crm.payments.models import DESK_METHODS, Payment, PaymentMethod
+from crm.payments.operations import MAX_AMOUNT, open_account_paid, pay_bill_from_account, top_up
+from crm.subscriptions.operations import sell_subscription
+from crm.visits.models import WayToPay
+from crm.visits.operations import book_visit, pay_visit
+from tests.factories import Network, make_bill, make_client, make_plan
+
+IS_LONG = os.environ.get("CHAOS") == "1"
+T = TypeVar("T")
+
+# --- the model ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class House:
+    """A branch's own account, as the model names it: a branch has one of each but tills, of which it has one here."""
+
+    kind: AccountKind
+    branch_id: int
+    unit: Unit = Unit.MONEY
+
+
+Place = int | House  # a client account's id, or a branch's own account
+Moves = list[tuple[Place, Decimal]]
+
+
+@dataclass
+class Held:
+    """A client account in the model."""
+
+    kind: AccountKind
+    branch_id: int
+    client_id: int
+    credited: Decimal = Decimal(0)
+    debited: Decimal = Decimal(0)
+    is_closed: bool = False
+
+    @property
+    def balance(self) -> Decimal:
+        return self.credited - self.debited
+
+
+@dataclass
+class Posted:
+    """A transaction in the model, with the settlements between branches. was_undone: reversed, or a reversal."""
+
+    id: int
+    kind: TransactionKind
+    moves: Moves
+    was_undone: bool = False
+
+
+@dataclass
+class Model:
+    held: dict[int, Held] = field(default_factory=dict)
+    house: Counter[House] = field(default_factory=Counter)
+    posted: list[Posted] = field(default_factory=list)
+
+    def branch_of(self, place: Place) -> int:
+        return place.branch_id if isinstance(place, House) else self.held[place].branch_id
+
+    def refusal(self, moves: Moves) -> str | None:
+        """How the ledger refuses these moves, taken in their order."""
+        if any(not isinstance(place, House) and self.held[place].is_closed for place, _ in moves):
+            return "account_closed"
+        left = {place: self.held[place].balance for place, _ in moves if not isinstance(place, House)}
+        for place, amount in moves:
+            if isinstance(place, House):
+                continue
+            left[place] += amount
+            if self.held[place].kind is AccountKind.DEPOSIT and amount < 0 and left[place] < 0:
+                return "not_enough"
+        return None
+
+    def settled(self, moves: Moves) -> Moves:
+        """With what the branches owe each other for it."""
+        sums: dict[int, Decimal] = defaultdict(Decimal)
+        for place, amount in moves:
+            sums[self.branch_of(place)] += amount
+        over = [
+            (House(AccountKind.SETTLEMENT, branch_id), -total) for branch_id, total in sorted(sums.items()) if total
+        ]
+        return [*moves, *over]
+
+    def note(self, posted: Transaction, moves: Moves) -> None:
+        moves = self.settled(moves)
+        self.posted.append(Posted(posted.id, posted.kind, moves))
+        for place, amount in moves:
+            if isinstance(place, House):
+                self.house[place] += amount  # type: ignore[assignment]
+            elif amount > 0:
+                self.held[place].credited += amount
+            else:
+                self.held[place].debited -= amount
+
+
+# --- the machine ----------------------------------------------------------------------------------------------------
+
+SUMS = st.decimals(Decimal("0.01"), Decimal("3000"), places=2) | st.sampled_from([Decimal("0.01"), Decimal(1000)])
+BAD_SUMS = st.sampled_from([Decimal(0), Decimal("-1"), MAX_AMOUNT + 1, Decimal("0.004")])
+NUMBERS = st.integers(0, 50)
+
+
+class Business(RuleBasedStateMachine):
+    """Two clients in two branches of one company, and all the ways their money moves. network: set before a run."""
+
+    network: Network
+
+    @initialize()
+    def begin(self) -> None:
+        self.model = Model()
+        self.clients = [make_client(self.network.lesnoy), make_client(self.network.rechnoy)]
+        for client in self.clients:
+            with transaction():
+                self.hold(base_account(client.id, client.branch_id))
+                self.hold(lessons_account(client.id, client.branch_id))
+                self.hold(self.opened(client, None, None))
+
+    # Short ways to say things.
+
+    def hold(self, account: Account) -> Account:
+        assert account.client_id is not None
+        self.model.held[account.id] = Held(account.kind, account.branch_id, account.client_id)
+        return account
+
+    def opened(self, client: Any, initial: Decimal | None, method: PaymentMethod | None) -> Account:
+        branch = self.network.lesnoy if client.branch_id == self.network.lesnoy.id else self.network.rechnoy
+        return open_account_paid(
+            client, self.network.account_type, branch=branch, initial_balance=initial, method=method, by=SYSTEM
+        )
+
+    def money(self, number: int) -> Account:
+        """One of the clients' money accounts."""
+        ids = [at for at, held in self.model.held.items() if held.kind is not AccountKind.LESSONS]
+        return db.session.get_one(Account, ids[number % len(ids)])
+
+    def base(self, client: Any) -> int:
+        return next(
+            at for at, held in self.model.held.items() if (held.kind, held.client_id) == (AccountKind.BASE, client.id)
+        )
+
+    def lessons(self, client: Any) -> int:
+        return next(
+            at
+            for at, held in self.model.held.items()
+            if (held.kind, held.client_id) == (AccountKind.LESSONS, client.id)
+        )
+
+    def tried(self, operation: Callable[[], T], refused: str | None) -> T | None:
+        """Carry it out as the panel does. It must be refused with that code, or, for None, not at all."""
+        code, done = None, None
+        try:
+            with transaction():
+                done = operation()
+        except DomainError as error:
+            code = error.code
+        assert code == refused
+        return done
+
+    def posts(self, operation: Callable[[], Transaction], moves: Moves, refused: str | None = None) -> None:
+        """An operation that writes one transaction of these moves, unless it is refused before it comes to it."""
+        done = self.tried(operation, refused or self.model.refusal(moves))
+        if done is not None:
+            self.model.note(done, moves)
+
+    # What people do.
+
+    @rule(number=NUMBERS, initial=st.none() | SUMS | BAD_SUMS, method=st.sampled_from([*DESK_METHODS, None]))
+    def open(self, number: int, initial: Decimal | None, method: PaymentMethod | None) -> None:
+        client = self.clients[number % 2]
+        is_bad = bool(initial) and not 0 < round(initial or Decimal(0), 2) <= MAX_AMOUNT
+        refused = "amount_invalid" if is_bad else "method_required" if initial and method is None else None
+        account = self.tried(lambda: self.opened(client, initial, method), refused)
+        if account is None:
+            return
+        self.hold(account)
+        if initial and method:
+            paid = select(Transaction).join(Entry).where(Entry.account_id == account.id)
+            self.model.note(db.session.scalars(paid).one(), _taken(account, initial, method))
+
+    @rule(number=NUMBERS, amount=SUMS | BAD_SUMS, method=st.sampled_from([*DESK_METHODS, PaymentMethod.ONLINE]))
+    def top_up(self, number: int, amount: Decimal, method: PaymentMethod) -> None:
+        account = self.money(number)
+        refused = "method_required" if method not in DESK_METHODS else _unless_valid(amount)
+        self.posts(
+            lambda: _posted(top_up(account, amount=amount, method=method, by=SYSTEM)),
+            _taken(account, amount, method) if refused is None else [],
+            refused,
+        )
+
+    @rule(source=NUMBERS, to=NUMBERS, amount=SUMS)
+    def transfer(self, source: int, to: int, amount: Decimal) -> None:
+        one, other = self.money(source), self.money(to)
+        lines = [Line(one, -amount), Line(other, amount)]
+        self.posts(
+            lambda: post(TransactionKind.TRANSFER, lines, branch_id=one.branch_id, by=SYSTEM),
+            [(one.id, -amount), (other.id, amount)],
+        )
+
+    @rule(number=NUMBERS, amount=SUMS)
+    def write_off(self, number: int, amount: Decimal) -> None:
+        account = self.money(number)
+        revenue = house_account(AccountKind.REVENUE, account.branch_id)
+        lines = [Line(account, -amount), Line(revenue, amount)]
+        self.posts(
+            lambda: post(TransactionKind.WRITE_OFF, lines, branch_id=account.branch_id, by=SYSTEM),
+            [(account.id, -amount), (House(AccountKind.REVENUE, account.branch_id), amount)],
+        )
+
+    @rule(to=NUMBERS, source=NUMBERS, amount=SUMS)
+    def pay_bill_from_account(self, to: int, source: int, amount: Decimal) -> None:
+        account, other = self.money(to), self.money(source)
+        client = next(client for client in self.clients if client.id == account.client_id)
+        bill = make_bill(client, amount=amount, account=account)
+        refused = None
+        if other.client_id != client.id:
+            refused = "account_foreign"
+        elif other.id == account.id:
+            refused = "account_same"
+        elif self.model.held[other.id].balance < amount:
+            refused = "not_enough"
+        moves: Moves = [(account.id, amount), (other.id, -amount)]
+        self.posts(lambda: _posted(pay_bill_from_account(bill, other, by=SYSTEM)), moves, refused)
+        if refused is None:  # a bill is paid once
+            again = self.tried(lambda: pay_bill_from_account(bill, other, by=SYSTEM), "paid")
+            assert again is None
+
+    @rule(number=NUMBERS, price=st.just(Decimal(0)) | SUMS, lessons=st.integers(0, 9))
+    def sell(self, number: int, price: Decimal, lessons: int) -> None:
+        client = self.clients[number % 2]
+        plan, branch = make_plan(price=price, lessons=lessons), self.network.lesnoy
+        sold = self.tried(lambda: sell_subscription(client, plan, starts_on=clock.today(branch), by=SYSTEM), None)
+        assert sold is not None
+        moves: Moves = []
+        if price:
+            moves += [(self.base(client), -price), (House(AccountKind.REVENUE, client.branch_id), price)]
+        if lessons:
+            granted = House(AccountKind.SERVICE, client.branch_id, Unit.LESSON)
+            moves += [(self.lessons(client), Decimal(lessons)), (granted, Decimal(-lessons))]
+        if moves:
+            self.model.note(_by_key(f"subscription:{sold.id}:sale"), moves)
+
+    @rule(number=NUMBERS, source=NUMBERS, price=SUMS, way=st.sampled_from(WayToPay))
+    def visit(self, number: int, source: int, price: Decimal, way: WayToPay) -> None:
+        client, account = self.clients[number % 2], self.money(source)
+        with transaction():
+            visit = book_visit(client, service="Занятие", starts_at=clock.now(), price=price, by=SYSTEM)
+        charged: Place = self.base(client)
+        refused = None
+        if way is WayToPay.ACCOUNT:
+            charged = account.id
+            if account.client_id != client.id:
+                refused = "account_foreign"
+            elif self.model.held[account.id].balance < price:
+                refused = "not_enough"
+        first = db.session.scalar(select(func.max(Transaction.id))) or 0
+        paid = self.tried(lambda: pay_visit(visit, way, account=account, by=SYSTEM), refused)
+        if paid is None:
+            return
+        if way in {WayToPay.CASH, WayToPay.CARD}:
+            method = PaymentMethod[way.name]
+            taken = select(Transaction).where(Transaction.id > first, Transaction.kind == TransactionKind.TOP_UP)
+            base = db.session.get_one(Account, self.base(client))
+            self.model.note(db.session.scalars(taken).one(), _taken(base, price, method))
+        self.model.note(paid, [(charged, -price), (House(AccountKind.REVENUE, client.branch_id), price)])
+
+    @rule(number=NUMBERS, amount=SUMS | BAD_SUMS)
+    def accrue_debt(self, number: int, amount: Decimal) -> None:
+        account = self.money(number)
+        refused = "not_base" if account.kind is not AccountKind.BASE else _unless_valid(amount)
+        moves: Moves = [(account.id, -amount), (House(AccountKind.REVENUE, account.branch_id), amount)]
+        self.posts(
+            lambda: accrue_debt(account, amount=amount, reason="Порча", by=SYSTEM), [] if refused else moves, refused
+        )
+
+    @rule(number=NUMBERS, amount=SUMS, is_bad=st.booleans())
+    def forgive_debt(self, number: int, amount: Decimal, is_bad: bool) -> None:
+        account = self.money(number)
+        debt = -self.model.held[account.id].balance
+        refused = None
+        if account.kind is not AccountKind.BASE:
+            refused = "not_base"
+        elif debt <= 0:
+            refused = "no_debt"
+        elif amount > debt:
+            refused = "above_debt"
+        against = House(AccountKind.BAD_DEBT if is_bad else AccountKind.REVENUE, account.branch_id)
+        self.posts(
+            lambda: (
+                write_off_bad_debt(account, amount=amount, by=SYSTEM)
+                if is_bad
+                else write_off_debt(account, amount=amount, reason="Ошибка", by=SYSTEM)
+            ),
+            [(account.id, amount), (against, -amount)],
+            refused,
+        )
+
+    @precondition(lambda self: self.model.posted)
+    @rule(number=NUMBERS)
+    def reverse(self, number: int) -> None:
+        wrong = self.model.posted[number % len(self.model.posted)]
+        refused = None
+        if wrong.kind is TransactionKind.REVERSAL:
+            refused = "is_reversal"
+        elif wrong.was_undone:
+            refused = "already_reversed"
+        moves: Moves = [(place, -amount) for place, amount in wrong.moves]
+        before = len(self.model.posted)
+        self.posts(
+            lambda: reverse(db.session.get_one(Transaction, wrong.id), by=SYSTEM, comment="Ошибка"), moves, refused
+        )
+        wrong.was_undone |= len(self.model.posted) > before
+
+    @rule(numbers=st.lists(st.tuples(NUMBERS, SUMS), min_size=1, max_size=4), is_repeated=st.booleans())
+    def import_many(self, numbers: Sequence[tuple[int, Decimal]], is_repeated: bool) -> None:
+        """As an import posts: all or none, and each key once."""
+        postings, moves = [], list[Moves]()
+        for at, (number, amount) in enumerate(numbers):
+            account = self.money(number)
+            opening = house_account(AccountKind.OPENING, account.branch_id)
+            lines = [Line(account, amount), Line(opening, -amount)]
+            key = f"import:{account.client_id}:{len(self.model.posted)}:{at}"
+            postings.append(Posting(TransactionKind.OPENING, lines, account.branch_id, key))
+            moves.append([(account.id, amount), (House(AccountKind.OPENING, account.branch_id), -amount)])
+        refused = next((code for move in moves if (code := self.model.refusal(move))), None)
+        count = self.tried(lambda: post_all(postings, by=SYSTEM), refused)
+        if count is None:
+            return
+        assert count == len(postings)
+        for posting, move in zip(postings, moves, strict=True):
+            self.model.note(_by_key(posting.key), move)
+        if is_repeated:
+            assert self.tried(lambda: post_all(postings, by=SYSTEM), None) == 0
+
+    @precondition(lambda self: self.model.posted)
+    @rule(number=NUMBERS, amount=SUMS)
+    def send_twice(self, number: int, amount: Decimal) -> None:
+        """The same key again changes nothing, whatever comes with it."""
+        first = db.session.get_one(Transaction, self.model.posted[number % len(self.model.posted)].id)
+        account = self.money(number)
+        if self.model.held[account.id].is_closed:
+            return
+        cash = house_account(AccountKind.REVENUE, account.branch_id)
+        lines = [Line(account, amount), Line(cash, -amount)]
+        key = first.idempotency_key
+        again = self.tried(
+            lambda: post(TransactionKind.TOP_UP, lines, branch_id=account.branch_id, by=SYSTEM, key=key), None
+        )
+        assert again is not None
+        assert again.id == first.id
+
+    @rule(number=NUMBERS, amount=SUMS, off=st.sampled_from([Decimal("0.01"), Decimal(-1), Decimal("0.001")]))
+    def unbalanced(self, number: int, amount: Decimal, off: Decimal) -> None:
+        account = self.money(number)
+        cash = house_account(AccountKind.REVENUE, account.branch_id)
+        lines = [Line(account, amount), Line(cash, -amount - off)]
+        with pytest.raises(ValueError, match="sum to zero|two decimals"), transaction():
+            post(TransactionKind.TOP_UP, lines, branch_id=account.branch_id, by=SYSTEM)
+
+    # What holds whatever they do.
+
+    @invariant()
+    def caches_are_the_models(self) -> None:
+        if not hasattr(self, "model"):
+            return
+        query = select(Account.id, Account.balance, Account.credited, Account.debited)
+        found = {row.id: row for row in db.session.execute(query.where(Account.id.in_(self.model.held)))}
+        for account_id, held in self.model.held.items():
+            row = found[account_id]
+            assert (row.credited, row.debited, row.balance) == (held.credited, held.debited, held.balance)
+            assert row.balance >= 0 or held.kind is not AccountKind.DEPOSIT
+
+    def teardown(self) -> None:
+        if hasattr(self, "model"):
+            self.prove()
+        db.session.commit()
+
+    def prove(self) -> None:
+        assert check_ledger() == []
+        self.entries_are_the_models()
+        _every_branch_balances(posted.id for posted in self.model.posted)
+        client_ids = [client.id for client in self.clients]
+        of_clients = select(func.sum(Account.balance)).where(Account.client_id.in_(client_ids))
+        assert db.session.scalar(of_clients) == sum(held.balance for held in self.model.held.values())
+        debts = {at: -held.balance for at, held in self.model.held.items() if held.balance < 0}
+        debts = {at: debt for at, debt in debts.items() if self.model.held[at].kind is not AccountKind.LESSONS}
+        unpaid = unpaid_charges(list(self.model.held))
+        assert {at: sum(charge.unpaid for charge in charges) for at, charges in unpaid.items()} == debts
+
+    def entries_are_the_models(self) -> None:
+        """Per account, of clients and of branches, over this sequence's transactions."""
+        total: Any = func.sum(Entry.amount)
+        ids = [posted.id for posted in self.model.posted]
+        query = (
+            select(Account.id, Account.client_id, Account.kind, Account.branch_id, Account.unit, total.label("total"))
+            .join(Entry.account)
+            .where(Entry.transaction_id.in_(ids))
+            .group_by(Account.id, Account.client_id, Account.kind, Account.branch_id, Account.unit)
+        )
+        clients, house = {}, {}
+        for row in db.session.execute(query):
+            if row.client_id is not None:
+                clients[row.id] = row.total
+            else:
+                house[House(row.kind, row.branch_id, row.unit)] = row.total
+        assert clients == {at: held.balance for at, held in self.model.held.items() if at in clients}
+        assert all(held.balance == 0 for at, held in self.model.held.items() if at not in clients)
+        assert {place: total for place, total in house.items() if total} == {
+            place: total for place, total in self.model.house.items() if total
+        }
+
+
+def _unless_valid(amount: Decimal) -> str | None:
+    return None if 0 < round(amount, 2) <= MAX_AMOUNT else "amount_invalid"
+
+
+def _taken(account: Account, amount: Decimal, method: PaymentMethod) -> Moves:
+    """Money taken at the desk."""
+    assert account.id
+    return [(account.id, amount), (House(method.till_kind.account_kind, account.branch_id), -amount)]
+
+
+def _posted(payment: Payment) -> Transaction:
+    return _by_key(f"payment:{payment.id}")
+
+
+def _by_key(key: str) -> Transaction:
+    return db.session.scalars(select(Transaction).where(Transaction.idempotency_key == key)).one()
+
+
+def _every_branch_balances(transaction_ids: Iterable[int]) -> None:
+    """Each transaction sums to zero per unit, and within each branch."""
+    off = (
+        select(Entry.transaction_id, Account.branch_id, Account.unit)
+        .join(Entry.account)
+        .where(Entry.transaction_id.in_(list(transaction_ids)))
+        .group_by(Entry.transaction_id, Account.branch_id, Account.unit)
+        .having(func.sum(Entry.amount) != 0)
+    )
+    assert db.session.execute(off).all() == []
+
+
+@pytest.mark.spec("A36")
+def test_any_sequence_of_operations_keeps_the_books(network: Network) -> None:
+    class Here(Business):
+        pass
+
+    Here.network = network
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        Here,
+        settings=settings(
+            max_examples=400 if IS_LONG else 25,
+            stateful_step_count=40 if IS_LONG else 20,
+            derandomize=not IS_LONG,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+    assert db.session.scalar(select(func.count()).select_from(Bill)) > 0
