@@ -23,6 +23,7 @@ from crm.admin.views.reports import ArchivedClientsView, ReportView, StaffAction
 from crm.admin.views.roles import RoleView
 from crm.admin.views.schedules import ScheduleView
 from crm.admin.views.subscriptions import PlanView, SubscriptionView
+from crm.admin.views.visits import VisitView
 from crm.audit.models import AuditEntry
 from crm.background.models import BackgroundJob
 from crm.bills.models import Bill
@@ -34,6 +35,7 @@ from crm.ledger.models import Account, AccountType
 from crm.mailings.models import MailingRule, MailingRun, Message, Template
 from crm.payments.models import Payment
 from crm.subscriptions.models import Plan, Subscription
+from crm.visits.models import Visit
 
 ACCOUNTS, FINANCE, SUBSCRIPTIONS = _l("Client accounts"), _l("Finance"), _l("Subscriptions")
 MAILINGS, REPORTS, SETTINGS = _l("Auto-actions and mailings"), _l("Reports"), _l("Settings")
@@ -43,6 +45,7 @@ def add_views(admin: Admin) -> None:
     """Register every view; categories appear in the order of their first view."""
     admin.add_views(
         ClientView(Client, _l("Clients")),
+        VisitView(Visit, _l("Visits")),
         AccountView(Account, _l("List of accounts"), ACCOUNTS),
         AccountTypeView(AccountType, _l("Account types"), ACCOUNTS),
         BillView(Bill, _l("Bills"), FINANCE),

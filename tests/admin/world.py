@@ -36,6 +36,7 @@ from tests.factories import (
     make_subscription,
     make_template,
     make_user,
+    make_visit,
 )
 
 # Of the whole network: the row scope does not know them.
@@ -70,6 +71,7 @@ def one_of_each(branch: Branch, mark: str) -> dict[str, int]:
         "bill": make_bill(client).id,
         "subscription": make_subscription(client, plan).id,
         "plan": plan.id,
+        "visit": make_visit(client, comment=mark).id,
         "payment": make_payment(account, comment=mark).id,
         "message": make_message(client, subject=mark).id,
         "template": template.id,

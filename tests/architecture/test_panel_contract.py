@@ -64,6 +64,8 @@ OWN = {
     "mailingrule.run_view": "mailingrule.run",
     "role.reset_view": "role.edit",
     "user.rights_view": "user.view",
+    "visit.mark_view": "visit.edit",
+    "visit.pay_view": "visit.pay",
     "exportschedule.send_view": "exportschedule.run",
     "exportschedule.switch_view": "exportschedule.edit",
     "exportschedule.remove_view": "exportschedule.delete",
@@ -87,6 +89,7 @@ TAKES_ID = {
     "cell_view",
     "archive_view",
     "pay_view",
+    "mark_view",
     "run_view",
     "reset_view",
     "rights_view",
@@ -245,7 +248,7 @@ def check_answers(
                         expected = {403}
                 elif endpoint.name == "cell_view":  # no column is named: refused after the row is looked for
                     expected = {403}
-                elif endpoint.name == "put_back_view" or (
+                elif endpoint.name in {"put_back_view", "mark_view"} or (
                     method == "POST" and endpoint.name in {"views_view", "built_in_view"}
                 ):  # nothing is said of what to do, or with which line
                     expected = {404}

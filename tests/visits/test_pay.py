@@ -225,9 +225,9 @@ def test_a_payer_out_of_sight_pays_nothing(network: Any, payer: Any) -> None:
     visit = make_visit(payer)
     with transaction():
         payer.status, payer.merged_into_id = ClientStatus.ARCHIVED, whole.id
-    visit_id = visit.id
+    visit_id, near = visit.id, Scope(frozenset({visit.branch_id}))
     db.session.expunge_all()  # a request of its own knows no card it has not read
-    with scoped_to(Scope(frozenset({network.lesnoy.id}))):
+    with scoped_to(near):
         visit = db.session.get_one(Visit, visit_id)
         with pytest.raises(NotFound), transaction():
             pay_visit(visit, WayToPay.DEBT, by=SYSTEM)

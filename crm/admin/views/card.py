@@ -21,6 +21,8 @@ from crm.ledger.queries import accounts_of, entries_of, lessons_left
 from crm.mailings.queries import messages_of
 from crm.payments.queries import payments_of
 from crm.subscriptions.queries import subscriptions_of
+from crm.visits.models import Visit
+from crm.visits.queries import visits_of
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,14 @@ def _subscriptions(card: Card) -> dict[str, Any]:
     return {"subscriptions": subscriptions_of(card.client.id)}
 
 
+def _visits(card: Card) -> dict[str, Any]:
+    visits, view = visits_of(card.client), card.view.view_of(Visit)
+    assert view is not None
+    column = view.column("paid_at")
+    is_family = any(visit.client_id != card.client.id for visit in visits)
+    return {"visits": visits, "family": is_family, "paid": lambda visit: view.cell(visit, column)}
+
+
 def _payments(card: Card) -> dict[str, Any]:
     return {"payments": payments_of(card.payer.id)}
 
@@ -82,6 +92,7 @@ TABS = (
     Tab("accounts", _l("Client's accounts"), "account.view", _accounts),
     Tab("bills", _l("Bills to pay"), "bill.view", _bills),
     Tab("subscriptions", _l("Subscriptions"), "subscription.view", _subscriptions),
+    Tab("visits", _l("Visits"), "visit.view", _visits),
     Tab("payments", _l("Payments"), "payment.view", _payments),
     Tab("messages", _l("Messages"), "message.view", _messages),
 )

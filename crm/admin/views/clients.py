@@ -331,8 +331,8 @@ class ClientView(ImportableView):
             form,
             lambda: open_account_paid(client, **form.data, branch=branch, by=current_user),
             title=_("Open a new account"),
-            back=self._tab(client, "accounts"),
-            done=lambda account: self._tab(client, "accounts"),
+            back=self._whence(client),
+            done=lambda account: self._whence(client),
             said=_l("The account is open."),
             subtitle=client.shown_name,
             submit=_("Open a new account"),
@@ -349,13 +349,20 @@ class ClientView(ImportableView):
             form,
             lambda: top_up(account, **form.data, by=current_user),
             title=_("Top up “%(account)s”", account=account.title),
-            back=self._tab(client, "accounts"),
-            done=lambda payment: self._tab(client, "accounts"),
+            back=self._whence(client),
+            done=lambda payment: self._whence(client),
             said=_l("The account is topped up."),
             subtitle=client.shown_name,
             submit=_("Top up"),
             balance=account.balance,
         )
+
+    def _whence(self, client: Client) -> str:
+        """Where an operation on an account was begun and leads back: a visit's window, or the card."""
+        visit = request.args.get("visit", "")
+        if visit.isascii() and visit.isdigit():
+            return url_for("visit.details_view", id=visit)
+        return self._tab(client, "accounts")
 
     def _account(self, id: str) -> Account:
         account = db.session.get(Account, int(id)) if id.isascii() and id.isdigit() and len(id) < 19 else None
