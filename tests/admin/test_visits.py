@@ -193,7 +193,9 @@ def test_accounts_are_reached_from_the_block_client_of_the_visit_window(
     answer = send(browser, opening.replace("&amp;", "&"), initial_balance="300", method="cash")
     assert answer.status_code == 302
     assert answer.location.endswith(window(visit))  # back to the visit
-    assert sorted(a.balance for a in db.session.scalars(select(Account).where(Account.kind == AccountKind.DEPOSIT))) == [
+    assert sorted(
+        a.balance for a in db.session.scalars(select(Account).where(Account.kind == AccountKind.DEPOSIT))
+    ) == [
         Decimal(300),
         Decimal(500),
     ]
@@ -293,7 +295,7 @@ def test_strangers_accounts_do_not_pay(network: Any, browser: Any, client: Any) 
     answer = send(browser, paying(visit), way="account", account=str(theirs.id))
     assert errors(answer.text) == {"account": "Выберите один из вариантов."}
     answer = send(browser, paying(visit), way="account", account="")
-    assert errors(answer.text) == {"account": "Выберите счет, с которого платить."}
+    assert errors(answer.text) == {"account": "Выберите счет, с которого оплатить."}
     assert theirs.balance == 1000
 
 
@@ -316,7 +318,7 @@ def test_who_came_is_marked_in_the_window(network: Any, browser: Any, client: An
     assert visit.status is VisitStatus.CAME
     assert browser.post(path, data={"to": "canceled"}).status_code in {409, 422}
     assert browser.post(path, data={"to": "flown"}).status_code == 404
-    assert "Пришел" in plain(browser.get(window(visit)).text)
+    assert "Пришёл" in plain(browser.get(window(visit)).text)
 
 
 def test_a_paid_visits_price_stays(network: Any, browser: Any, client: Any) -> None:

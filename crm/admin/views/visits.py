@@ -18,14 +18,14 @@ from wtforms import DateTimeLocalField, StringField, TextAreaField
 from wtforms.validators import Length, NumberRange
 
 from crm import clock
-from crm.access.models import Branch, Employee
-from crm.admin.base import GridColumn, KontoraView, QuickFilter, permission
+from crm.access.models import Employee
+from crm.admin.base import DEFAULT_ZONE, GridColumn, KontoraView, QuickFilter, permission
 from crm.admin.fields import REQUIRED, EnumField, Form, MoneyField, ReferenceField
 from crm.clients.models import Client
 from crm.clients.queries import client_matches, find_clients
 from crm.db import db
 from crm.errors import DomainError, NotFound
-from crm.i18n import money, moment
+from crm.i18n import moment, money
 from crm.ledger.models import Account
 from crm.security import chosen_branch
 from crm.tills.models import Till, TillKind
@@ -38,9 +38,17 @@ from crm.visits.queries import accounts_to_pay_from, debt_of, open_accounts, pay
 FOUND_AT_MOST = 25
 
 
+def _zone() -> ZoneInfo:
+    """Of the visit's branch; of any, where nothing but the form's fields is asked for."""
+    branch = g.get("visit_branch")
+    return ZoneInfo(branch.time_zone if branch is not None else DEFAULT_ZONE)
+
+
 def _who_serves() -> list[Employee]:
-    """The branch's employees in use, and who serves the visit already."""
-    query = sa.select(Employee).where(Employee.branch_id == g.visit_branch.id).order_by(Employee.name)
+    """The employees in use of the visit's branch, and who serves the visit already."""
+    if (branch := g.get("visit_branch")) is None:
+        return []
+    query = sa.select(Employee).where(Employee.branch_id == branch.id).order_by(Employee.name)
     return list(db.session.scalars(query.where(Employee.is_active | (Employee.id == g.visit_employee_id))))
 
 
@@ -49,7 +57,7 @@ class VisitForm(Form):
         _l("Date and time"),
         [REQUIRED],
         format=["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M"],
-        tz=lambda: ZoneInfo(g.visit_branch.time_zone),
+        tz=_zone,
         invalid_value_message=_l("Enter a day and a time."),
     )
     service = StringField(_l("Service"), [REQUIRED, Length(max=200)], render_kw={"autofocus": True})
