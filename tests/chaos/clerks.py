@@ -15,7 +15,6 @@ import sys
 import threading
 import time
 import traceback
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from decimal import Decimal
@@ -32,16 +31,20 @@ from crm.access.scope import EVERYWHERE, scoped_to
 from crm.bills.models import Bill
 from crm.clients.models import Client
 from crm.db import db, transaction
+from crm.debts.operations import write_off_debt
 from crm.errors import DomainError
-from crm.ledger.models import Account, Transaction, TransactionKind
-from crm.ledger.operations import Line, base_account, post, reverse
+from crm.ledger.models import Account, AccountKind, Transaction
+from crm.ledger.operations import base_account
+from crm.payments import desk
 from crm.payments.models import DESK_METHODS, Payment
 from crm.payments.operations import pay_bill_from_account, top_up
 from crm.subscriptions.models import Plan
 from crm.subscriptions.operations import sell_subscription
+from crm.visits.models import WayToPay
+from crm.visits.operations import book_visit, pay_visit
 
 # What a clerk may be told; anything else is a defect.
-REFUSALS = {"not_enough"}
+REFUSALS = {"not_enough", "till_short", "account_same", "no_debt", "above_debt", "irreversible", "already_reversed"}
 
 # Signed amounts by account id.
 Moves = dict[int, Decimal]
@@ -77,11 +80,10 @@ class Acknowledged:
 
 @dataclass
 class Clerk:
-    """One thread's person. last: the key of his last transaction that may be reversed."""
+    """One thread's person."""
 
     work: Work
     chance: random.Random
-    last: str | None = None
 
     def act(self) -> Acknowledged | None:
         """One operation in a transaction of its own; None when there was nothing to do."""
@@ -99,7 +101,6 @@ class Clerk:
 def _top_up(clerk: Clerk) -> Acknowledged:
     account, amount = clerk.account(), clerk.amount()
     payment = top_up(account, amount=amount, method=clerk.chance.choice(DESK_METHODS), by=SYSTEM)
-    clerk.last = _key(payment)
     return Acknowledged(_key(payment), {account.id: amount})
 
 
@@ -113,12 +114,26 @@ def _pay_bill(clerk: Clerk) -> Acknowledged | None:
 
 
 def _transfer(clerk: Clerk) -> Acknowledged:
+    """Within a family or to another client, in the next branch."""
     source, target, amount = clerk.account(), clerk.account(), clerk.amount()
-    key = f"chaos:{uuid.uuid4()}"
-    lines = [Line(source, -amount), Line(target, amount)]
-    post(TransactionKind.TRANSFER, lines, branch_id=source.branch_id, by=SYSTEM, key=key)
-    clerk.last = key
-    return Acknowledged(key, _added({source.id: -amount}, {target.id: amount}))
+    return _done(desk.transfer(source, target, amount=amount, by=SYSTEM), {source.id: -amount, target.id: amount})
+
+
+def _write_off(clerk: Clerk) -> Acknowledged:
+    account, amount = clerk.account(), clerk.amount()
+    return _done(desk.write_off(account, amount=amount, reason="Прокат", by=SYSTEM), {account.id: -amount})
+
+
+def _refund(clerk: Clerk) -> Acknowledged:
+    account, amount, method = clerk.account(), clerk.amount(), clerk.chance.choice(desk.REFUND_METHODS)
+    return _done(desk.refund(account, amount=amount, method=method, by=SYSTEM), {account.id: -amount})
+
+
+def _forgive(clerk: Clerk) -> Acknowledged | None:
+    account, amount = clerk.account(), clerk.amount()
+    if account.kind is not AccountKind.BASE:
+        return None
+    return _done(write_off_debt(account, amount=amount, reason="Ошибка", by=SYSTEM), {account.id: amount})
 
 
 def _sell(clerk: Clerk) -> Acknowledged:
@@ -130,20 +145,32 @@ def _sell(clerk: Clerk) -> Acknowledged:
     return Acknowledged(f"subscription:{sold.id}:sale", {payer_account.id: -plan.price})
 
 
+def _visit(clerk: Clerk) -> Acknowledged:
+    account, price = clerk.account(), clerk.amount()
+    client = db.session.get_one(Client, account.client_id)
+    visit = book_visit(client, service="Занятие", starts_at=clock.now(), price=price, by=SYSTEM)
+    paid = pay_visit(visit, WayToPay.ACCOUNT, account=account, by=SYSTEM)
+    return _done(paid, {account.id: -price})
+
+
 def _reverse(clerk: Clerk) -> Acknowledged | None:
-    key, clerk.last = clerk.last, None
-    if key is None:
-        return None
-    wrong = db.session.scalars(select(Transaction).where(Transaction.idempotency_key == key)).one()
+    """One of the latest operations, whoever did it: two may want to reverse the same one."""
+    latest = select(Transaction.id).order_by(Transaction.id.desc()).limit(8)
+    ids = db.session.scalars(latest).all()
+    wrong = db.session.get_one(Transaction, clerk.chance.choice(ids))
     moves = _added(*({entry.account_id: -entry.amount} for entry in wrong.entries if entry.balance_after is not None))
-    undone = reverse(wrong, by=SYSTEM, comment="Ошибка")
-    return Acknowledged(undone.idempotency_key, moves)
+    undone = desk.reverse_operation(wrong, by=SYSTEM, comment="Ошибка")
+    return _done(undone, moves)
 
 
 _OPERATIONS: tuple[Callable[[Clerk], Acknowledged | None], ...] = (
-    *(_top_up, _top_up, _pay_bill, _pay_bill),
-    *(_transfer, _transfer, _transfer, _sell, _reverse),
+    *(_top_up, _top_up, _top_up, _pay_bill, _pay_bill, _transfer, _transfer, _transfer),
+    *(_write_off, _refund, _forgive, _sell, _visit, _reverse),
 )
+
+
+def _done(posted: Transaction, moves: Moves) -> Acknowledged:
+    return Acknowledged(posted.idempotency_key, moves)
 
 
 def _key(payment: Payment) -> str:
@@ -187,7 +214,6 @@ def _work_through(app: Any, folder: Path, work: Work, number: int, until: float)
                     _complain(folder)
                 continue
             except DBAPIError as error:
-                clerk.last = None
                 if not (work.may_lose_server and _is_lost(error)):
                     _complain(folder)
                 time.sleep(0.1)

@@ -26,7 +26,7 @@ def _work(chaos: Chaos, *, processes: int, threads: int) -> None:
         assert {at: sum_ for at, sum_ in posted[done.key].items() if sum_} == moves
     assert chaos.balances() == expected
     assert len({done.key for done in acknowledged}) == len(acknowledged)
-    # Nothing happened that nobody was told of: openings are the only other transactions.
+    # Nothing happened that nobody was told of: the openings are the only other transactions.
     assert len(posted) == len(acknowledged) + sum(balance == Decimal(1000) for balance in chaos.before.values())
     chaos.check()
     print(f"{len(acknowledged)} operations")
