@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from flask_babel import gettext as _
-from sqlalchemy import ColumnElement, and_, column, or_, select, table
+from sqlalchemy import ColumnElement, and_, column, false, or_, select, table
 
 from crm.access.fields import field_rules
 from crm.clients.models import Client, ClientStatus
@@ -73,6 +73,33 @@ def find_clients(text: str, *, limit: int = 20, by: Any = None) -> list[Client]:
         select(Client)
         .where(Client.status == ClientStatus.ACTIVE, matches_text(text, by=by))
         .order_by(Client.name, Client.id)
+        .limit(limit)
+    )
+    return list(db.session.scalars(query))
+
+
+def likely_duplicates(client: Client, *, limit: int = 10, by: Any = None) -> list[Client]:
+    """Other cards that may be the same person's: a phone, the e-mail, or the name and the date of birth is the same.
+
+    Not those of his family, who share a phone with him, nor merged ones. What is hidden from `by` tells nothing.
+    """
+    hidden = field_rules(by, "client").hidden
+    phones = [phone for name in ("phone", "extra_phone") if name not in hidden and (phone := getattr(client, name))]
+    same = [getattr(Client, name).in_(phones) for name in ("phone", "extra_phone") if phones and name not in hidden]
+    if client.email and "email" not in hidden:
+        same.append(Client.email == client.email)
+    if client.birth_date and "birth_date" not in hidden:
+        same.append(and_(Client.name == client.name, Client.birth_date == client.birth_date))
+    payer_id = client.payer_id or client.id
+    query = (
+        select(Client)
+        .where(
+            or_(false(), *same),
+            Client.id.not_in([client.id, payer_id]),
+            Client.payer_id.is_distinct_from(payer_id),
+            Client.merged_into_id.is_(None),
+        )
+        .order_by(Client.status, Client.name, Client.id)
         .limit(limit)
     )
     return list(db.session.scalars(query))

@@ -48,6 +48,7 @@ STANDARD = {
 OWN = {
     "client.card_view": "client.view",
     "client.archive_view": "client.archive",
+    "client.merge_view": "client.merge",
     "client.open_account_view": "account.open",
     "client.top_up_view": "account.top_up",
     "client.issue_bill_view": "bill.issue",

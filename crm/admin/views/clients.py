@@ -22,9 +22,9 @@ from crm.access.models import Branch, Employee
 from crm.admin.base import BulkAction, GridColumn, KontoraView, QuickFilter, permission
 from crm.admin.cells import SqlCell
 from crm.admin.fields import REQUIRED, DateField, EnumField, Form, MoneyField, ReferenceField
-from crm.admin.importing import ImportableView
 from crm.admin.selection import Selection
 from crm.admin.views.card import Card, tabs_shown
+from crm.admin.views.merging import CardMergingView
 from crm.audit.bulk import Change
 from crm.bills.links import bill_url
 from crm.bills.models import Bill, BillMethod
@@ -178,7 +178,7 @@ class MessageForm(Form):
     text = TextAreaField(_l("Text of the e-mail"), [REQUIRED, Length(max=20000)], render_kw={"rows": 8})
 
 
-class ClientView(ImportableView):
+class ClientView(CardMergingView):
     entity = "client"
     icon = "person-lines-fill"
     label_column = "name"
@@ -344,7 +344,7 @@ class ClientView(ImportableView):
     def top_up_view(self, id: str) -> Any:
         account = self._account(id)
         form = TopUpForm(request.form if request.method == "POST" else None)
-        client = db.session.get_one(Client, account.client_id)
+        client = db.session.get(Client, account.client_id) or abort(404)  # a merged card's may be out of sight
         return self.answer(
             form,
             lambda: top_up(account, **form.data, by=current_user),

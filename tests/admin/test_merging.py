@@ -1,0 +1,205 @@
+"""«Объединить с другой карточкой»: find the other card, compare, confirm; the old card leads to the one that stays."""
+
+from __future__ import annotations
+
+from datetime import date
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from crm.access.actors import SYSTEM
+from crm.access.models import FieldRule, Role
+from crm.access.roles import change_role
+from crm.bills.links import bill_url
+from crm.clients.merging import merge_clients
+from crm.db import db, transaction
+from crm.ledger.models import Account
+from crm.ledger.operations import base_account
+from tests.access.test_roles import settings_of
+from tests.admin.world import errors, send
+from tests.factories import make_account, make_bill, make_child, make_client, make_payment
+
+
+@pytest.fixture
+def cards(network: Any) -> Any:
+    """The card that stays and the other one, each with money."""
+    kept = make_client(network.lesnoy, name="Анна Ветрова", email="")
+    gone = make_client(network.lesnoy, name="Аня Ветрова", email="anya@demo.test")
+    make_payment(base_account(kept.id, network.lesnoy.id), Decimal("1000.10"))
+    make_payment(base_account(gone.id, network.lesnoy.id), Decimal("234.56"))
+    make_account(gone, balance=700)
+    db.session.commit()
+    return kept, gone
+
+
+def path(kept: Any, gone: Any) -> str:
+    return f"/admin/client/card/{kept.id}/merge/?with={gone.id}"
+
+
+def test_the_other_card_is_found_by_search_and_among_likely_duplicates(network: Any, web: Any, cards: Any) -> None:
+    kept, gone = cards
+    twin = make_client(network.rechnoy, name="Ветрова А.", phone="", extra_phone=kept.phone)
+    desk = web(network.owner)
+    page = desk.get(f"/admin/client/card/{kept.id}/merge/").text
+    assert f"with={twin.id}" in page
+    assert f"with={gone.id}" not in page
+    assert f"with={gone.id}" in desk.get(f"/admin/client/card/{kept.id}/merge/?q=аня").text
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"email": "a@demo.test"}, {"email": "a@demo.test"}),
+        ({"name": "Анна", "birth_date": date(1990, 5, 1)}, {"name": "Анна", "birth_date": date(1990, 5, 1)}),
+        ({"extra_phone": "+79990000001"}, {"phone": "+79990000001"}),
+    ],
+)
+def test_what_makes_a_likely_duplicate(network: Any, web: Any, one: Any, other: Any) -> None:
+    card, twin = make_client(network.lesnoy, **one), make_client(network.rechnoy, **other)
+    stranger = make_client(network.lesnoy)
+    page = web(network.owner).get(f"/admin/client/card/{card.id}/merge/").text
+    assert f"with={twin.id}" in page
+    assert f"with={stranger.id}" not in page
+
+
+def test_a_family_shares_a_phone_and_is_no_duplicate(network: Any, web: Any) -> None:
+    payer = make_client(network.lesnoy)
+    child = make_child(payer, phone=payer.phone)
+    for card in (payer, child):
+        page = web(network.owner).get(f"/admin/client/card/{card.id}/merge/").text
+        assert "Других карточек с тем же телефоном" in page
+
+
+def test_the_comparison_says_what_moves_and_how_much(network: Any, web: Any, cards: Any) -> None:
+    kept, gone = cards
+    make_bill(gone)
+    page = web(network.owner).get(path(kept, gone)).text.replace("\xa0", " ")
+    assert "anya@demo.test" in page
+    assert "234,56" in page
+    assert "Остаток перейдёт на такой же счёт" in page
+    assert "1 934,66" in page  # 1000.10 + 234.56 + 700.00
+    assert f"/card/{gone.id}/merge/?with={kept.id}" in page
+
+
+def test_a_merge_is_confirmed_and_told(network: Any, web: Any, cards: Any) -> None:
+    kept, gone = cards
+    desk = web(network.owner)
+    unsure = send(desk, path(kept, gone))
+    assert unsure.status_code == 422
+    assert "is_sure" in errors(unsure.text)
+    done = send(desk, path(kept, gone), is_sure="y")
+    assert done.location == f"/admin/client/card/{kept.id}/"
+    page = desk.get(done.location).text
+    assert "Карточка «Аня Ветрова" in page
+    assert "Объединённые карточки" in page  # its history
+    db.session.expire_all()
+    assert gone.merged_into_id == kept.id
+    assert base_account(kept.id, network.lesnoy.id).balance == Decimal("1234.66")
+
+
+def test_a_merge_sent_twice_is_done_once(network: Any, web: Any, cards: Any) -> None:
+    kept, gone = cards
+    desk = web(network.owner)
+    form = {"form_key": "a" * 32, "is_sure": "y"}
+    first, second = desk.post(path(kept, gone), data=form), desk.post(path(kept, gone), data=form)
+    assert first.location == second.location == f"/admin/client/card/{kept.id}/"
+
+
+def test_what_is_refused_is_told_and_cannot_be_confirmed(network: Any, web: Any, cards: Any) -> None:
+    kept, _gone = cards
+    page = web(network.owner).get(path(kept, kept)).text
+    assert "Это та же самая карточка" in page
+    assert "is_sure" not in page
+
+
+def test_whose_role_does_not_merge_sees_no_button(network: Any, web: Any, cards: Any) -> None:
+    kept, _gone = cards
+    assert "Объединить с другой карточкой" in web(network.director).get(f"/admin/client/card/{kept.id}/").text
+    assert "Объединить с другой карточкой" not in web(network.administrator).get(f"/admin/client/card/{kept.id}/").text
+
+
+def test_what_is_hidden_from_a_role_is_hidden_here(network: Any, web: Any, cards: Any) -> None:
+    kept, gone = cards
+    twin = make_client(network.lesnoy, phone="", extra_phone=kept.phone)
+    hidden = dict.fromkeys(("client.phone", "client.extra_phone", "client.email", "account.balance"), FieldRule.HIDE)
+    with transaction():
+        change_role(settings_of(Role.DIRECTOR), permissions={}, fields=hidden, by=network.owner)
+    desk = web(network.director, network.lesnoy)
+    page = desk.get(path(kept, gone)).text.replace("\xa0", " ")
+    for secret in ("anya@demo.test", "234,56", "1 934,66", gone.phone[-4:]):
+        assert secret not in page
+    page = desk.get(f"/admin/client/card/{kept.id}/merge/?q=аня").text
+    assert f"with={gone.id}" in page
+    assert gone.phone[-4:] not in page
+    assert f"with={twin.id}" not in page  # the same hidden phone would tell it
+
+
+# --- the card that was merged ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def merged(network: Any, cards: Any) -> Any:
+    with transaction():
+        merge_clients(*cards, by=SYSTEM)
+    return cards
+
+
+def test_its_page_leads_to_the_card_that_stays(network: Any, web: Any, merged: Any) -> None:
+    kept, gone = merged
+    desk = web(network.owner, network.lesnoy)
+    for old, new in (
+        (f"/admin/client/card/{gone.id}/?tab=accounts", f"/admin/client/card/{kept.id}/?tab=accounts"),
+        (f"/admin/client/card/{gone.id}/account/new/", f"/admin/client/card/{kept.id}/account/new/"),
+        (f"/admin/client/edit/?id={gone.id}", f"/admin/client/edit/?id={kept.id}"),
+    ):
+        assert desk.get(old).location == new
+
+
+def test_a_form_opened_before_acts_on_the_card_that_stays(network: Any, web: Any, merged: Any) -> None:
+    kept, gone = merged
+    desk = web(network.owner, network.lesnoy)
+    form = {"account_type": network.account_type.id, "initial_balance": "5", "method": "cash"}
+    answer = desk.post(f"/admin/client/card/{gone.id}/account/new/", data=form)
+    assert answer.status_code == 302
+    db.session.expire_all()
+    newest = db.session.scalars(select(Account).order_by(Account.id.desc())).first()
+    assert newest is not None
+    assert (newest.client_id, newest.balance) == (kept.id, 5)
+
+
+def test_it_is_not_found_and_not_restored(network: Any, web: Any, merged: Any) -> None:
+    _kept, gone = merged
+    desk = web(network.owner)
+    assert f"/card/{gone.id}/" not in desk.get("/admin/search/?q=аня ветрова").text
+    ids = [gone.id]
+    page = desk.post("/admin/client/action/", data={"action": "restore", "ids": ids, "confirmed": "1"})
+    assert page.status_code < 500
+    db.session.expire_all()
+    assert gone.status.value == "archived"
+
+
+def test_links_of_its_bills_work_on(network: Any, web: Any, cards: Any) -> None:
+    kept, gone = cards
+    bill = make_bill(gone)
+    link = bill_url(bill).removeprefix("https://kontora.test")
+    with transaction():
+        merge_clients(kept, gone, by=SYSTEM)
+    assert web().get(link).status_code == 200
+
+
+def test_who_does_not_see_the_card_that_stays_sees_no_error(network: Any, web: Any) -> None:
+    kept, gone = make_client(network.rechnoy), make_client(network.lesnoy, name="Аня")
+    account = make_account(gone, balance=5)
+    with transaction():
+        merge_clients(kept, gone, by=SYSTEM)
+    desk = web(network.director, network.lesnoy)
+    for address in (
+        f"/admin/client/card/{gone.id}/",
+        "/admin/account/",
+        f"/admin/account/details/?id={account.id}",
+        f"/admin/client/account/{account.id}/top-up/",
+        f"/admin/client/card/{gone.id}/account/new/",
+    ):
+        assert desk.get(address).status_code in {200, 404}, address
