@@ -15,7 +15,7 @@ from crm.access.models import Branch, Employee
 from crm.audit.operations import transition
 from crm.bills.models import Bill
 from crm.bills.operations import check_payable, lock_bill, settle_bill
-from crm.clients.models import Client
+from crm.clients.models import Client, ClientStatus
 from crm.clients.queries import payer_of
 from crm.db import amount as to_amount
 from crm.db import db, end_reading, transaction
@@ -39,21 +39,25 @@ def open_account_paid(
     method: PaymentMethod | None,
     by: Actor,
     employee: Employee | None = None,
+    till: Till | None = None,
     custom: Mapping[str, Any] | None = None,
 ) -> Account:
-    """Open a deposit; with an initial balance also take its payment, both or neither. custom: values of the company's
-    own fields, by key. The caller commits.
+    """Open a deposit; with an initial balance also take its payment, both or neither. till: where that money goes, the
+    branch's first of the method's kind by default; custom: values of the company's own fields, by key. The caller
+    commits.
 
-    Raises DomainError beside `initial_balance`, or as open_account() and top_up() do.
+    Raises DomainError "client_archived", beside `initial_balance`, or as open_account() and top_up() do.
     """
     if initial_balance:
         check_amount(initial_balance, field="initial_balance")
     payer = payer_of(client)
+    if ClientStatus.ARCHIVED in {client.status, payer.status}:
+        raise DomainError("client_archived", _("The client's card is in the archive. Restore it first."))
     account = open_account(
         client_id=payer.id, account_type=account_type, branch=branch, by=by, employee=employee, custom=custom
     )
     if initial_balance:
-        top_up(account, amount=initial_balance, method=method, by=by, employee=employee)
+        top_up(account, amount=initial_balance, method=method, by=by, employee=employee, till=till)
     return account
 
 

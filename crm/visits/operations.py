@@ -19,7 +19,7 @@ from crm.db import amount as to_amount
 from crm.db import db
 from crm.errors import Conflict, DomainError
 from crm.ledger.models import Account, AccountKind, Transaction, TransactionKind, Unit
-from crm.ledger.operations import AFTER_REVERSAL, Cause, Line, base_account, house_account, lock_accounts, post
+from crm.ledger.operations import AFTER_REVERSAL, Cause, Line, base_account, house_account, lock_funds, post
 from crm.payments.models import PaymentMethod
 from crm.payments.operations import MAX_AMOUNT, top_up
 from crm.tills.models import Till
@@ -98,7 +98,7 @@ def pay_visit(
     payer = payer_of_visit(visit)
     revenue = house_account(AccountKind.REVENUE, visit.branch_id)  # before client accounts are locked
     if way is WayToPay.ACCOUNT:
-        account = _with_enough(account, payer, visit.price, by=by)
+        account = _with_funds(account, payer, visit.price, by=by)
     else:
         account = base_account(payer.id, visit.branch_id)
     if method := _DESK.get(way):
@@ -133,17 +133,14 @@ def lock_visit(visit: Visit) -> None:
     db.session.refresh(visit)
 
 
-def _with_enough(account: Account | None, payer: Client, price: Decimal, *, by: Actor) -> Account:
+def _with_funds(account: Account | None, payer: Client, price: Decimal, *, by: Actor) -> Account:
     """The account, if it is the payer's and holds the price: nobody slips into debt by paying from an account."""
     if account is None:
         raise DomainError("account_required", _("Choose the account to pay from."), "account")
     require(by, "account.spend", account)
     if account.client_id != payer.id or account.unit is not Unit.MONEY:
         raise DomainError("account_foreign", _("This account belongs to another client."), "account")
-    if lock_accounts([account])[account.id] < price:
-        raise DomainError(
-            "not_enough", _("Not enough money on the account “%(account)s”.", account=account.title), "account"
-        )
+    lock_funds(account, price, field="account")
     return account
 
 

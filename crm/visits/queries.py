@@ -13,7 +13,7 @@ from crm.clients.queries import payer_of
 from crm.db import db
 from crm.errors import NotFound
 from crm.ledger.models import Account, Transaction, TransactionKind
-from crm.ledger.queries import accounts_of
+from crm.ledger.queries import open_accounts_of
 from crm.visits.models import Visit
 
 
@@ -31,25 +31,17 @@ def visits_of(client: Client, *, limit: int = 100) -> list[Visit]:
 
 
 def payer_of_visit(visit: Visit) -> Client:
-    """Who pays for a visit: the payer of who came, or of the card that one was merged into. Raises NotFound when that
-    card is out of sight.
+    """Who pays for a visit: the payer of who comes. Raises NotFound when a card is out of sight (merged into one of
+    another branch, say).
     """
-    client: Client | None = visit.client
-    while client is not None and client.merged_into_id is not None:
-        client = client.merged_into
-    if client is None:
+    if visit.client is None:
         raise NotFound("payer_not_found", _("The payer's card was not found in this branch."))
-    return payer_of(client)
+    return payer_of(visit.client)
 
 
 def accounts_to_pay_from(visit: Visit) -> list[Account]:
     """The payer's open accounts that hold the price of the visit."""
-    return [account for account in open_accounts(payer_of_visit(visit)) if account.balance >= visit.price]
-
-
-def open_accounts(payer: Client) -> list[Account]:
-    """The payer's money accounts in use: the base account first."""
-    return [account for account in accounts_of(payer.id) if not account.is_closed]
+    return [account for account in open_accounts_of(payer_of_visit(visit).id) if account.balance >= visit.price]
 
 
 def debt_of(accounts: list[Account]) -> Decimal:

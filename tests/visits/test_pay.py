@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 
 from crm.access.actors import SYSTEM
 from crm.access.scope import Scope, scoped_to
-from crm.clients.models import ClientStatus
+from crm.clients.merging import merge_clients
 from crm.clients.operations import archive_client
 from crm.db import db, transaction
 from crm.errors import Conflict, DomainError, NotFound
@@ -211,9 +211,10 @@ def test_visits_of_an_archived_card_can_still_be_paid(network: Any, payer: Any, 
 
 
 def test_a_merged_cards_visits_are_paid_by_who_it_became(network: Any, payer: Any, pay: Any) -> None:
-    visit, whole = make_visit(payer), make_client(network.lesnoy)
+    whole, visit = make_client(network.lesnoy), make_visit(payer)
     with transaction():
-        payer.status, payer.merged_into_id = ClientStatus.ARCHIVED, whole.id
+        merge_clients(whole, payer, by=network.director)
+    db.session.expire_all()
     assert payer_of_visit(visit) == whole
     pay(visit, WayToPay.DEBT)
     assert base_of(whole) == -700
@@ -224,7 +225,7 @@ def test_a_payer_out_of_sight_pays_nothing(network: Any, payer: Any) -> None:
     whole = make_client(network.mira)
     visit = make_visit(payer)
     with transaction():
-        payer.status, payer.merged_into_id = ClientStatus.ARCHIVED, whole.id
+        merge_clients(whole, payer, by=SYSTEM)
     visit_id, near = visit.id, Scope(frozenset({visit.branch_id}))
     db.session.expunge_all()  # a request of its own knows no card it has not read
     with scoped_to(near):

@@ -27,12 +27,13 @@ from crm.db import db
 from crm.errors import DomainError, NotFound
 from crm.i18n import moment, money
 from crm.ledger.models import Account
+from crm.ledger.queries import open_accounts_of
 from crm.security import chosen_branch
 from crm.tills.models import Till, TillKind
 from crm.tills.operations import tills_in
 from crm.visits.models import VISIT_MOVES, Visit, VisitStatus, WayToPay
 from crm.visits.operations import book_visit, check_visit_payable, edit_visit, move_visit, pay_visit
-from crm.visits.queries import accounts_to_pay_from, debt_of, open_accounts, payer_of_visit, payment_of
+from crm.visits.queries import accounts_to_pay_from, debt_of, payer_of_visit, payment_of
 
 # How many clients a search for the one who comes shows.
 FOUND_AT_MOST = 25
@@ -173,10 +174,10 @@ class VisitView(KontoraView):
 
     def details_context(self, row: Any) -> dict[str, Any]:
         payer = self._payer(row)
-        accounts = open_accounts(payer) if payer is not None and current_user.may("account.view") else []
+        accounts = open_accounts_of(payer.id) if payer is not None and current_user.may("account.view") else []
         return {
             "payer": payer,
-            "hidden": self.view_of(Client).field_rules(payer or row.client).hidden,  # type: ignore[union-attr]
+            "hidden": self.view_of(Client).field_rules(payer).hidden,  # type: ignore[union-attr]
             "accounts": accounts,
             "debt": debt_of(accounts),
             "in_branch": chosen_branch() is not None,
@@ -266,7 +267,7 @@ class VisitView(KontoraView):
             Form(request.form),
             lambda: move_visit(visit, to, by=current_user),
             title=_("Mark the visit “%(service)s”: %(status)s?", service=visit.service, status=to.label),
-            subtitle=visit.client.shown_name,
+            subtitle=visit.client.shown_name if visit.client is not None else None,
             back=self.row_url(visit),
             done=lambda moved: self.row_url(visit),
             said=_l("Marked."),
