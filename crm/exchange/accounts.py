@@ -24,9 +24,9 @@ from crm.exchange import values
 from crm.exchange.importing import Changes, Columns, Figures, Made, Measures, Refusal, Row, Tally, ledger_key
 from crm.exchange.models import ImportedRow
 from crm.exchange.reading import Field, cell_text, comparable
-from crm.ledger.batch import Posting, post_all
+from crm.ledger.batch import post_all
 from crm.ledger.models import Account, AccountKind, AccountType, TransactionKind
-from crm.ledger.operations import Cause, Line, account_types_in, house_account, open_account
+from crm.ledger.operations import Cause, Line, Posting, account_types_in, house_account, open_account
 from crm.phones import format_phone
 from crm.search import fold
 

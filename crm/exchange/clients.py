@@ -27,9 +27,9 @@ from crm.exchange import values
 from crm.exchange.custom import custom_fields
 from crm.exchange.importing import Changes, Columns, Figures, Made, Measures, Refusal, Row, Tally, ledger_key
 from crm.exchange.reading import Field, cell_text, comparable
-from crm.ledger.batch import Posting, own_accounts, post_all
+from crm.ledger.batch import own_accounts, post_all
 from crm.ledger.models import Account, AccountKind, TransactionKind, Unit
-from crm.ledger.operations import Cause, Line, house_account
+from crm.ledger.operations import Cause, Line, Posting, house_account
 from crm.phones import format_phone
 
 

@@ -28,9 +28,9 @@ from crm.db import Model, db, give_way, transaction
 from crm.errors import Conflict, DomainError
 from crm.exchange.importing import ledger_prefix
 from crm.exchange.models import ImportedRow, ImportRun
-from crm.ledger.batch import Posting, post_all
+from crm.ledger.batch import post_all
 from crm.ledger.models import Account, Entry, Transaction, TransactionKind
-from crm.ledger.operations import Cause, Line
+from crm.ledger.operations import Cause, Line, Posting
 from crm.protocol import ProtocolLine
 
 UNDO = "import.undo"

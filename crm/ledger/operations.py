@@ -8,19 +8,22 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from functools import cache
+from typing import Any, cast
 
 from flask_babel import gettext as _
-from sqlalchemy import insert, select, update
+from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import make_transient_to_detached
 
 from crm import clock
 from crm.access.actors import Actor, require
 from crm.access.models import Branch, Employee
 from crm.access.scope import current_scope
 from crm.audit.bulk import Change
+from crm.db import Money, db
 from crm.db import amount as to_amount
-from crm.db import db
 from crm.errors import Conflict, DomainError, Forbidden, NotFound
 from crm.fields.operations import custom_change, set_custom
 from crm.ledger.models import Account, AccountKind, AccountType, Entry, Transaction, TransactionKind, Unit
@@ -46,6 +49,27 @@ class Cause:
     employee_id: int | None = None
 
 
+NO_CAUSE = Cause()
+ZERO = Decimal(0)
+
+
+@dataclass(frozen=True)
+class Posting:
+    """A transaction to be, as post() takes it.
+
+    key: the idempotency key; reverses_id: the transaction it is the mirror image of.
+    """
+
+    kind: TransactionKind
+    lines: Sequence[Line]
+    branch_id: int
+    key: str
+    cause: Cause = NO_CAUSE
+    comment: str = ""
+    happened_at: datetime | None = None
+    reverses_id: int | None = None
+
+
 def post(
     kind: TransactionKind,
     lines: Sequence[Line],
@@ -53,7 +77,7 @@ def post(
     branch_id: int,
     by: Actor,
     key: str | None = None,
-    cause: Cause = Cause(),
+    cause: Cause = NO_CAUSE,
     comment: str = "",
     happened_at: datetime | None = None,
     reverses: Transaction | None = None,
@@ -63,62 +87,119 @@ def post(
     key: idempotency key; a second post() with the same key returns the first transaction and changes nothing.
     Lines over several branches are completed by settlements(), so that the books of each branch balance by themselves.
     Raises DomainError "not_enough" when a deposit would fall below zero, "account_closed" when an account is closed,
-    ValueError when lines do not balance. The caller commits.
+    Conflict "already_reversed", ValueError when lines do not balance. Whoever goes on after a refusal has written
+    nothing. The caller commits.
     """
     key = key or f"once:{uuid.uuid4()}"
-    _check_balanced(lines)
-    locked = lock_accounts([line.account for line in lines])
-    lines = [*lines, *settlements(lines)]
-    if existing := transaction_by_key(key):
-        return existing
-    if reverses is not None and is_reversed(reverses):
-        raise Conflict("already_reversed", _("This operation has already been reversed."))
-    balances = _balances_after(lines, locked)
-    row = Transaction(
-        kind=kind,
-        happened_at=happened_at or clock.now(),
-        branch_id=branch_id,
-        author_id=by.id,
-        author_name=str(by.name),
-        employee_id=cause.employee_id,
-        client_id=cause.client_id,
-        payment_id=cause.payment_id,
-        bill_id=cause.bill_id,
-        subscription_id=cause.subscription_id,
-        visit_id=cause.visit_id,
-        comment=comment,
-        idempotency_key=key,
-        reverses_id=reverses.id if reverses else None,
-    )
+    reverses_id = reverses.id if reverses else None
     try:
-        with db.session.begin_nested():
-            db.session.add(row)
-            db.session.flush()
-    except IntegrityError:
-        # Lost a race for the key (or for reversing the same transaction): the winner has committed by now.
+        return write([Posting(kind, lines, branch_id, key, cause, comment, happened_at, reverses_id)], by=by)[0]
+    except DomainError:
+        # Done before, whatever has become of the accounts since; or just now, by the winner of a race for the key.
         if existing := transaction_by_key(key):
             return existing
-        if reverses is not None:
+        if reverses is not None and is_reversed(reverses):
             raise Conflict("already_reversed", _("This operation has already been reversed.")) from None
         raise
-    entries = []
-    for line, after in zip(lines, balances, strict=True):
-        account, change = line.account, to_amount(line.amount)
-        if after is not None:
-            db.session.execute(
-                update(Account)
-                .where(Account.id == account.id)
-                .values(
-                    balance=Account.balance + change,
-                    credited=Account.credited + max(change, Decimal(0)),
-                    debited=Account.debited + max(-change, Decimal(0)),
-                )
-                .execution_options(synchronize_session=False)
-            )
-            db.session.expire(account, ["balance", "credited", "debited"])
-        entries.append({"transaction_id": row.id, "account_id": account.id, "amount": change, "balance_after": after})
-    db.session.execute(insert(Entry), entries)
+
+
+def write(postings: Sequence[Posting], *, by: Actor) -> list[Transaction]:
+    """Lock, check, insert and move the caches: four statements for any number of transactions.
+
+    Raises as post() does, and Conflict "posted_already" when a key is taken or a transaction reversed already: of
+    several transactions some may have been written then, so the caller rolls back.
+    """
+    scope = current_scope()
+    for posting in postings:
+        _check_balanced(posting.lines)
+        if not all(map(scope.covers, {posting.branch_id, *(line.account.branch_id for line in posting.lines)})):
+            raise NotFound("not_found", _("The account was not found in this branch."))
+    lines = [[*posting.lines, *settlements(posting.lines)] for posting in postings]
+    every_line = [line for of_one in lines for line in of_one]
+    _keep_plans()
+    balances = iter(_balances_after(every_line, lock_accounts([line.account for line in every_line])))
+    written = _insert_transactions(postings, by)
+    entries = [
+        {
+            "transaction_id": transaction.id,
+            "account_id": line.account.id,
+            "amount": line.amount,
+            "balance_after": next(balances),
+        }
+        for transaction, of_one in zip(written, lines, strict=True)
+        for line in of_one
+    ]
+    _move_caches(every_line)
+    db.session.connection().execute(_INSERT_ENTRY, entries)
+    return written
+
+
+def _keep_plans() -> None:
+    """PostgreSQL: plans of post() and of its triggers suit every value. Making them anew each time, as connections are
+    told to for the sake of searches (db.engine_options), would take longer than all the rest.
+    """
+    connection = db.session.connection()
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("SET LOCAL plan_cache_mode = auto")
+
+
+def _insert_transactions(postings: Sequence[Posting], by: Actor) -> list[Transaction]:
+    now, author_name = clock.now(), str(by.name)
+    rows = [
+        {
+            "kind": posting.kind,
+            "happened_at": posting.happened_at or now,
+            "branch_id": posting.branch_id,
+            "author_id": by.id,
+            "author_name": author_name,
+            "comment": posting.comment,
+            "idempotency_key": posting.key,
+            "reverses_id": posting.reverses_id,
+            **vars(posting.cause),
+        }
+        for posting in postings
+    ]
+    connection = db.session.connection()
+    ids = {key: id for id, key in connection.execute(_insert_transaction(connection.dialect.name), rows)}
+    if len(ids) < len(rows):
+        raise Conflict("posted_already", _("This operation has been carried out already."))
+    return [_loaded(Transaction(id=ids[row["idempotency_key"]], **row)) for row in rows]
+
+
+def _loaded(row: Transaction) -> Transaction:
+    """A row that has just been inserted, in the session as if it had been read."""
+    make_transient_to_detached(row)
+    db.session.add(row)
     return row
+
+
+@cache
+def _insert_transaction(dialect: str) -> Any:
+    """INSERT that passes over keys and reversals the database has: it has waited for whoever was writing them."""
+    insert_ = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    table: Any = Transaction.__table__
+    return insert_(table).on_conflict_do_nothing().returning(table.c.id, table.c.idempotency_key)
+
+
+def _move_caches(lines: Iterable[Line]) -> None:
+    """Add the lines to the cached balances of their (locked) client accounts."""
+    moved: dict[Account, list[Decimal]] = defaultdict(list)
+    for line in lines:
+        if not line.account.kind.is_house:
+            moved[line.account].append(line.amount)
+    if not moved:
+        return
+    changes = [
+        {
+            "at": account.id,
+            "credit": sum((amount for amount in amounts if amount > 0), ZERO),
+            "debit": sum((-amount for amount in amounts if amount < 0), ZERO),
+        }
+        for account, amounts in moved.items()
+    ]
+    db.session.connection().execute(_MOVE_CACHES, changes)
+    for account in moved:
+        db.session.expire(account, ["balance", "credited", "debited"])
 
 
 # By kind of transaction: what rests on it and is to know of its reversal, in the same database transaction. Domains
@@ -220,16 +301,12 @@ def lock_accounts(accounts: Sequence[Account]) -> dict[int, Decimal]:
     FOR NO KEY UPDATE: rows that merely point at the account (a payment being started) need not wait, and so cannot
     close a circle of waits with the one that credits it.
     """
+    db.session.flush()
     ids = sorted({account.id for account in accounts if not account.kind.is_house})
     if not ids:
         return {}
-    rows = db.session.execute(
-        select(Account.id, Account.balance, Account.closed_at)
-        .where(Account.id.in_(ids))
-        .order_by(Account.id)
-        .with_for_update(key_share=True)
-    ).all()
-    if len(rows) != len(ids):
+    rows = db.session.connection().execute(_LOCK, {"ids": ids}).all()
+    if len(rows) != len(ids) or not all(current_scope().covers(row.branch_id) for row in rows):
         raise NotFound("not_found", _("The account was not found in this branch."))
     if closed := {row.id for row in rows if row.closed_at is not None}:
         title = next(account.title for account in accounts if account.id in closed)
@@ -249,6 +326,28 @@ def lock_funds(account: Account, amount: Decimal, *others: Account, field: str =
 
 def not_enough_on(account: Account) -> str:
     return _("Not enough money on the account “%(account)s”.", account=account.title)
+
+
+# Statements of post() are built once: making one costs as much as running it.
+_ACCOUNT: Any = Account.__table__
+_LOCK = (
+    select(_ACCOUNT.c.id, _ACCOUNT.c.branch_id, _ACCOUNT.c.balance, _ACCOUNT.c.closed_at)
+    .where(_ACCOUNT.c.id.in_(bindparam("ids", expanding=True)))
+    .order_by(_ACCOUNT.c.id)
+    .with_for_update(key_share=True)
+)
+_CREDIT, _DEBIT = bindparam("credit", type_=Money), bindparam("debit", type_=Money)
+_MOVE_CACHES = (
+    update(_ACCOUNT)
+    .where(_ACCOUNT.c.id == bindparam("at"))
+    .values(
+        balance=_ACCOUNT.c.balance + _CREDIT - _DEBIT,
+        credited=_ACCOUNT.c.credited + _CREDIT,
+        debited=_ACCOUNT.c.debited + _DEBIT,
+    )
+)
+# With RETURNING the rows go in one statement, not one by one.
+_INSERT_ENTRY = insert(cast(Any, Entry.__table__)).returning(Entry.__table__.c.id)
 
 
 # --- accounts -------------------------------------------------------------------------------------------------------

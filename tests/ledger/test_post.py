@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
+from crm import clock
 from crm.access.actors import SYSTEM
 from crm.access.scope import Scope, scoped_to
 from crm.db import db, transaction
@@ -185,6 +186,33 @@ def test_the_same_key_posts_once(network: Network) -> None:
         later = deposit(account, 100, key="till:1")
     assert first.id == again.id == later.id
     assert account.balance == 100
+
+
+def test_a_key_is_known_whatever_has_become_of_the_account(network: Network) -> None:
+    """Somebody whose answer got lost asks again: by now the money is gone, or the account closed."""
+    account = make_account(make_client(network.lesnoy), balance=100)
+    with transaction():
+        first = deposit(account, -100, key="till:1")
+        assert deposit(account, -100, key="till:1").id == first.id
+        account.closed_at = clock.now()
+    with transaction():
+        assert deposit(account, -100, key="till:1").id == first.id
+        with pytest.raises(DomainError) as caught:
+            deposit(account, 100, key="till:2")
+    assert caught.value.code == "account_closed"
+    assert account.debited == 100
+
+
+def test_what_is_posted_can_be_used_at_once(network: Network) -> None:
+    account = make_account(make_client(network.lesnoy))
+    with transaction():
+        posted = deposit(account, 100, key="till:1")
+        assert posted in db.session
+        assert not db.session.dirty
+        assert [entry.amount for entry in posted.entries] == [100, -100]
+    kept = db.session.scalars(select(Transaction).where(Transaction.idempotency_key == "till:1")).one()
+    assert kept is posted
+    assert (kept.branch_id, kept.author_name, kept.comment) == (network.lesnoy.id, "system", "")
 
 
 def test_the_same_key_in_parallel_posts_once(network: Network, in_parallel: Callable[..., list[Any]]) -> None:
