@@ -18,6 +18,7 @@ from crm.admin.views.contracts import ContractView
 from crm.admin.views.fields import FieldView
 from crm.admin.views.ledger import AccountTypeView, AccountView
 from crm.admin.views.mailings import MailingRuleView, MailingRunView, MessageView, TemplateView
+from crm.admin.views.operations import OperationView
 from crm.admin.views.payments import PaymentView
 from crm.admin.views.reports import ArchivedClientsView, ReportView, StaffActionsView
 from crm.admin.views.roles import RoleView
@@ -31,6 +32,7 @@ from crm.clients.models import Client
 from crm.contracts.models import ContractTemplate
 from crm.exchange.schedules.models import ExportSchedule
 from crm.fields.models import CustomField
+from crm.ledger.history import AccountOperation
 from crm.ledger.models import Account, AccountType
 from crm.mailings.models import MailingRule, MailingRun, Message, Template
 from crm.payments.models import Payment
@@ -47,6 +49,7 @@ def add_views(admin: Admin) -> None:
         ClientView(Client, _l("Clients")),
         VisitView(Visit, _l("Visits")),
         AccountView(Account, _l("List of accounts"), ACCOUNTS),
+        OperationView(AccountOperation, _l("Operations on accounts"), ACCOUNTS),
         AccountTypeView(AccountType, _l("Account types"), ACCOUNTS),
         BillView(Bill, _l("Bills"), FINANCE),
         PaymentView(Payment, _l("Payments"), FINANCE),

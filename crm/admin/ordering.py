@@ -251,7 +251,7 @@ def _beyond(orders: Sequence[Order], values: Sequence[Any], is_backwards: bool) 
             *(sa.bindparam(None, part, item.key.expression.type) for item, part in zip(orders, values, strict=True))
         )
         conditions = [here < there if first.is_descending != is_backwards else here > there, *_not_blank(key)]
-        if key.join is not None:  # no index spans two tables: let it begin at the right name at least
+        if key.join is not None or _of_several_tables(orders):  # no index spans two: begin at the right place at least
             conditions.append(_further(first, value, is_backwards, is_inclusive=True))
         yield Range(tuple(conditions), tuple(orders))
     else:
@@ -259,6 +259,12 @@ def _beyond(orders: Sequence[Order], values: Sequence[Any], is_backwards: bool) 
         yield Range((_further(first, value, is_backwards), *_not_blank(key)), tuple(orders))
     if not is_backwards:
         yield from _blank(orders, is_backwards)
+
+
+def _of_several_tables(orders: Sequence[Order]) -> bool:
+    """Whether the keys are of several tables, as those of a model mapped onto a join can be."""
+    columns = [getattr(getattr(order.key.expression, "property", None), "columns", [None])[0] for order in orders]
+    return len({table for column in columns if (table := getattr(column, "table", None)) is not None}) > 1
 
 
 def _further(order: Order, value: Any, is_backwards: bool, *, is_inclusive: bool = False) -> Any:

@@ -172,13 +172,17 @@ def _chunks(file: BinaryIO | IO[bytes]) -> Iterator[bytes]:
             yield chunk
 
 
-def content_disposition(file_name: str) -> str:
-    """Header value that downloads as `file_name` in any script (RFC 6266, RFC 5987); ASCII for the oldest."""
+def content_disposition(file_name: str, *, is_shown: bool = False) -> str:
+    """Header value that downloads as `file_name` in any script (RFC 6266, RFC 5987); ASCII for the oldest.
+
+    is_shown: the browser shows it, and saves it under this name when asked to.
+    """
     file_name = re.sub(r'[\x00-\x1f\x7f/\\:*?"<>|]+', " ", file_name).strip() or "export"
     plain = unicodedata.normalize("NFKD", file_name).encode("ascii", "ignore").decode().strip()
     if not plain or plain.startswith("."):
         plain = f"export{plain}"
-    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(file_name, safe='')}"
+    way = "inline" if is_shown else "attachment"
+    return f"{way}; filename=\"{plain}\"; filename*=UTF-8''{quote(file_name, safe='')}"
 
 
 def sheet_name(title: str, number: int = 1) -> str:

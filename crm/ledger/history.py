@@ -10,18 +10,27 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Table, and_, case, select
+from flask_babel import lazy_gettext as _l
+from sqlalchemy import Table, and_, case, func, select
 from sqlalchemy.orm import Mapped, column_property, relationship
 
-from crm.access.models import Branch, Employee, User
+from crm.access.models import Branch, Employee
 from crm.access.scope import BranchScoped
-from crm.db import Model, read_only
+from crm.db import LabelEnum, Model, read_only
 from crm.ledger.models import Account, AccountType, Entry, Transaction, TransactionKind, Unit
 
 entries: Table = Entry.__table__  # type: ignore[assignment]
 transactions: Table = Transaction.__table__  # type: ignore[assignment]
 accounts: Table = Account.__table__  # type: ignore[assignment]
-reversals = transactions.alias()
+reversals, others, their_accounts = transactions.alias(), entries.alias(), accounts.alias()
+
+
+class Standing(LabelEnum):
+    """Where an operation leaves client and business with each other, as the business sees it."""
+
+    DEBT = "debt", _l("We lent to the client")
+    PREPAID = "prepaid", _l("The client paid ahead")
+    DISCOUNT = "discount", _l("Discount")
 
 
 @read_only
@@ -30,7 +39,8 @@ class AccountOperation(BranchScoped, Model):
 
     id is the entry's. client_id, branch_id: the account's, so whose money it is decides who sees it. amount: + when the
     client gained, - when he paid; credited and debited are the same without the sign, one of them empty. reverses_id,
-    reversed_by_id: the transaction this one undoes, and the one that has undone it.
+    reversed_by_id: the transaction this one undoes, and the one that has undone it. lessons: how many it gave (+) or
+    took (-).
     """
 
     __tablename__ = "ledger_entry"
@@ -64,13 +74,19 @@ class AccountOperation(BranchScoped, Model):
         select(reversals.c.id).where(reversals.c.reverses_id == transactions.c.id).scalar_subquery()
     )
 
+    lessons: Mapped[Decimal | None] = column_property(
+        select(func.sum(others.c.amount))
+        .where(others.c.transaction_id == transactions.c.id, others.c.account_id == their_accounts.c.id)
+        .where(their_accounts.c.client_id.is_not(None), their_accounts.c.unit == Unit.LESSON)
+        .scalar_subquery()
+    )
+
     client_id: Mapped[int] = column_property(accounts.c.client_id)
     branch_id: Mapped[int] = column_property(accounts.c.branch_id)
     account_type_id: Mapped[int | None] = column_property(accounts.c.account_type_id)
 
     account: Mapped[Account] = relationship(foreign_keys=account_id, viewonly=True)
     transaction: Mapped[Transaction] = relationship(foreign_keys=transaction_id, viewonly=True)
-    author: Mapped[User | None] = relationship(foreign_keys=author_id, viewonly=True)
     employee: Mapped[Employee | None] = relationship(foreign_keys=employee_id, viewonly=True)
     branch: Mapped[Branch] = relationship(foreign_keys=branch_id, viewonly=True)
     account_type: Mapped[AccountType | None] = relationship(foreign_keys=account_type_id, viewonly=True)
@@ -80,6 +96,22 @@ class AccountOperation(BranchScoped, Model):
     bill: Mapped[Any] = relationship("Bill", foreign_keys=bill_id, viewonly=True)
     subscription: Mapped[Any] = relationship("Subscription", foreign_keys=subscription_id, viewonly=True)
     visit: Mapped[Any] = relationship("Visit", foreign_keys=visit_id, viewonly=True)
+
+    @property
+    def purpose(self) -> list[Any]:
+        """What it was for: the bill, the subscription, the visit; none of those out of sight."""
+        return [thing for thing in (self.bill, self.subscription, self.visit) if thing is not None]
+
+    @property
+    def standing(self) -> Standing | None:
+        """Red, green and orange of the seed: the operation made or deepened a debt, left the client ahead, or was a
+        discount; None for neither.
+        """
+        if self.kind is TransactionKind.DISCOUNT:
+            return Standing.DISCOUNT
+        if self.amount < 0 and self.balance_after < 0:
+            return Standing.DEBT
+        return Standing.PREPAID if self.amount > 0 and self.balance_after > 0 else None
 
     def __str__(self) -> str:
         return f"{self.kind.label} #{self.transaction_id}"

@@ -184,6 +184,8 @@ class Transaction(BranchScoped, Model):
 
     __tablename__ = "ledger_transaction"
     __audited__ = False
+    # Histories are read by these, latest first.
+    __table_args__ = tuple(Index(None, name, "happened_at") for name in ("kind", "employee_id"))
 
     id: Mapped[PrimaryKey]
     kind: Mapped[TransactionKind] = mapped_column(label_enum(TransactionKind))

@@ -20,6 +20,7 @@ from crm.db import db, transaction
 from crm.fields.models import FieldType
 from crm.fields.operations import add_field
 from crm.fields.queries import all_fields
+from crm.ledger.models import Entry
 from crm.mailings.operations import run_now
 from tests.factories import (
     make_account,
@@ -62,8 +63,11 @@ def one_of_each(branch: Branch, mark: str) -> dict[str, int]:
     audited = select(AuditEntry.id).where(AuditEntry.entity == "client", AuditEntry.entity_id == client.id)
     administrator = make_user(Role.ADMINISTRATOR, branches=[branch], name=f"{mark} Администратор")
     director = make_user(Role.DIRECTOR, branches=[branch], name=f"{mark} Директор")
+    operation = db.session.scalars(select(Entry).where(Entry.account_id == account.id)).one()
     return {
         "client": client.id,
+        "entry": operation.id,
+        "transaction": operation.transaction_id,
         "field": all_fields("bill", {branch.company_id})[0].id,
         "contract": _contract(branch).id,
         "account": account.id,

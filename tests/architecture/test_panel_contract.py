@@ -54,6 +54,7 @@ OWN = {
     "client.issue_bill_view": "bill.issue",
     "client.sell_view": "subscription.sell",
     "client.message_view": "message.send",
+    "entry.receipt_view": "entry.view",
     "bill.archive_view": "bill.archive",
     "bill.pay_view": "account.top_up",
     "company.licensing_view": "company.view",
@@ -127,6 +128,8 @@ class Endpoint:
     def row_of(self, rows: dict[str, int]) -> int:
         if self.name == "print_view":  # of a client
             return rows["client"]
+        if self.name == "receipt_view":  # of all that an operation moved
+            return rows["transaction"]
         return rows["account" if self.rule.startswith("/account/") else self.view.entity]
 
     def path(self, row_id: int | None) -> str:
