@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 from flask_babel import gettext as _
-from sqlalchemy import event, func, inspect, select
+from sqlalchemy import Table, event, func, inspect, select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import InstrumentedAttribute, Mapper, Session
 
@@ -71,7 +71,8 @@ class Merge:
 
 def references(target: type[Any]) -> Iterator[tuple[type[Any], InstrumentedAttribute[Any]]]:
     """(model, attribute) of every column that points at `target` and follows it in a merge."""
-    for mapper in sorted(Model.registry.mappers, key=lambda mapper: str(mapper.local_table)):
+    tables = [mapper for mapper in Model.registry.mappers if isinstance(mapper.local_table, Table)]  # no mapped selects
+    for mapper in sorted(tables, key=lambda mapper: str(mapper.local_table)):
         for column in mapper.local_table.columns:
             is_reference = any(key.column.table is target.__table__ for key in column.foreign_keys)
             if is_reference and str(column) not in STAYS:
