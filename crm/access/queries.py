@@ -28,3 +28,9 @@ def scope_of(user: User, branches: list[Branch], chosen: int | None) -> Scope:
     if user.role.value in NETWORK_WIDE_ROLES:
         return Scope(None)
     return Scope(frozenset(branch.id for branch in branches))
+
+
+def support_contacts() -> list[User]:
+    """Whom staff turn to about Kontora itself: the users of the role "support" in use, by name."""
+    query = select(User).where(User.role == Role.SUPPORT, User.is_active).order_by(User.name, User.id)
+    return list(db.session.scalars(query))

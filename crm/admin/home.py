@@ -1,15 +1,24 @@
-"""The central page: search, what waits, where to go. And the search results."""
+"""The central page, «Обзор > Сводка»: search, what waits, today's money, whom to ask. And the search results."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import time, timedelta
+from decimal import Decimal
 from typing import Any
 
 import sqlalchemy as sa
 from flask import redirect, request, url_for
 from flask_admin import AdminIndexView, expose
+from flask_babel import format_decimal
 from flask_babel import gettext as _
 from flask_login import current_user
 
+from crm import clock
+from crm.access.fields import field_rules
+from crm.access.models import Branch
+from crm.access.queries import support_contacts
 from crm.admin.base import grid_url
 from crm.admin.finding import commands, find_records
 from crm.admin.rights import rights_of_person
@@ -17,8 +26,44 @@ from crm.bills.models import Bill, BillStatus
 from crm.clients.models import Client, ClientStatus
 from crm.clients.queries import find_clients
 from crm.db import db
+from crm.i18n import money
 from crm.ledger.models import Account, AccountKind
+from crm.payments.models import PaymentMethod
 from crm.security import chosen_branch
+from crm.tills.queries import clients_money, shifts_now
+from crm.visits.models import Visit, VisitStatus
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A figure of the summary, and where what it counts is found."""
+
+    label: Any
+    value: str
+    url: str | None
+    css: str = ""
+
+
+# What of the payments grid went through which kind of till.
+_METHODS = {method.till_kind: method for method in PaymentMethod if method is not PaymentMethod.ACCOUNT}
+
+
+def _today(branch: Branch) -> Iterator[Tile]:
+    """Today's money of a branch's clients by the way it came, and what was given back."""
+    if not current_user.may("payment.view") or "amount" in field_rules(current_user, "payment").hidden:
+        return
+    day = clock.today(branch)
+    first, end = (clock.at(day + timedelta(days), time(0), branch) for days in (0, 1))
+    sums = clients_money(branch.id, first, end)
+    for kind, (received, _given_back) in sums.items():
+        method = _METHODS[kind]
+        args = {"f.method.is": method.value, "f.received_at.period": "today", "f.status.is": "succeeded"}
+        yield Tile(method.label, money(received), grid_url("payment", **args))
+    if given_back := sum((given_back for _received, given_back in sums.values()), Decimal(0)):
+        args = {"f.kind.is": "refund", "f.happened_at.period": "today"}
+        yield Tile(
+            _("Refunds"), money(given_back), grid_url("entry", **args) if current_user.may("entry.view") else None
+        )
 
 
 class HomeView(AdminIndexView):
@@ -32,25 +77,39 @@ class HomeView(AdminIndexView):
 
     @expose("/")
     def index(self) -> Any:
-        tiles = []
+        """«Обзор > Сводка»: of the chosen branch, or of all this person sees."""
+        branch = chosen_branch()
+        return self.render(
+            "admin/home.html",
+            tiles=list(self._tiles()),
+            branch=branch,
+            today=list(_today(branch)) if branch is not None else [],
+            shifts=shifts_now(branch.id) if branch is not None and current_user.may("till.view") else [],
+            support=support_contacts(),
+        )
+
+    def _tiles(self) -> Iterator[Tile]:
+        """What waits, and where it is."""
         if current_user.may("client.view"):
-            tiles.append(
-                (_("Clients"), self._count(Client, Client.status == ClientStatus.ACTIVE), url_for("client.index_view"))
-            )
+            active = self._count(Client, Client.status == ClientStatus.ACTIVE)
+            yield Tile(_("Clients"), format_decimal(active), url_for("client.index_view"))
+        if current_user.may("visit.view"):
+            view = next(view for view in self.admin._views if getattr(view, "entity", None) == "visit")
+            today = view.column("starts_at").kind.within(Visit.starts_at, "today", view.here())
+            expected = self._count(Visit, sa.and_(today, Visit.status != VisitStatus.CANCELED))
+            url = grid_url("visit", **{"f.starts_at.period": "today", "f.status.not": "canceled"})
+            yield Tile(_("Visits today"), format_decimal(expected), url)
         if current_user.may("bill.view"):
-            pending = Bill.status == BillStatus.PENDING
-            tiles.append(
-                (
-                    _("Bills awaiting payment"),
-                    self._count(Bill, pending),
-                    grid_url("bill", **{"f.status.is": "pending"}),
-                )
-            )
+            pending = self._count(Bill, Bill.status == BillStatus.PENDING)
+            url = grid_url("bill", **{"f.status.is": "pending"})
+            yield Tile(_("Bills awaiting payment"), format_decimal(pending), url)
         if current_user.may("account.view"):
             debtors = sa.and_(Account.kind == AccountKind.BASE, Account.balance < 0)
             url = grid_url("account", **{"f.balance.to": "-0.01", "sort": "balance"})
-            tiles.append((_("Clients in debt"), self._count(Account, debtors), url))
-        return self.render("admin/home.html", tiles=tiles, branch=chosen_branch())
+            yield Tile(_("Clients in debt"), format_decimal(self._count(Account, debtors)), url)
+            if "balance" not in field_rules(current_user, "account").hidden:
+                owed = db.session.scalar(sa.select(sa.func.coalesce(sa.func.sum(-Account.balance), 0)).where(debtors))
+                yield Tile(_("Owed by clients"), money(Decimal(owed or 0)), url, css="debt" if owed else "")
 
     @expose("/search/")
     def search(self) -> Any:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 
 from sqlalchemy import ColumnElement, func, select
+from sqlalchemy.orm import aliased
 
 from crm.db import db
 from crm.ledger.models import Entry, Transaction, TransactionKind
@@ -70,3 +72,39 @@ def movements_of(shift: Shift) -> list[ColumnElement[bool]]:
     """Conditions of the entries of a shift."""
     conditions = [Entry.account_id == shift.till.account_id, Entry.id > shift.from_entry_id]
     return conditions if shift.to_entry_id is None else [*conditions, Entry.id <= shift.to_entry_id]
+
+
+def clients_money(branch_id: int, first: datetime, end: datetime) -> dict[TillKind, tuple[Decimal, Decimal]]:
+    """(received from clients, given back to them) by kind of till, of the operations from `first` until `end`.
+
+    A reversal lessens what it reverses, on its own day. Kinds nothing went through are left out.
+    """
+    reversed_one = aliased(Transaction)
+    kind = func.coalesce(reversed_one.kind, Transaction.kind)
+    query = (
+        select(
+            Till.kind,
+            func.coalesce(func.sum(-Entry.amount).filter(kind == TransactionKind.TOP_UP), 0),
+            func.coalesce(func.sum(Entry.amount).filter(kind == TransactionKind.REFUND), 0),
+        )
+        .select_from(Transaction)
+        .join(Entry, Entry.transaction_id == Transaction.id)
+        .join(Till, Till.account_id == Entry.account_id)
+        .outerjoin(reversed_one, reversed_one.id == Transaction.reverses_id)
+        .where(Transaction.happened_at >= first, Transaction.happened_at < end, Till.branch_id == branch_id)
+        .where(kind.in_([TransactionKind.TOP_UP, TransactionKind.REFUND]))
+        .group_by(Till.kind)
+    )
+    found = {row[0]: (Decimal(row[1]), Decimal(row[2])) for row in db.session.execute(query)}
+    return {kind: found[kind] for kind in TillKind if kind in found}
+
+
+def shifts_now(branch_id: int) -> list[tuple[Till, Shift | None]]:
+    """The branch's tills that work by shifts, and the shift that is open at each."""
+    query = (
+        select(Till, Shift)
+        .outerjoin(Shift, (Shift.till_id == Till.id) & Shift.closed_at.is_(None))
+        .where(Till.branch_id == branch_id, Till.uses_shifts, Till.is_archived.is_(False))
+        .order_by(Till.position, Till.id)
+    )
+    return [(till, shift) for till, shift in db.session.execute(query)]

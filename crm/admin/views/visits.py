@@ -30,7 +30,7 @@ from crm.ledger.models import Account
 from crm.ledger.queries import open_accounts_of
 from crm.security import chosen_branch
 from crm.tills.models import Till, TillKind
-from crm.tills.operations import tills_in
+from crm.tills.queries import tills_in
 from crm.visits.models import VISIT_MOVES, Visit, VisitStatus, WayToPay
 from crm.visits.operations import book_visit, check_visit_payable, edit_visit, move_visit, pay_visit
 from crm.visits.queries import accounts_to_pay_from, debt_of, payer_of_visit, payment_of
