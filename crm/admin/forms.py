@@ -202,8 +202,9 @@ class FormsView(HistoryView):
 
         A form posted twice (a double click, "back" and again) is carried out once: the second post lands where the
         first did. The same form with other values ("back", something changed) is shown again: he decides whether it is
-        meant. A broken rule puts its text beside the field and loses nothing typed. is_stale: `row` is no longer what
-        the person was shown; he sees what has changed and decides, as when the change itself loses a race.
+        meant. A broken rule puts its text beside the field and loses nothing typed. said: what the page then says, or a
+        function of the result. is_stale: `row` is no longer what the person was shown; he sees what has changed and
+        decides, as when the change itself loses a race.
         """
         is_resent = False
         if request.method == "POST":
@@ -215,7 +216,7 @@ class FormsView(HistoryView):
                         once = SubmittedForm.claim(key, sent)
                         result = change()
                         once.url = (done or self.saved_url)(result)
-                    flash(said or _("Saved."), "success")
+                    flash(said(result) if callable(said) else said or _("Saved."), "success")
                     return redirect(once.url)
             except AlreadySubmitted as first:
                 if first.is_same:

@@ -32,7 +32,6 @@ from crm.ledger.operations import (
     reverse,
 )
 from crm.ledger.queries import open_accounts_of
-from crm.ledger.reversal import CONSEQUENCES
 from crm.payments.models import PAYMENT_MOVES, Payment, PaymentMethod, PaymentStatus
 from crm.payments.operations import check_amount
 from crm.tills.models import Till
@@ -205,8 +204,6 @@ def reverse_operation(operation: Transaction, *, by: Actor, comment: str) -> Tra
         raise Forbidden("foreign_branch", _("An account of another branch takes part in this operation."))
     if operation.payment_id is not None:
         _take_back(operation.payment_id, by=by)
-    for undo in CONSEQUENCES:
-        undo(operation, by)
     tills = select(Till).where(Till.account_id.in_([account.id for account in accounts])).order_by(Till.id)
     for till in db.session.scalars(tills).all():
         hold_till(till.kind, till.branch_id, till)

@@ -222,7 +222,7 @@ def test_the_same_form_sent_at_the_same_moment(network: Any, web: Any, client: A
 def test_topping_up(network: Any, browser: Any, client: Any) -> None:
     account = make_account(client)
     page = browser.get(f"/admin/client/card/{client.id}/?tab=accounts").text
-    path = f"/admin/client/account/{account.id}/top-up/"
+    path = f"/admin/account/{account.id}/top-up/"
     assert re.search(rf'href="{path}"[^>]*>.*?Пополнить', page)
     answer = send(browser, path, amount="500", method="card", comment="За март")
     assert answer.status_code == 302
@@ -249,7 +249,7 @@ def test_foreign_things_in_the_form(network: Any, browser: Any, client: Any) -> 
     worker = make_employee(network.rechnoy)
     answer = send(browser, opening(client), employee=str(worker.id))
     assert errors(answer.text) == {"employee": "Выберите один из вариантов."}
-    for path in (opening(stranger), f"/admin/client/account/{theirs.id}/top-up/"):
+    for path in (opening(stranger), f"/admin/account/{theirs.id}/top-up/"):
         assert browser.get(path).status_code == 404
         assert browser.post(path, data={"amount": "5", "method": "cash"}).status_code == 404
     assert [account.client_id for account in accounts()] == [stranger.id]
@@ -260,7 +260,7 @@ def test_only_money_is_topped_up(network: Any, browser: Any, client: Any) -> Non
     counted = db.session.scalars(select(Account).where(Account.kind == AccountKind.LESSONS)).one()
     house = db.session.scalars(select(Account).where(Account.kind == AccountKind.REVENUE)).one()
     for account in (counted, house):
-        path = f"/admin/client/account/{account.id}/top-up/"
+        path = f"/admin/account/{account.id}/top-up/"
         assert browser.get(path).status_code == 404
         assert browser.post(path, data={"amount": "5", "method": "cash"}).status_code == 404
         assert browser.get(f"/admin/account/details/?id={account.id}").status_code == 404

@@ -199,7 +199,7 @@ def test_who_does_not_see_the_card_that_stays_sees_no_error(network: Any, web: A
         f"/admin/client/card/{gone.id}/",
         "/admin/account/",
         f"/admin/account/details/?id={account.id}",
-        f"/admin/client/account/{account.id}/top-up/",
+        f"/admin/account/{account.id}/top-up/",
         f"/admin/client/card/{gone.id}/account/new/",
     ):
         assert desk.get(address).status_code in {200, 404}, address

@@ -50,7 +50,13 @@ OWN = {
     "client.archive_view": "client.archive",
     "client.merge_view": "client.merge",
     "client.open_account_view": "account.open",
-    "client.top_up_view": "account.top_up",
+    "account.top_up_view": "account.top_up",
+    "account.write_off_view": "account.write_off",
+    "account.refund_view": "account.refund",
+    "account.transfer_view": "account.transfer",
+    "account.close_view": "account.close",
+    "account.reopen_view": "account.close",
+    "account.reverse_view": "account.reverse",
     "client.issue_bill_view": "bill.issue",
     "client.sell_view": "subscription.sell",
     "client.message_view": "message.send",
@@ -128,9 +134,9 @@ class Endpoint:
     def row_of(self, rows: dict[str, int]) -> int:
         if self.name == "print_view":  # of a client
             return rows["client"]
-        if self.name == "receipt_view":  # of all that an operation moved
+        if self.name in {"receipt_view", "reverse_view"}:  # of all that an operation moved
             return rows["transaction"]
-        return rows["account" if self.rule.startswith("/account/") else self.view.entity]
+        return rows[self.view.entity]
 
     def path(self, row_id: int | None) -> str:
         path = f"/admin/{self.view.entity}{self.rule.replace('<id>', str(row_id))}"

@@ -15,9 +15,8 @@ from crm.bills.models import BillStatus
 from crm.bills.operations import archive_bill
 from crm.db import db, transaction
 from crm.errors import Conflict, DomainError, Forbidden
-from crm.ledger.models import Account, AccountKind, Transaction, TransactionKind
+from crm.ledger.models import AccountKind, Transaction, TransactionKind
 from crm.ledger.operations import base_account
-from crm.payments import desk
 from crm.payments.desk import close_account, refund, reverse_operation, transfer, write_off
 from crm.payments.models import Payment, PaymentMethod, PaymentStatus
 from crm.payments.operations import accept_notice, pay_bill_at_desk
@@ -220,12 +219,3 @@ def test_an_operation_of_two_branches_takes_the_sight_of_both(network: Any) -> N
     undo(db.session.get_one(Transaction, operation_id))
     assert (here.balance, near.balance) == (500, 0)
     assert house_balance(AccountKind.SETTLEMENT, network.lesnoy) == 0
-
-
-def test_other_domains_undo_what_is_theirs(network: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[TransactionKind, str]] = []
-    monkeypatch.setattr(desk, "CONSEQUENCES", [lambda operation, by: seen.append((operation.kind, by.name))])
-    account = make_account(make_client(network.lesnoy), balance=100)
-    undo(last(), by=network.owner)
-    assert seen == [(TransactionKind.TOP_UP, network.owner.name)]
-    assert db.session.get_one(Account, account.id).balance == 0

@@ -30,7 +30,7 @@ from crm.db import db
 from crm.errors import DomainError
 from crm.i18n import money
 from crm.ledger.models import Account
-from crm.ledger.queries import accounts_of
+from crm.ledger.queries import open_accounts_of
 from crm.payments.models import DESK_METHODS, Payment, PaymentMethod
 from crm.payments.operations import pay_bill_at_desk
 
@@ -193,7 +193,7 @@ class BillView(KontoraView):
     def pay_view(self) -> Any:
         """Take the payment in person: in cash, by card, or from another account of the client."""
         bill = self.get_one(request.values.get("id"))
-        g.paying_accounts = [a for a in accounts_of(bill.client_id) if a.id != bill.account_id and a.balance > 0]
+        g.paying_accounts = [a for a in open_accounts_of(bill.client_id) if a.id != bill.account_id and a.balance > 0]
         form = PayForm(request.form if request.method == "POST" else None)
         if not g.paying_accounts:  # nothing to pay from: not offered at all
             del form.account

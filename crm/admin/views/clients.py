@@ -44,12 +44,12 @@ from crm.db import db
 from crm.errors import DomainError
 from crm.fields.queries import hidden_built_ins
 from crm.i18n import money
-from crm.ledger.models import Account, AccountKind, AccountType, Unit
+from crm.ledger.models import Account, AccountKind, AccountType
 from crm.ledger.operations import account_types_in
-from crm.ledger.queries import accounts_of
+from crm.ledger.queries import accounts_of, open_accounts_of
 from crm.mailings.operations import send_message_to
 from crm.payments.models import DESK_METHODS, PaymentMethod
-from crm.payments.operations import open_account_paid, top_up
+from crm.payments.operations import open_account_paid
 from crm.protocol import ProtocolLine
 from crm.security import chosen_branch
 from crm.subscriptions.models import Plan, Subscription
@@ -117,13 +117,6 @@ class OpenAccountForm(Form):
         description=_l("With an initial balance the client pays at once."),
     )
     employee = ReferenceField(Employee, _l("Employee who opened the account"), query=_employees, is_optional=True)
-
-
-class TopUpForm(Form):
-    amount = MoneyField(_l("Sum"), [REQUIRED])
-    method = EnumField(PaymentMethod, _l("Payment"), members=DESK_METHODS)
-    employee = ReferenceField(Employee, _l("Employee"), query=_employees, is_optional=True)
-    comment = StringField(_l("Comment"), [Length(max=500)])
 
 
 class SellForm(Form):
@@ -339,24 +332,6 @@ class ClientView(CardMergingView):
             types_url=url_for("accounttype.index_view"),
         )
 
-    @expose("/account/<id>/top-up/", methods=("GET", "POST"))
-    @permission("account.top_up")
-    def top_up_view(self, id: str) -> Any:
-        account = self._account(id)
-        form = TopUpForm(request.form if request.method == "POST" else None)
-        client = db.session.get(Client, account.client_id) or abort(404)  # a merged card's may be out of sight
-        return self.answer(
-            form,
-            lambda: top_up(account, **form.data, by=current_user),
-            title=_("Top up “%(account)s”", account=account.title),
-            back=self._whence(client),
-            done=lambda payment: self._whence(client),
-            said=_l("The account is topped up."),
-            subtitle=client.shown_name,
-            submit=_("Top up"),
-            balance=account.balance,
-        )
-
     def _whence(self, client: Client) -> str:
         """Where an operation on an account was begun and leads back: a visit's window, or the card."""
         visit = request.args.get("visit", "")
@@ -364,19 +339,13 @@ class ClientView(CardMergingView):
             return url_for("visit.details_view", id=visit)
         return self._tab(client, "accounts")
 
-    def _account(self, id: str) -> Account:
-        account = db.session.get(Account, int(id)) if id.isascii() and id.isdigit() and len(id) < 19 else None
-        if account is None or account.client_id is None or account.unit is not Unit.MONEY:
-            abort(404)
-        return account
-
     @expose("/card/<id>/bill/new/", methods=("GET", "POST"))
     @permission("bill.issue")
     def issue_bill_view(self, id: str) -> Any:
         """«Добавить счет»."""
         client = self.get_one(id)
         payer = payer_of(client)
-        g.deposits = [account for account in accounts_of(payer.id) if account.kind is AccountKind.DEPOSIT]
+        g.deposits = [account for account in open_accounts_of(payer.id) if account.kind is AccountKind.DEPOSIT]
         form = self._operation_form(Bill, BillForm, client.branch.company_id)
         today = clock.today(client.branch)
         if request.method == "GET":

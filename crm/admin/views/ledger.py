@@ -14,9 +14,9 @@ from crm.admin.base import GridColumn, KontoraView, QuickFilter
 from crm.admin.cells import Joins, SqlCell
 from crm.admin.exporting import labels_of
 from crm.admin.fields import REQUIRED, Form, ReferencesField
-from crm.admin.importing import ImportableView
 from crm.admin.kinds import BalanceKind
 from crm.admin.selection import Selection
+from crm.admin.views.desk import AccountDeskView
 from crm.audit.bulk import Change
 from crm.clients.queries import client_matches
 from crm.db import db
@@ -66,7 +66,7 @@ class AccountTypeView(KontoraView):
         return change_account_type(row, **form.data, by=current_user)
 
 
-class AccountView(ImportableView):
+class AccountView(AccountDeskView):
     """Money accounts of all clients who ever had one."""
 
     entity = "account"

@@ -1,0 +1,407 @@
+"""What is done with a client's account at the desk: a form for each, with the balance before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import sqlalchemy as sa
+from flask import abort, g, request, url_for
+from flask_admin import expose
+from flask_babel import gettext as _
+from flask_babel import lazy_gettext as _l
+from flask_login import current_user
+from markupsafe import Markup
+from wtforms import StringField
+from wtforms.validators import Length
+
+from crm.access.models import Employee
+from crm.admin.base import permission
+from crm.admin.fields import REQUIRED, EnumField, Form, MoneyField, ReferenceField
+from crm.admin.importing import ImportableView
+from crm.clients.models import Client
+from crm.clients.queries import find_clients, payer_of
+from crm.db import db
+from crm.errors import DomainError
+from crm.i18n import money
+from crm.ledger.models import Account, AccountKind, Entry, Transaction, Unit
+from crm.ledger.operations import base_account, transaction_by_key
+from crm.ledger.queries import open_accounts_of
+from crm.payments.desk import (
+    REFUND_METHODS,
+    check_reversible,
+    check_within_reach,
+    close_account,
+    family_accounts,
+    places_for_rest,
+    refund,
+    reopen_account,
+    reverse_operation,
+    transfer,
+    write_off,
+)
+from crm.payments.models import Payment, PaymentMethod, desk_methods
+from crm.payments.operations import top_up
+from crm.tills.models import Till
+from crm.tills.operations import tills_in
+
+
+def _employees() -> list[Employee]:
+    query = sa.select(Employee).where(Employee.is_active, Employee.branch_id == g.account.branch_id)
+    return list(db.session.scalars(query.order_by(Employee.name)))
+
+
+def _till_title(till: Till) -> str:
+    return f"{till.kind.label}: {till.name}" if till.name else str(till.kind.label)
+
+
+def _account_title(account: Account) -> str:
+    """With the balance, for who may see it."""
+    return f"{account.title}: {money(account.balance)}" if g.shows_balance else account.title
+
+
+def _comment() -> StringField:
+    return StringField(_l("Comment"), [Length(max=500)])
+
+
+def _employee() -> ReferenceField:
+    return ReferenceField(Employee, _l("Employee"), query=_employees, is_optional=True)
+
+
+def _till() -> ReferenceField:
+    return ReferenceField(
+        Till, _l("Till"), query=lambda: g.tills, title=_till_title, is_optional=True, blank=_l("By default")
+    )
+
+
+class TopUpForm(Form):
+    amount = MoneyField(_l("Sum"), [REQUIRED])
+    method = EnumField(PaymentMethod, _l("Payment"))
+    till = _till()
+    employee = _employee()
+    comment = _comment()
+
+
+class WriteOffForm(Form):
+    amount = MoneyField(_l("Sum"), [REQUIRED])
+    reason = StringField(_l("Reason"), [REQUIRED, Length(max=500)])
+    employee = _employee()
+
+
+class RefundForm(Form):
+    amount = MoneyField(_l("Sum"), [REQUIRED])
+    method = EnumField(PaymentMethod, _l("How the money is given back"))
+    till = _till()
+    employee = _employee()
+    comment = _comment()
+
+
+class TransferForm(Form):
+    """To another account of the family."""
+
+    target = ReferenceField(Account, _l("To the account"), query=lambda: g.targets, title=_account_title)
+    amount = MoneyField(_l("Sum"), [REQUIRED])
+    employee = _employee()
+    comment = _comment()
+
+
+class TransferOutForm(TransferForm):
+    """To another client: his base account, which may have yet to be made, or a deposit of his."""
+
+    target = ReferenceField(
+        Account, _l("To the account"), query=lambda: g.targets, is_optional=True, blank=AccountKind.BASE.label
+    )
+
+
+class CloseForm(Form):
+    target = ReferenceField(
+        Account,
+        _l("What is left goes to"),
+        query=lambda: g.targets,
+        title=_account_title,
+        is_optional=True,
+        description=_l("Or refund it to the client first."),
+    )
+    comment = _comment()
+
+
+class ReopenForm(Form):
+    comment = _comment()
+
+
+class ReverseForm(Form):
+    comment = StringField(_l("Why it is reversed"), [REQUIRED, Length(max=500)])
+
+
+@dataclass(frozen=True)
+class Balance:
+    """A line above the form. after: None where it depends on the sum, with the sign the sum comes in."""
+
+    title: str
+    before: Decimal
+    after: Decimal | None = None
+    sign: int = 0
+
+
+class AccountDeskView(ImportableView):
+    """See the module."""
+
+    @expose("/<id>/top-up/", methods=("GET", "POST"))
+    @permission("top_up")
+    def top_up_view(self, id: str) -> Any:
+        account = self._begin(id, desk_methods(current_user))
+        form = self._money_form(TopUpForm, desk_methods(current_user))
+        return self._answer(
+            form,
+            lambda: top_up(account, **form.data, by=current_user),
+            title=_("Top up “%(account)s”", account=account.title),
+            said=_("The account is topped up."),
+            submit=_("Top up"),
+            sign=1,
+        )
+
+    @expose("/<id>/write-off/", methods=("GET", "POST"))
+    @permission("write_off")
+    def write_off_view(self, id: str) -> Any:
+        account = self._begin(id)
+        form = self._money_form(WriteOffForm)
+        return self._answer(
+            form,
+            lambda: write_off(account, **form.data, by=current_user),
+            title=_("Write off from “%(account)s”", account=account.title),
+            said=_("The sum is written off."),
+            submit=_("Write off"),
+            sign=-1,
+        )
+
+    @expose("/<id>/refund/", methods=("GET", "POST"))
+    @permission("refund")
+    def refund_view(self, id: str) -> Any:
+        account = self._begin(id, REFUND_METHODS)
+        form = self._money_form(RefundForm, REFUND_METHODS)
+        return self._answer(
+            form,
+            lambda: refund(account, **form.data, by=current_user),
+            title=_("Refund from “%(account)s”", account=account.title),
+            said=_("The money is given back."),
+            submit=_("Give the money back"),
+            sign=-1,
+        )
+
+    @expose("/<id>/transfer/", methods=("GET", "POST"))
+    @permission("transfer")
+    def transfer_view(self, id: str) -> Any:
+        """Within the family; with ?to= to another client, who is found by ?q=."""
+        account = self._begin(id)
+        payer = self._recipient(account)
+        if payer is None:
+            g.targets = family_accounts(account)
+        else:
+            others = open_accounts_of(payer.id)
+            g.targets = [a for a in others if (a.kind, a.branch_id) != (AccountKind.BASE, payer.branch_id)]
+        form = self._money_form(TransferForm if payer is None else TransferOutForm)
+
+        def change() -> Transaction:
+            facts = form.data
+            if payer is not None and facts["target"] is None:
+                facts["target"] = base_account(payer.id, payer.branch_id)
+            return transfer(account, facts.pop("target"), **facts, by=current_user)
+
+        return self._answer(
+            form,
+            change,
+            title=_("Transfer from “%(account)s”", account=account.title),
+            said=_("The money is transferred."),
+            submit=_("Transfer"),
+            sign=-1,
+            template="admin/transfer.html",
+            payer=payer,
+            found=self._found(account, payer),
+            text=request.args.get("q", ""),
+            account_id=account.id,
+            has_form=payer is not None or bool(g.targets),
+        )
+
+    @expose("/<id>/close/", methods=("GET", "POST"))
+    @permission("close")
+    def close_view(self, id: str) -> Any:
+        account = self._begin(id)
+        g.targets = places_for_rest(account) if account.balance else []
+        form = CloseForm(request.form if request.method == "POST" else None)
+        if not account.balance:
+            del form.target
+        return self._answer(
+            form,
+            lambda: close_account(
+                account,
+                transfer_to=form.target.data if "target" in form else None,
+                comment=form.comment.data,
+                by=current_user,
+            ),
+            title=_("Close the account “%(account)s”?", account=account.title),
+            said=_("The account is closed."),
+            submit=_("Close the account"),
+            balances=[Balance(account.title, account.balance, Decimal(0))],
+        )
+
+    @expose("/<id>/reopen/", methods=("GET", "POST"))
+    @permission("close")
+    def reopen_view(self, id: str) -> Any:
+        account = self._begin(id)
+        form = ReopenForm(request.form if request.method == "POST" else None)
+        return self._answer(
+            form,
+            lambda: reopen_account(account, comment=form.comment.data, by=current_user),
+            title=_("Open the account “%(account)s” again?", account=account.title),
+            said=_("The account is open again."),
+            submit=_("Open again"),
+            balances=[],
+        )
+
+    @expose("/operation/<id>/reverse/", methods=("GET", "POST"))
+    @permission("reverse")
+    def reverse_view(self, id: str) -> Any:
+        """By the number of the transaction."""
+        number = int(id) if id.isascii() and id.isdigit() and len(id) < 19 else 0
+        operation = db.session.scalar(sa.select(Transaction).where(Transaction.id == number)) or abort(404)
+        touched = [entry for entry in operation.entries if entry.account is not None and entry.account.client_id]
+        accounts = {entry.account.id: entry.account for entry in touched}
+        changes = {id: sum((e.amount for e in touched if e.account_id == id), Decimal(0)) for id in accounts}
+        form = ReverseForm(request.form if request.method == "POST" else None)
+        try:
+            check_reversible(operation)
+        except DomainError as refused:
+            form.form_errors.append(str(refused))
+        g.account = next(iter(accounts.values()), None)
+        g.shows_balance = "balance" not in self.field_rules(g.account).hidden
+        return self._answer(
+            form,
+            lambda: reverse_operation(operation, comment=form.comment.data, by=current_user),
+            title=_("Reverse operation No. %(number)s?", number=operation.id),
+            said=_("The operation is reversed."),
+            submit=_("Reverse"),
+            subtitle=self._told(operation),
+            balances=[
+                Balance(account.title, account.balance, account.balance - changes[account.id])
+                for account in accounts.values()
+                if account.unit is Unit.MONEY
+            ],
+        )
+
+    # --- common to all ----------------------------------------------------------------------------------------------
+
+    def _begin(self, id: str, methods: tuple[PaymentMethod, ...] = ()) -> Account:
+        """The account, known to the fields of the form; and the tills there is a choice of."""
+        account: Account = self.get_one(id)
+        g.account = account
+        g.shows_balance = "balance" not in self.field_rules(account).hidden
+        offered = [tills_in(account.branch_id, method.till_kind) for method in methods]
+        g.tills = [till for tills in offered if len(tills) > 1 for till in tills]
+        return account
+
+    def _money_form(self, declared: type[Form], methods: tuple[PaymentMethod, ...] = ()) -> Any:
+        """The posted form, or an empty one; without a till where there is no choice."""
+        form: Any = declared(request.form if request.method == "POST" else None)
+        if "method" in form:
+            form.method.choices = [item for item in form.method.choices if item.value in methods]
+        if "till" in form and not g.tills:
+            del form.till
+        return form
+
+    def _answer(
+        self,
+        form: Any,
+        change: Callable[[], Any],
+        *,
+        title: str,
+        said: str,
+        submit: str,
+        sign: int = 0,
+        balances: list[Balance] | None = None,
+        subtitle: Any = None,
+        template: str = "admin/money_form.html",
+        **context: Any,
+    ) -> Any:
+        account: Account | None = g.account
+        if balances is None and account is not None:
+            balances = [Balance(account.title, account.balance, sign=sign)]
+        back = self._place_of(account)
+        return self.answer(
+            form,
+            change,
+            title=title,
+            back=back,
+            done=lambda result: back,
+            said=lambda result: self._slip(result, account, said),
+            template=template,
+            submit=submit,
+            subtitle=subtitle,
+            client=account.client if account is not None else None,
+            balances=balances if g.shows_balance else [],
+            **context,
+        )
+
+    def _place_of(self, account: Account | None) -> str:
+        """Where the operation was begun and leads back: a visit's window (?visit=), or the tab of the card the account
+        is on; its own page when the card is of another branch.
+        """
+        visit = request.args.get("visit", "")
+        if visit.isascii() and visit.isdigit():
+            return url_for("visit.details_view", id=visit)
+        if account is None:
+            return url_for(".index_view")
+        if account.client is None:
+            return self.row_url(account)
+        return url_for("client.card_view", id=account.client_id, tab="accounts")
+
+    def _slip(self, result: Any, account: Account | None, said: str) -> Markup:
+        """What was done, with the balance before and after, and the way to the slip."""
+        done = transaction_by_key(f"payment:{result.id}") if isinstance(result, Payment) else result
+        if not isinstance(done, Transaction):
+            return Markup("{}").format(said)
+        text = Markup("{}").format(said)
+        moved = db.session.scalars(
+            sa.select(Entry).where(Entry.transaction_id == done.id, Entry.account_id == (account.id if account else 0))
+        ).first()
+        if moved is not None and moved.balance_after is not None and g.shows_balance:
+            before = moved.balance_after - moved.amount
+            text += Markup(" {}: {} → {}.").format(_("Balance"), money(before), money(moved.balance_after))
+        if current_user.may("entry.view"):
+            url = url_for("entry.receipt_view", id=done.id)
+            text += Markup(' <a href="{}">{}</a>').format(url, _("Print the slip"))
+        return text
+
+    @staticmethod
+    def _told(operation: Transaction) -> str:
+        parts = [operation.kind.label, operation.author_name, operation.comment]
+        return " · ".join(str(part) for part in parts if part)
+
+    # --- to another client ------------------------------------------------------------------------------------------
+
+    def _recipient(self, account: Account) -> Client | None:
+        """Who pays for the client chosen by ?to=; None within the family."""
+        if not request.args.get("to"):
+            return None
+        if not current_user.may("account.transfer_out"):
+            abort(403)
+        view = self.view_of(Client)
+        assert view is not None
+        payer = payer_of(view.get_one(request.args["to"]))
+        family = payer_of(account.client) if account.client is not None else None
+        return None if payer is family else payer
+
+    def _found(self, account: Account, payer: Client | None) -> list[tuple[Client, str | None]]:
+        """Clients by ?q=, and why nothing can be transferred to one of another city."""
+        if payer is not None or not current_user.may("account.transfer_out"):
+            return []
+        found: list[tuple[Client, str | None]] = []
+        for client in find_clients(request.args.get("q", ""), limit=20, by=current_user):
+            try:
+                check_within_reach(account, client.branch)
+            except DomainError as refused:
+                found.append((client, str(refused)))
+            else:
+                found.append((client, None))
+        return found
