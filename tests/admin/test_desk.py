@@ -145,6 +145,7 @@ def test_within_the_family_the_accounts_are_a_list(network: Any, web: Any, accou
 def test_another_client_is_found_and_gets_it_on_his_base_account(network: Any, director: Any, account: Account) -> None:
     payer = make_client(network.lesnoy, name="Пётр Береговой")
     child = make_child(payer, name="Маша Береговая")
+    assert f"to={account.client_id}" not in director.get(f"{path(account, 'transfer')}?q=лесная").text
     page = director.get(f"{path(account, 'transfer')}?q=берегов").text
     links = re.findall(r'href="([^"]*transfer/\?to=\d+)"', page)
     assert sorted(links) == sorted(f"{path(account, 'transfer')}?to={one.id}" for one in (payer, child))

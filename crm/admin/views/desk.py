@@ -283,6 +283,7 @@ class AccountDeskView(ImportableView):
             said=_("The operation is reversed."),
             submit=_("Reverse"),
             subtitle=self._told(operation),
+            warning=_("The money goes back through the same accounts and the same till; the history keeps both."),
             balances=[
                 Balance(account.title, account.balance, account.balance - changes[account.id])
                 for account in accounts.values()
@@ -398,6 +399,8 @@ class AccountDeskView(ImportableView):
             return []
         found: list[tuple[Client, str | None]] = []
         for client in find_clients(request.args.get("q", ""), limit=20, by=current_user):
+            if (client.payer_id or client.id) == account.client_id:
+                continue
             try:
                 check_within_reach(account, client.branch)
             except DomainError as refused:
