@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -11,6 +12,9 @@ from crm.clients.operations import archive_client
 from crm.db import db, transaction
 from crm.ledger.models import Account, AccountKind
 from crm.payments.models import Payment
+from crm.tills.models import TillKind
+from crm.tills.operations import new_till
+from crm.tills.queries import money_in
 from tests.admin.world import errors, send
 from tests.factories import make_child, make_client
 
@@ -69,3 +73,30 @@ def test_an_archived_card_gets_no_account(network: Any, web: Any, client: Any) -
         assert answer.status_code == 422
         assert errors(answer.text) == {"": "Карточка клиента в архиве. Сначала восстановите её."}
     assert deposits() == []
+
+
+def test_the_till_is_chosen_where_there_are_several(network: Any, web: Any, client: Any) -> None:
+    browser, path = web(network.administrator, network.lesnoy), opening(client)
+    assert 'name="till"' not in browser.get(path).text
+    with transaction():
+        new_till(TillKind.CASH, network.lesnoy.id, name="Касса у входа")
+        bar = new_till(TillKind.CASH, network.lesnoy.id, name="Касса бара")
+        elsewhere = new_till(TillKind.CASH, network.mira.id, name="Чужая касса")
+    answer = send(browser, path, initial_balance="100", method="cash", till=str(elsewhere.id))
+    assert list(errors(answer.text)) == ["till"]
+    answer = send(browser, path, initial_balance="100", method="card", till=str(bar.id))
+    assert list(errors(answer.text)) == ["till"]
+    assert deposits() == []  # neither the account nor the payment
+    assert send(browser, path, initial_balance="100", method="cash", till=str(bar.id)).status_code == 302
+    assert (money_in(bar), deposits()[0].balance) == (100, 100)
+
+
+def test_with_money_taken_it_leads_to_the_slip(network: Any, web: Any, client: Any) -> None:
+    browser, path = web(network.administrator, network.lesnoy), opening(client)
+    answer = send(browser, path, initial_balance="100", method="cash")
+    [slip] = re.findall(r'href="(/admin/entry/receipt/\d+/)"[^>]*>Напечатать', browser.get(answer.location).text)
+    assert browser.get(slip).data.startswith(b"%PDF")
+    answer = send(browser, path)  # nothing was taken
+    status = re.search(r'role="status">(.*?)</div>', browser.get(answer.location).text, re.DOTALL)
+    assert status
+    assert "receipt" not in status[1]

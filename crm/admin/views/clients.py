@@ -13,6 +13,7 @@ from flask_admin import expose
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
 from flask_login import current_user
+from markupsafe import Markup
 from wtforms import BooleanField, StringField, TextAreaField
 from wtforms.validators import Length, NumberRange, Optional
 
@@ -24,6 +25,7 @@ from crm.admin.cells import SqlCell
 from crm.admin.fields import REQUIRED, DateField, EnumField, Form, MoneyField, ReferenceField
 from crm.admin.selection import Selection
 from crm.admin.views.card import Card, tabs_shown
+from crm.admin.views.desk import till_field, tills_to_choose
 from crm.admin.views.merging import CardMergingView
 from crm.audit.bulk import Change
 from crm.bills.links import bill_url
@@ -46,7 +48,7 @@ from crm.fields.queries import hidden_built_ins
 from crm.i18n import money
 from crm.ledger.models import Account, AccountKind, AccountType
 from crm.ledger.operations import account_types_in
-from crm.ledger.queries import accounts_of, open_accounts_of
+from crm.ledger.queries import accounts_of, entries_of, open_accounts_of
 from crm.mailings.operations import send_message_to
 from crm.payments.models import DESK_METHODS, PaymentMethod
 from crm.payments.operations import open_account_paid
@@ -116,6 +118,7 @@ class OpenAccountForm(Form):
         is_optional=True,
         description=_l("With an initial balance the client pays at once."),
     )
+    till = till_field()
     employee = ReferenceField(Employee, _l("Employee who opened the account"), query=_employees, is_optional=True)
 
 
@@ -313,7 +316,10 @@ class ClientView(CardMergingView):
         client = self.get_one(id)
         branch = chosen_branch()
         company = client.branch.company_id if branch is None else branch.company_id
+        g.tills = tills_to_choose(branch.id, DESK_METHODS) if branch is not None else []
         form = self._operation_form(Account, OpenAccountForm, company)
+        if not g.tills:
+            del form.till
         if branch is None:
             form.form_errors.append(_("An account can be opened only in a branch. Choose a branch first."))
         elif not form.account_type.rows:
@@ -326,7 +332,7 @@ class ClientView(CardMergingView):
             title=_("Open a new account"),
             back=self._whence(client),
             done=lambda account: self._whence(client),
-            said=_l("The account is open."),
+            said=_opened,
             subtitle=client.shown_name,
             submit=_("Open a new account"),
             types_url=url_for("accounttype.index_view"),
@@ -425,6 +431,16 @@ class ClientView(CardMergingView):
 
     def _tab(self, client: Client, tab: str) -> str:
         return url_for("client.card_view", id=client.id, tab=tab)
+
+
+def _opened(account: Account) -> Markup:
+    """What is said of a new account: where money was taken, with the way to its slip."""
+    said = Markup("{}").format(_("The account is open."))
+    taken = db.session.scalars(entries_of(account)).first()
+    if taken is None or not current_user.may("entry.view"):
+        return said
+    url = url_for("entry.receipt_view", id=taken.transaction_id)
+    return said + Markup(' <a href="{}">{}</a>').format(url, _("Print the slip"))
 
 
 def _restore_each(ids: list[int]) -> list[ProtocolLine]:

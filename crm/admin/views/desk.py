@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -70,7 +70,14 @@ def _employee() -> ReferenceField:
     return ReferenceField(Employee, _l("Employee"), query=_employees, is_optional=True)
 
 
-def _till() -> ReferenceField:
+def tills_to_choose(branch_id: int, methods: Iterable[PaymentMethod]) -> list[Till]:
+    """The branch's tills money of these methods goes through, where there is a choice."""
+    offered = [tills_in(branch_id, method.till_kind) for method in methods]
+    return [till for tills in offered if len(tills) > 1 for till in tills]
+
+
+def till_field() -> ReferenceField:
+    """One of g.tills; a form leaves the field out where there are none."""
     return ReferenceField(
         Till, _l("Till"), query=lambda: g.tills, title=_till_title, is_optional=True, blank=_l("By default")
     )
@@ -79,7 +86,7 @@ def _till() -> ReferenceField:
 class TopUpForm(Form):
     amount = MoneyField(_l("Sum"), [REQUIRED])
     method = EnumField(PaymentMethod, _l("Payment"))
-    till = _till()
+    till = till_field()
     employee = _employee()
     comment = _comment()
 
@@ -93,7 +100,7 @@ class WriteOffForm(Form):
 class RefundForm(Form):
     amount = MoneyField(_l("Sum"), [REQUIRED])
     method = EnumField(PaymentMethod, _l("How the money is given back"))
-    till = _till()
+    till = till_field()
     employee = _employee()
     comment = _comment()
 
@@ -298,8 +305,7 @@ class AccountDeskView(ImportableView):
         account: Account = self.get_one(id)
         g.account = account
         g.shows_balance = "balance" not in self.field_rules(account).hidden
-        offered = [tills_in(account.branch_id, method.till_kind) for method in methods]
-        g.tills = [till for tills in offered if len(tills) > 1 for till in tills]
+        g.tills = tills_to_choose(account.branch_id, methods)
         return account
 
     def _money_form(self, declared: type[Form], methods: tuple[PaymentMethod, ...] = ()) -> Any:

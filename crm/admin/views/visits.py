@@ -21,6 +21,7 @@ from crm import clock
 from crm.access.models import Employee
 from crm.admin.base import DEFAULT_ZONE, GridColumn, KontoraView, QuickFilter, permission
 from crm.admin.fields import REQUIRED, EnumField, Form, MoneyField, ReferenceField
+from crm.admin.views.desk import till_field, tills_to_choose
 from crm.clients.models import Client
 from crm.clients.queries import client_matches, find_clients
 from crm.db import db
@@ -28,9 +29,8 @@ from crm.errors import DomainError, NotFound
 from crm.i18n import moment, money
 from crm.ledger.models import Account
 from crm.ledger.queries import open_accounts_of
+from crm.payments.models import DESK_METHODS
 from crm.security import chosen_branch
-from crm.tills.models import Till, TillKind
-from crm.tills.queries import tills_in
 from crm.visits.models import VISIT_MOVES, Visit, VisitStatus, WayToPay
 from crm.visits.operations import book_visit, check_visit_payable, edit_visit, move_visit, pay_visit
 from crm.visits.queries import accounts_to_pay_from, debt_of, payer_of_visit, payment_of
@@ -77,14 +77,7 @@ class PayVisitForm(Form):
         is_optional=True,
         description=_l("Needed only for a payment from the client's account."),
     )
-    till = ReferenceField(
-        Till,
-        _l("Till"),
-        query=lambda: g.tills,
-        is_optional=True,
-        blank=_l("the first one"),
-        description=_l("Where the money goes: a cash desk for cash, a terminal for a card."),
-    )
+    till = till_field()
 
 
 class VisitView(KontoraView):
@@ -222,7 +215,7 @@ class VisitView(KontoraView):
         payer = payer_of_visit(visit)
         ways = self._ways(visit, payer)
         g.paying_accounts = [account for _way, account in ways if account is not None]
-        g.tills = _tills_to_choose(visit.branch_id)
+        g.tills = tills_to_choose(visit.branch_id, DESK_METHODS)
         form = PayVisitForm(request.form if request.method == "POST" else None)
         offered = {way.value for way, _account in ways}
         if offered:
@@ -273,9 +266,3 @@ class VisitView(KontoraView):
             said=_l("Marked."),
             submit=str(to.label),
         )
-
-
-def _tills_to_choose(branch_id: int) -> list[Till]:
-    """The tills money at the desk may go into, where there is a choice."""
-    kinds = [list(tills_in(branch_id, kind)) for kind in (TillKind.CASH, TillKind.TERMINAL)]
-    return [till for tills in kinds if len(tills) > 1 for till in tills]
