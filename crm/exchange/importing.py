@@ -141,7 +141,9 @@ class Importer(Protocol):
     run_id: int | None  # the run under way: what it has made itself is in nobody's way
 
     def typed(self, values: dict[str, Any]) -> Any:
-        """The values of a line's fields as a frozen dataclass of plain values."""
+        """The values of a line's fields as a frozen dataclass of plain values. Raises DomainError beside the field for
+        values that do not go together.
+        """
         ...
 
     def label(self, values: Mapping[str, Any]) -> str:
@@ -269,7 +271,12 @@ class Examination:
                 faults.append(Refusal(line.number, self._column(field_.name), field_.code, str(error)))
         if faults:
             return Parsed(line, values, None, faults)
-        typed = self.importer.typed(values)
+        try:
+            typed = self.importer.typed(values)
+        except DomainError as error:
+            code = next(field_.code for field_ in self.importer.fields if field_.name == error.field)
+            fault = Refusal(line.number, self._column(str(error.field)), code, str(error))
+            return Parsed(line, values, None, [fault])
         return Parsed(line, values, Row(line.number, typed, content_key(typed)), ())
 
 

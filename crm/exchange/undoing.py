@@ -1,6 +1,7 @@
 """An import taken back: whatever it made, where nothing since depends on it. A job, batch by batch.
 
-Money is reversed through the ledger, cards go to the archive, changed fields get their old values; no row is deleted.
+Money is reversed through the ledger, emptied accounts are closed, cards go to the archive, changed fields get their old
+values; no row is deleted.
 A row that cannot be taken back says why in the job's protocol, and stays as it is. An undone row gives its key back, so
 the same line may be imported again.
 """
@@ -8,13 +9,13 @@ the same line may be imported again.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import date
 from typing import Any, cast
 
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
-from sqlalchemy import Table, select, update
+from sqlalchemy import Table, false, or_, select, update
 from sqlalchemy.orm import joinedload
 
 from crm import clock
@@ -29,7 +30,7 @@ from crm.errors import Conflict, DomainError
 from crm.exchange.importing import ledger_prefix
 from crm.exchange.models import ImportedRow, ImportRun
 from crm.ledger.batch import post_all
-from crm.ledger.models import Account, Entry, Transaction, TransactionKind
+from crm.ledger.models import Account, AccountKind, Entry, Transaction, TransactionKind
 from crm.ledger.operations import Cause, Line, Posting
 from crm.protocol import ProtocolLine
 
@@ -44,6 +45,7 @@ _NAMES: dict[str, Any] = {
     "message": _l("a message"),
     "account": _l("an account"),
     "client": _l("a member of the family"),
+    "merged": _l("a card merged into it"),
     "ledger_transaction": _l("a money operation"),
     "ledger_entry": _l("a money operation"),
 }
@@ -103,10 +105,14 @@ def _undo(job: BackgroundJob, progress: Progress) -> None:
 
 
 def undo_accounts(rows: Sequence[ImportedRow], *, by: Actor) -> list[ProtocolLine]:
-    """Bring opened accounts back to zero. The caller commits."""
+    """Bring opened accounts back to zero and close them; base accounts, which a client always has, stay open. The
+    caller commits.
+    """
     accounts = _by_id(Account, [row.row_id for row in rows])
     openings = _openings(rows)
-    blocked = _blocked(Account, accounts, {key: [opening.id] for key, opening in openings.items()})
+    deposits = {key: account for key, account in accounts.items() if account.kind is AccountKind.DEPOSIT}
+    blocked = _blocked(Account, deposits, {key: [opening.id] for key, opening in openings.items()})
+    blocked |= _moved_since({key: opening for key, opening in openings.items() if key not in deposits})
     lines = []
     good: list[ImportedRow] = []
     for row in rows:
@@ -117,6 +123,9 @@ def undo_accounts(rows: Sequence[ImportedRow], *, by: Actor) -> list[ProtocolLin
         if reason is None:
             good.append(row)
     _reverse([openings[row.row_id] for row in good if row.row_id in openings], by=by)
+    for row in good:
+        if (deposit := deposits.get(row.row_id)) is not None and not deposit.is_closed:
+            deposit.closed_at = clock.now()
     _release(good)
     return lines
 
@@ -139,10 +148,12 @@ def undo_clients(rows: Sequence[ImportedRow], *, by: Actor) -> list[ProtocolLine
         client = clients.get(row.row_id)
         reason = _("It belongs to another branch.") if client is None else None
         try:
-            if client is not None and _is_update(row):
+            if client is not None and _is_update(row) and client.merged_into_id is None:
                 _put_back(client, row, by=by)
             elif client is not None:
                 reason = blocked.get(client.id) or blocked.get(children.get(client.id, 0))
+                if any(clients[key].merged_into_id for key in (client.id, children.get(client.id)) if key in clients):
+                    reason = _("The card has been merged into another one.")
                 if row.details is None:
                     reason = _("It was imported before imports could be undone.")
                 if reason is None:
@@ -207,7 +218,7 @@ def _blocked(
                 continue
             if table is Client.__table__ and (family or {}).get(row_id) == key:
                 continue
-            found[row_id].add(table.name)
+            found[row_id].add("merged" if column == "merged_into_id" else table.name)
     owner = Account.client_id if model is Client else Account.id
     entries = (
         select(owner, Entry.transaction_id)
@@ -220,14 +231,23 @@ def _blocked(
         deposits = select(Account.client_id).where(Account.client_id.in_(ids), Account.account_type_id.is_not(None))
         for owner_id in db.session.connection().scalars(deposits):
             found[owner_id or 0].add("account")
+    return {row_id: _since(names) for row_id, names in found.items()}
+
+
+def _moved_since(openings: Mapping[int, Transaction]) -> dict[int, str]:
+    """Why an account that was there before the import cannot be taken back: {id: reason}. openings: by account."""
+    later = [
+        (Entry.account_id == account_id) & (Entry.transaction_id > opening.id)
+        for account_id, opening in openings.items()
+    ]
+    moved = db.session.scalars(select(Entry.account_id).where(or_(false(), *later)).distinct())
+    return {account_id: _since(["ledger_entry"]) for account_id in moved}
+
+
+def _since(names: Iterable[str]) -> str:
     other = _("other records")
-    return {
-        row_id: _(
-            "Since the import there is: %(what)s.",
-            what=", ".join(sorted({str(_NAMES.get(name, other)) for name in names})),
-        )
-        for row_id, names in found.items()
-    }
+    what = ", ".join(sorted({str(_NAMES.get(name, other)) for name in names}))
+    return _("Since the import there is: %(what)s.", what=what)
 
 
 def _references(target: Any) -> list[tuple[Table, str]]:

@@ -163,14 +163,6 @@ def parse_amount(cell: Any) -> Decimal:
     return amount(value)
 
 
-def parse_deposit(cell: Any) -> Decimal:
-    """A sum that is not negative: a deposit cannot be in debt."""
-    value = parse_amount(cell)
-    if value < 0:
-        raise DomainError("amount_invalid", _("A deposit cannot be negative: “%(value)s”.", value=_shown(cell)))
-    return value
-
-
 def parse_count(cell: Any) -> int:
     """A whole number of lessons; an empty cell is zero, a negative number is lessons owed."""
     value = _number(cell)

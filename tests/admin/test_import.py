@@ -16,6 +16,7 @@ from sqlalchemy import func, select
 from crm.access.actors import SYSTEM
 from crm.background.models import BackgroundJob, JobLine
 from crm.background.operations import claim_job, execute_job
+from crm.clients.merging import merge_clients
 from crm.clients.models import Client, ClientStatus
 from crm.db import db, transaction
 from crm.exchange.models import Fate, ImportedRow, ImportLine, ImportRun, ImportUpload, UploadStatus
@@ -23,6 +24,7 @@ from crm.exchange.uploads import folder
 from crm.fields.models import FieldType
 from crm.fields.operations import add_field
 from crm.ledger.models import Account, AccountKind, Transaction
+from crm.ledger.operations import base_account
 from crm.security import on_behalf_of
 from tests.exchange.sheets import make_csv, make_xlsx
 from tests.factories import Network, make_bill, make_client, make_payment
@@ -163,6 +165,112 @@ def test_accounts_are_brought_in_by_staff_and_their_totals_equal_the_file(
     total = db.session.scalar(select(func.sum(Account.balance)).where(Account.kind == AccountKind.DEPOSIT))
     assert total == sum(sums)
     assert shown in director.get(director.get(address).location).text.replace("\xa0", "")
+
+
+@pytest.mark.spec("A13", "A14")
+def test_a_workbook_of_accounts_and_debts_comes_in_to_the_kopeck_and_goes_out_again(
+    network: Network, web: Callable[..., Any]
+) -> None:
+    """Dry run, import, the list of accounts and the undo all say the sums of the file."""
+    sums = [Decimal(n * 137) / 100 for n in range(1, 31)]
+    debts = [Decimal(-n * 251) / 100 for n in range(1, 11)]
+    for n in range(1, 31):
+        make_client(network.lesnoy, name=f"Клиент {n}", phone=f"+7918{n:07d}")
+    rows = [(f"Клиент {n}", f"8918{n:07d}", "депозиты", float(value)) for n, value in enumerate(sums, 1)]
+    rows += [(f"Клиент {n}", f"+7918{n:07d}", "Базовый счёт", float(value)) for n, value in enumerate(debts, 1)]
+    whole, content = f"{sum(sums) + sum(debts):.2f}".replace(".", ","), make_xlsx([ACCOUNTS, *rows])
+    director = web(network.director)
+
+    def listed() -> str:
+        page = director.get("/admin/account/").text.replace("\xa0", "")
+        return str(re.search(r"<tfoot.*?</tfoot>", page, re.S)[0])  # type: ignore[index]
+
+    address = check(director, content, entity="account")
+    assert whole in director.get(address).text.replace("\xa0", "")
+    assert db.session.scalar(select(func.count()).select_from(Transaction)) == 0
+    director.post(address + "apply/")
+    assert whole in listed()
+    bring_in(director, content, entity="account")  # once more: nothing is new
+    assert whole in listed()
+    by_kind = dict(
+        db.session.execute(
+            select(Account.kind, func.sum(Account.balance)).where(Account.client_id.is_not(None)).group_by(Account.kind)
+        ).all()
+    )
+    assert by_kind == {AccountKind.DEPOSIT: sum(sums), AccountKind.BASE: sum(debts)}
+    run = db.session.scalars(select(ImportRun).order_by(ImportRun.id)).first()
+    assert run is not None
+    director.post(f"/admin/account/import/run/{run.id}/undo/")
+    accounts = db.session.scalars(select(Account).where(Account.client_id.is_not(None))).all()
+    db.session.expire_all()
+    assert {account.balance for account in accounts} == {0}
+    assert {account.is_closed for account in accounts if account.kind is AccountKind.DEPOSIT} == {True}
+    assert {account.is_closed for account in accounts if account.kind is AccountKind.BASE} == {False}
+    bring_in(director, content, entity="account")
+    assert whole in listed()
+
+
+@pytest.mark.spec("A23")
+def test_no_column_is_an_author_and_the_author_is_who_imports(network: Network, web: Callable[..., Any]) -> None:
+    make_client(network.lesnoy, phone="+79180000001")
+    header = (*ACCOUNTS, "Автор", "author", "author_id")
+    rows = [
+        ("", "+79180000001", name, "5", network.owner.name, network.owner.name, network.owner.id)
+        for name in ("Депозиты", "Базовый счёт")
+    ]
+    director = web(network.director)
+    sent = upload(director, [header, *rows], entity="account")
+    page = director.get(sent.location).text
+    assert "author" not in re.findall(r'<option value="([^"]*)"', page)
+    forged = [value or "author_id" for value in chosen(page).values()]
+    assert forged.count("author_id") == 3
+    director.post(sent.location, data=dict(zip(chosen(page), forged, strict=True)))
+    director.post(sent.location + "apply/")
+    posted = db.session.scalars(select(Transaction)).all()
+    assert len(posted) == 2
+    assert {(row.author_id, row.author_name) for row in posted} == {(network.director.id, network.director.name)}
+    deposit = db.session.scalars(select(Account).where(Account.kind == AccountKind.DEPOSIT)).one()
+    assert deposit.author_id == network.director.id
+
+
+def test_an_undo_of_accounts_closes_them(network: Network, web: Callable[..., Any]) -> None:
+    make_client(network.lesnoy, phone="+79180000001")
+    director = web(network.director)
+    run = bring_in(director, [ACCOUNTS, ("", "+79180000001", "Депозиты", "0")], entity="account")
+    director.post(f"/admin/account/import/run/{run.id}/undo/")
+    account = db.session.scalars(select(Account).where(Account.kind == AccountKind.DEPOSIT)).one()
+    db.session.refresh(account)
+    assert account.is_closed
+
+
+def test_an_undo_leaves_a_base_account_that_moved_since(network: Network, web: Callable[..., Any]) -> None:
+    base = base_account(make_client(network.lesnoy, phone="+79180000001").id, network.lesnoy.id)
+    make_payment(base, 7)  # before the import: in nobody's way
+    make_client(network.lesnoy, phone="+79180000002")
+    director = web(network.director)
+    rows = [("", f"+7918000000{n}", "Base account", "-50") for n in (1, 2)]
+    run = bring_in(director, [ACCOUNTS, *rows], entity="account")
+    other = db.session.scalars(select(Account).where(Account.kind == AccountKind.BASE, Account.id != base.id)).one()
+    make_payment(other, 10)
+    director.post(f"/admin/account/import/run/{run.id}/undo/")
+    db.session.expire_all()
+    assert (base.balance, other.balance) == (7, -40)
+    assert [line.error is None for line in db.session.scalars(select(JobLine).order_by(JobLine.id))] == [True, False]
+
+
+def test_an_undo_leaves_cards_that_were_merged_since(network: Network, web: Callable[..., Any]) -> None:
+    director = web(network.director)
+    run = bring_in(director, [HEADER, GOOD, OTHER])
+    anna, boris = db.session.scalars(select(Client).order_by(Client.name))
+    with transaction():
+        merge_clients(anna, boris, by=SYSTEM)
+    director.post(f"/admin/client/import/run/{run.id}/undo/")
+    lines = {line.row_id: line.error for line in db.session.scalars(select(JobLine))}
+    assert "объединена" in lines[boris.id]
+    assert "объединённая" in lines[anna.id]
+    db.session.expire_all()
+    base = db.session.scalars(select(Account).where(Account.closed_at.is_(None), Account.client_id == anna.id)).one()
+    assert base.balance == Decimal("80.50")
 
 
 def test_a_second_click_and_the_same_file_again_count_nothing_twice(network: Network, web: Callable[..., Any]) -> None:

@@ -18,9 +18,10 @@ from crm.exchange import importing
 from crm.exchange.importing import Report
 from crm.exchange.models import ImportedRow, ImportRun
 from crm.ledger.models import Account, AccountKind, Transaction, TransactionKind
+from crm.ledger.operations import base_account
 from tests.exchange.messy import make_messy_clients
 from tests.exchange.sheets import make_csv, make_xlsx
-from tests.factories import Network, house_balance, make_account, make_client
+from tests.factories import Network, house_balance, make_account, make_client, make_payment
 
 CLIENT_HEADER = ("ФИО родителя", "ФИО ребёнка", "Телефон", "Филиал", "Баланс", "Осталось занятий", "Комментарий")
 ACCOUNT_HEADER = ("Клиент", "Телефон", "Тип счёта", "Баланс", "Открыт")
@@ -145,6 +146,43 @@ def test_a_corrected_line_is_not_a_second_account(network: Network, do_import: C
     assert [(refusal.line, refusal.code) for refusal in report.refusals] == [(2, "imported_before")]
     assert (report.created, report.applied_before, report.figures["imported_before"]) == (0, 2, 1)
     assert total(AccountKind.DEPOSIT) == Decimal(305)
+
+
+def test_a_base_account_opens_with_a_debt_once(network: Network, do_import: Callable[..., Report]) -> None:
+    """Whatever it is called, in whichever file, with whatever the client's own import had brought."""
+    clients = [make_client(network.lesnoy, phone=f"+7918000000{n}") for n in (1, 2)]
+    base = base_account(clients[0].id, network.lesnoy.id)
+    make_payment(base, 30)
+    lines = [("А", "+79180000001", "Базовый счет", "-100,50", "01.02.2026"), ("Б", "+79180000002", "BASE", "0", "")]
+    twin = ("А", "+79180000001", "Base account", "7", "")
+    report = do_import("account", make_csv([ACCOUNT_HEADER, *lines, twin]))
+    assert [(refusal.line, refusal.code) for refusal in report.refusals] == [(4, "duplicate_line")]
+    assert (report.created, report.figures["balance_good"]) == (2, "-100.50")
+    assert base.balance == Decimal("-70.50")
+    again = do_import("account", make_csv([ACCOUNT_HEADER, lines[0], ("Б", "+79180000002", "Базовый", "8", "")]))
+    assert (again.applied_before, again.created) == (1, 1)  # nothing was opened for the second yet
+    corrected = do_import("account", make_csv([ACCOUNT_HEADER, twin]))
+    assert [refusal.code for refusal in corrected.refusals] == ["imported_before"]
+    assert total(AccountKind.BASE) == Decimal("-62.50")
+    opening = db.session.scalars(select(Transaction).where(Transaction.kind == TransactionKind.OPENING)).first()
+    assert opening is not None
+    assert opening.happened_at == datetime(2026, 2, 1, 9, tzinfo=UTC)  # noon in Moscow
+
+
+def test_a_balance_brought_in_with_the_client_is_not_brought_in_again(
+    network: Network, do_import: Callable[..., Report]
+) -> None:
+    do_import("client", make_csv([CLIENT_HEADER, ("А", "", "+79180000001", "Лесной", "-5", "0", "")]))
+    report = do_import("account", make_csv([ACCOUNT_HEADER, ("А", "+79180000001", "Базовый счёт", "-5", "")]))
+    assert [refusal.code for refusal in report.refusals] == ["imported_before"]
+    assert total(AccountKind.BASE) == Decimal(-5)
+
+
+def test_a_deposit_is_never_brought_in_as_a_debt(network: Network, do_import: Callable[..., Report]) -> None:
+    make_client(network.lesnoy, phone="+79180000001")
+    report = do_import("account", make_csv([ACCOUNT_HEADER, ("А", "+79180000001", "Депозиты", "-0,01", "")]))
+    assert [(refusal.column, refusal.code) for refusal in report.refusals] == [("Баланс", "bad_balance")]
+    assert report.created == 0
 
 
 def test_an_account_opened_at_the_desk_is_no_import(network: Network, do_import: Callable[..., Report]) -> None:
