@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import date
 from decimal import Decimal
 from random import Random
@@ -459,11 +460,12 @@ def test_money_coming_in_meanwhile_is_never_left_behind(network: Network, in_par
     kept, gone = two(network.lesnoy)
     base_account(kept.id, network.lesnoy.id)
     base, kept_id, gone_id = base_account(gone.id, network.lesnoy.id).id, kept.id, gone.id
-    type_id = network.account_type.id
+    type_id, begun = network.account_type.id, threading.Event()
 
     def work(index: int) -> Decimal:
         taken = Decimal(0)
         if index == 0:
+            begun.wait(30)
             merge(db.session.get_one(Client, kept_id), db.session.get_one(Client, gone_id))
             return taken
         for _ in range(6):
@@ -482,6 +484,7 @@ def test_money_coming_in_meanwhile_is_never_left_behind(network: Network, in_par
                         by=SYSTEM,
                     )
             taken += 7
+            begun.set()
         return taken
 
     results = in_parallel(work, 5)
@@ -497,10 +500,14 @@ def test_a_form_sent_after_the_merge_leaves_nothing_on_the_other_card(network: N
     kept, gone = two(network.lesnoy)
     merge(kept, gone)
     for late in (make_account, make_bill, make_message):
-        with pytest.raises(Conflict) as refused:
+        with pytest.raises(DomainError):
             late(gone)
-        assert refused.value.code == "merged"
         db.session.rollback()
+    with pytest.raises(Conflict) as refused, transaction():
+        db.session.add(Account(kind=AccountKind.BASE, branch_id=gone.branch_id, client=gone, opened_at=clock.now()))
+    assert refused.value.code == "merged"
+    for model, column in references(Client):
+        assert db.session.scalar(select(func.count()).select_from(model).where(column == gone.id)) == 0
 
 
 # --- any history ----------------------------------------------------------------------------------------------------
