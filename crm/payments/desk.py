@@ -35,7 +35,7 @@ from crm.ledger.queries import open_accounts_of
 from crm.payments.models import PAYMENT_MOVES, Payment, PaymentMethod, PaymentStatus
 from crm.payments.operations import check_amount
 from crm.tills.models import Till
-from crm.tills.operations import hold_till
+from crm.tills.operations import hold_till, hold_tills
 
 # How money is given back. What was paid online is given back in one of these ways too.
 REFUND_METHODS = (PaymentMethod.CASH, PaymentMethod.CARD, PaymentMethod.BANK)
@@ -192,7 +192,7 @@ def reverse_operation(operation: Transaction, *, by: Actor, comment: str) -> Tra
     came of it: its payment is reversed, the bill awaits payment again, a visit is unpaid. The caller commits.
 
     A correction hands nothing out, so it does not ask how much cash there is. Raises as check_reversible(),
-    hold_till() and post() do; Forbidden "foreign_branch" when one of the accounts is out of sight.
+    hold_tills() and post() do; Forbidden "foreign_branch" when one of the accounts is out of sight.
     """
     require(by, "account.reverse", operation)
     comment = _said(comment, _("Say why it is reversed."), "comment")
@@ -204,9 +204,8 @@ def reverse_operation(operation: Transaction, *, by: Actor, comment: str) -> Tra
         raise Forbidden("foreign_branch", _("An account of another branch takes part in this operation."))
     if operation.payment_id is not None:
         _take_back(operation.payment_id, by=by)
-    tills = select(Till).where(Till.account_id.in_([account.id for account in accounts])).order_by(Till.id)
-    for till in db.session.scalars(tills).all():
-        hold_till(till.kind, till.branch_id, till)
+    tills = select(Till).where(Till.account_id.in_([account.id for account in accounts]))
+    hold_tills(dict.fromkeys(db.session.scalars(tills), Decimal(0)))
     return reverse(operation, by=by, comment=comment)
 
 

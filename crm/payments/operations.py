@@ -110,7 +110,7 @@ def check_amount(amount: Decimal, *, field: str = "amount") -> Decimal:
     return amount
 
 
-def pay_bill_from_account(bill: Bill, account: Account | None, *, by: Actor) -> Payment:
+def pay_bill_from_account(bill: Bill, account: Account | None, *, by: Actor, comment: str = "") -> Payment:
     """Pay a bill with what the client has on another of his accounts, a deposit say. The caller commits.
 
     The sum moves from `account` to the account the bill is for. Raises DomainError beside `account`; "not_enough" when
@@ -137,6 +137,7 @@ def pay_bill_from_account(bill: Bill, account: Account | None, *, by: Actor) -> 
         created_at=clock.now(),
         author_id=by.id,
         author_name=str(by.name),
+        comment=comment,
     )
     db.session.add(payment)
     db.session.flush()
@@ -144,13 +145,23 @@ def pay_bill_from_account(bill: Bill, account: Account | None, *, by: Actor) -> 
     return payment
 
 
-def pay_bill_at_desk(bill: Bill, *, method: PaymentMethod | None, account: Account | None = None, by: Actor) -> Payment:
-    """Take the payment of a bill in person: in cash, by card, or from the client's account. The caller commits."""
+def pay_bill_at_desk(
+    bill: Bill,
+    *,
+    method: PaymentMethod | None,
+    by: Actor,
+    account: Account | None = None,
+    till: Till | None = None,
+    comment: str = "",
+) -> Payment:
+    """Take the payment of a bill in person: as top_up() does, into `till`, or from the client's `account`. The caller
+    commits.
+    """
     if method is PaymentMethod.ACCOUNT:
-        return pay_bill_from_account(bill, account, by=by)
+        return pay_bill_from_account(bill, account, by=by, comment=comment)
     lock_bill(bill)
     check_payable(bill)
-    return top_up(bill.account, amount=bill.amount, method=method, bill=bill, by=by)
+    return top_up(bill.account, amount=bill.amount, method=method, bill=bill, till=till, comment=comment, by=by)
 
 
 def start_payment(bill: Bill, *, gateway: Gateway, return_url: str) -> Payment:

@@ -13,6 +13,8 @@ from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
 from flask_login import current_user
 from markupsafe import Markup
+from wtforms import StringField
+from wtforms.validators import Length
 
 from crm import clock
 from crm.access.models import Branch
@@ -20,6 +22,7 @@ from crm.admin.base import BulkAction, GridColumn, KontoraView, QuickFilter, per
 from crm.admin.cells import Joins, SqlCell
 from crm.admin.fields import EnumField, Form, ReferenceField
 from crm.admin.kinds import DateKind, EnumKind, Place
+from crm.admin.money import account_with_balance, till_field, tills_to_choose, with_slip
 from crm.audit.bulk import Change
 from crm.bills.links import bill_url
 from crm.bills.models import Bill, BillStatus, bill_title, is_past_term
@@ -31,7 +34,7 @@ from crm.errors import DomainError
 from crm.i18n import money
 from crm.ledger.models import Account
 from crm.ledger.queries import open_accounts_of
-from crm.payments.models import DESK_METHODS, Payment, PaymentMethod
+from crm.payments.models import Payment, PaymentMethod, desk_methods
 from crm.payments.operations import pay_bill_at_desk
 
 
@@ -70,15 +73,17 @@ class StatusKind(EnumKind):
 
 
 class PayForm(Form):
-    method = EnumField(PaymentMethod, _l("Way of payment"), members=(*DESK_METHODS, PaymentMethod.ACCOUNT))
+    method = EnumField(PaymentMethod, _l("Way of payment"))
     account = ReferenceField(
         Account,
         _l("Account to pay from"),
         query=lambda: g.paying_accounts,
-        title=lambda account: f"{account.title}: {money(account.balance)}",
+        title=account_with_balance,
         is_optional=True,
         description=_l("Needed only for a payment from the client's account."),
     )
+    till = till_field()
+    comment = StringField(_l("Comment"), [Length(max=500)])
 
 
 class BillView(KontoraView):
@@ -194,10 +199,16 @@ class BillView(KontoraView):
         """Take the payment in person: in cash, by card, or from another account of the client."""
         bill = self.get_one(request.values.get("id"))
         g.paying_accounts = [a for a in open_accounts_of(bill.client_id) if a.id != bill.account_id and a.balance > 0]
+        methods = desk_methods(current_user)
+        g.tills = tills_to_choose(bill.branch_id, methods)
         form = PayForm(request.form if request.method == "POST" else None)
-        if not g.paying_accounts:  # nothing to pay from: not offered at all
+        if not g.tills:
+            del form.till
+        if g.paying_accounts:
+            methods = (*methods, PaymentMethod.ACCOUNT)
+        else:  # nothing to pay from: not offered at all
             del form.account
-            form.method.choices = [c for c in form.method.choices if c.value != PaymentMethod.ACCOUNT.value]
+        form.method.choices = [choice for choice in form.method.choices if choice.value in methods]
         return self.answer(
             form,
             lambda: pay_bill_at_desk(bill, **form.data, by=current_user),
@@ -206,7 +217,7 @@ class BillView(KontoraView):
             subtitle=f"{bill.client.shown_name} · {money(bill.amount, bill.branch.company.currency)}",
             back=self.row_url(bill),
             done=lambda payment: self.row_url(bill),
-            said=_l("The bill is paid."),
+            said=lambda payment: with_slip(_("The bill is paid."), payment),
             submit=_("Take the payment"),
         )
 

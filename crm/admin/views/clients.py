@@ -18,14 +18,13 @@ from wtforms import BooleanField, StringField, TextAreaField
 from wtforms.validators import Length, NumberRange, Optional
 
 from crm import clock
-from crm.access.fields import field_rules
 from crm.access.models import Branch, Employee
 from crm.admin.base import BulkAction, GridColumn, KontoraView, QuickFilter, permission
 from crm.admin.cells import SqlCell
 from crm.admin.fields import REQUIRED, DateField, EnumField, Form, MoneyField, ReferenceField
+from crm.admin.money import account_with_balance, till_field, tills_to_choose, with_slip
 from crm.admin.selection import Selection
 from crm.admin.views.card import Card, tabs_shown
-from crm.admin.views.desk import till_field, tills_to_choose
 from crm.admin.views.merging import CardMergingView
 from crm.audit.bulk import Change
 from crm.bills.links import bill_url
@@ -45,7 +44,6 @@ from crm.clients.queries import matches_text, payer_of
 from crm.db import db
 from crm.errors import DomainError
 from crm.fields.queries import hidden_built_ins
-from crm.i18n import money
 from crm.ledger.models import Account, AccountKind, AccountType
 from crm.ledger.operations import account_types_in
 from crm.ledger.queries import accounts_of, entries_of, open_accounts_of
@@ -71,13 +69,6 @@ def _employees() -> list[Employee]:
     branch = chosen_branch()
     query = sa.select(Employee).where(Employee.is_active).order_by(Employee.name)
     return list(db.session.scalars(query.where(Employee.branch_id == branch.id))) if branch else []
-
-
-def account_with_balance(account: Account) -> str:
-    """What an account is called in a choice: with what is on it, for who may see that."""
-    if "balance" in field_rules(current_user, "account").hidden:
-        return account.title
-    return f"{account.title}: {money(account.balance)}"
 
 
 class ClientForm(Form):
@@ -316,7 +307,7 @@ class ClientView(CardMergingView):
         client = self.get_one(id)
         branch = chosen_branch()
         company = client.branch.company_id if branch is None else branch.company_id
-        g.tills = tills_to_choose(branch.id, DESK_METHODS) if branch is not None else []
+        g.tills = tills_to_choose(branch.id) if branch is not None else []
         form = self._operation_form(Account, OpenAccountForm, company)
         if not g.tills:
             del form.till
@@ -435,12 +426,8 @@ class ClientView(CardMergingView):
 
 def _opened(account: Account) -> Markup:
     """What is said of a new account: where money was taken, with the way to its slip."""
-    said = Markup("{}").format(_("The account is open."))
     taken = db.session.scalars(entries_of(account)).first()
-    if taken is None or not current_user.may("entry.view"):
-        return said
-    url = url_for("entry.receipt_view", id=taken.transaction_id)
-    return said + Markup(' <a href="{}">{}</a>').format(url, _("Print the slip"))
+    return with_slip(_("The account is open."), taken.transaction if taken is not None else None)
 
 
 def _restore_each(ids: list[int]) -> list[ProtocolLine]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -13,7 +13,6 @@ from flask_admin import expose
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
 from flask_login import current_user
-from markupsafe import Markup
 from wtforms import StringField
 from wtforms.validators import Length
 
@@ -21,13 +20,13 @@ from crm.access.models import Employee
 from crm.admin.base import permission
 from crm.admin.fields import REQUIRED, EnumField, Form, MoneyField, ReferenceField
 from crm.admin.importing import ImportableView
+from crm.admin.money import account_with_balance, sees_balances, till_field, tills_to_choose, with_slip
 from crm.clients.models import Client
 from crm.clients.queries import find_clients, payer_of
 from crm.db import db
 from crm.errors import DomainError
-from crm.i18n import money
-from crm.ledger.models import Account, AccountKind, Entry, Transaction, Unit
-from crm.ledger.operations import base_account, transaction_by_key
+from crm.ledger.models import Account, AccountKind, Transaction, Unit
+from crm.ledger.operations import base_account
 from crm.ledger.queries import open_accounts_of
 from crm.payments.desk import (
     REFUND_METHODS,
@@ -42,24 +41,13 @@ from crm.payments.desk import (
     transfer,
     write_off,
 )
-from crm.payments.models import Payment, PaymentMethod, desk_methods
+from crm.payments.models import PaymentMethod, desk_methods
 from crm.payments.operations import top_up
-from crm.tills.models import Till
-from crm.tills.operations import tills_in
 
 
 def _employees() -> list[Employee]:
     query = sa.select(Employee).where(Employee.is_active, Employee.branch_id == g.account.branch_id)
     return list(db.session.scalars(query.order_by(Employee.name)))
-
-
-def _till_title(till: Till) -> str:
-    return f"{till.kind.label}: {till.name}" if till.name else str(till.kind.label)
-
-
-def _account_title(account: Account) -> str:
-    """With the balance, for who may see it."""
-    return f"{account.title}: {money(account.balance)}" if g.shows_balance else account.title
 
 
 def _comment() -> StringField:
@@ -68,19 +56,6 @@ def _comment() -> StringField:
 
 def _employee() -> ReferenceField:
     return ReferenceField(Employee, _l("Employee"), query=_employees, is_optional=True)
-
-
-def tills_to_choose(branch_id: int, methods: Iterable[PaymentMethod]) -> list[Till]:
-    """The branch's tills money of these methods goes through, where there is a choice."""
-    offered = [tills_in(branch_id, method.till_kind) for method in methods]
-    return [till for tills in offered if len(tills) > 1 for till in tills]
-
-
-def till_field() -> ReferenceField:
-    """One of g.tills; a form leaves the field out where there are none."""
-    return ReferenceField(
-        Till, _l("Till"), query=lambda: g.tills, title=_till_title, is_optional=True, blank=_l("By default")
-    )
 
 
 class TopUpForm(Form):
@@ -108,7 +83,7 @@ class RefundForm(Form):
 class TransferForm(Form):
     """To another account of the family."""
 
-    target = ReferenceField(Account, _l("To the account"), query=lambda: g.targets, title=_account_title)
+    target = ReferenceField(Account, _l("To the account"), query=lambda: g.targets, title=account_with_balance)
     amount = MoneyField(_l("Sum"), [REQUIRED])
     employee = _employee()
     comment = _comment()
@@ -127,7 +102,7 @@ class CloseForm(Form):
         Account,
         _l("What is left goes to"),
         query=lambda: g.targets,
-        title=_account_title,
+        title=account_with_balance,
         is_optional=True,
         description=_l("Or refund it to the client first."),
     )
@@ -282,7 +257,6 @@ class AccountDeskView(ImportableView):
         except DomainError as refused:
             form.form_errors.append(str(refused))
         g.account = next(iter(accounts.values()), None)
-        g.shows_balance = "balance" not in self.field_rules(g.account).hidden
         return self._answer(
             form,
             lambda: reverse_operation(operation, comment=form.comment.data, by=current_user),
@@ -304,7 +278,6 @@ class AccountDeskView(ImportableView):
         """The account, known to the fields of the form; and the tills there is a choice of."""
         account: Account = self.get_one(id)
         g.account = account
-        g.shows_balance = "balance" not in self.field_rules(account).hidden
         g.tills = tills_to_choose(account.branch_id, methods)
         return account
 
@@ -341,12 +314,12 @@ class AccountDeskView(ImportableView):
             title=title,
             back=back,
             done=lambda result: back,
-            said=lambda result: self._slip(result, account, said),
+            said=lambda result: with_slip(said, result, account),
             template=template,
             submit=submit,
             subtitle=subtitle,
             client=account.client if account is not None else None,
-            balances=balances if g.shows_balance else [],
+            balances=balances if sees_balances() else [],
             **context,
         )
 
@@ -362,23 +335,6 @@ class AccountDeskView(ImportableView):
         if account.client is None:
             return self.row_url(account)
         return url_for("client.card_view", id=account.client_id, tab="accounts")
-
-    def _slip(self, result: Any, account: Account | None, said: str) -> Markup:
-        """What was done, with the balance before and after, and the way to the slip."""
-        done = transaction_by_key(f"payment:{result.id}") if isinstance(result, Payment) else result
-        if not isinstance(done, Transaction):
-            return Markup("{}").format(said)
-        text = Markup("{}").format(said)
-        moved = db.session.scalars(
-            sa.select(Entry).where(Entry.transaction_id == done.id, Entry.account_id == (account.id if account else 0))
-        ).first()
-        if moved is not None and moved.balance_after is not None and g.shows_balance:
-            before = moved.balance_after - moved.amount
-            text += Markup(" {}: {} → {}.").format(_("Balance"), money(before), money(moved.balance_after))
-        if current_user.may("entry.view"):
-            url = url_for("entry.receipt_view", id=done.id)
-            text += Markup(' <a href="{}">{}</a>').format(url, _("Print the slip"))
-        return text
 
     @staticmethod
     def _told(operation: Transaction) -> str:

@@ -21,7 +21,7 @@ from crm import clock
 from crm.access.models import Employee
 from crm.admin.base import DEFAULT_ZONE, GridColumn, KontoraView, QuickFilter, permission
 from crm.admin.fields import REQUIRED, EnumField, Form, MoneyField, ReferenceField
-from crm.admin.views.desk import till_field, tills_to_choose
+from crm.admin.money import account_with_balance, till_field, tills_to_choose, with_slip
 from crm.clients.models import Client
 from crm.clients.queries import client_matches, find_clients
 from crm.db import db
@@ -29,7 +29,6 @@ from crm.errors import DomainError, NotFound
 from crm.i18n import moment, money
 from crm.ledger.models import Account
 from crm.ledger.queries import open_accounts_of
-from crm.payments.models import DESK_METHODS
 from crm.security import chosen_branch
 from crm.visits.models import VISIT_MOVES, Visit, VisitStatus, WayToPay
 from crm.visits.operations import book_visit, check_visit_payable, edit_visit, move_visit, pay_visit
@@ -73,7 +72,7 @@ class PayVisitForm(Form):
         Account,
         _l("Account to pay from"),
         query=lambda: g.paying_accounts,
-        title=lambda account: f"{account.title}: {money(account.balance)}",
+        title=account_with_balance,
         is_optional=True,
         description=_l("Needed only for a payment from the client's account."),
     )
@@ -215,7 +214,7 @@ class VisitView(KontoraView):
         payer = payer_of_visit(visit)
         ways = self._ways(visit, payer)
         g.paying_accounts = [account for _way, account in ways if account is not None]
-        g.tills = tills_to_choose(visit.branch_id, DESK_METHODS)
+        g.tills = tills_to_choose(visit.branch_id)
         form = PayVisitForm(request.form if request.method == "POST" else None)
         offered = {way.value for way, _account in ways}
         if offered:
@@ -236,7 +235,7 @@ class VisitView(KontoraView):
             subtitle=f"{payer.shown_name} · {visit.service} · {money(visit.price, visit.branch.company.currency)}",
             back=self.row_url(visit),
             done=lambda paid: self.row_url(visit),
-            said=_l("The visit is paid."),
+            said=lambda paid: with_slip(_("The visit is paid."), paid),
             submit=_("Take the payment"),
         )
 
