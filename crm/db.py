@@ -8,14 +8,16 @@ import enum
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
+from zoneinfo import ZoneInfo
 
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Date,
     DateTime,
     Dialect,
     Engine,
@@ -24,6 +26,8 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    case,
+    cast,
     event,
     func,
     insert,
@@ -270,6 +274,45 @@ def patched(column: Any, patch: Any) -> Any:
         return func.json_patch(column, new, type_=column.type)
     return func.jsonb_strip_nulls(column.op("||")(new), type_=column.type)
 
+
+# --- days ------------------------------------------------------------------------------------------------------------
+
+
+def day_of(column: Any, begin: datetime, end: datetime, zone: ZoneInfo) -> Any:
+    """SQL of the calendar day of an instant in `zone`. SQLite knows no zones: there the offset is written out, one for
+    each stretch of the period between two changes of the clock.
+    """
+    if db.engine.dialect.name != "sqlite":
+        return cast(func.timezone(str(zone), column), Date)
+    stretches = [(until, _shifted(column, offset)) for until, offset in _offsets(begin, end, zone)]
+    *earlier, (_end, latest) = stretches
+    return case(*((column < until, day) for until, day in earlier), else_=latest) if earlier else latest
+
+
+def _shifted(column: Any, offset: timedelta) -> Any:
+    seconds = func.substr(column, 1, 19)  # SQLite would round the last half a millisecond up into the next day
+    return func.date(seconds, f"{int(offset.total_seconds()):+d} seconds", type_=Date)
+
+
+def _offsets(begin: datetime, end: datetime, zone: ZoneInfo) -> Iterator[tuple[datetime, timedelta]]:
+    """(instant it holds until, offset from UTC) of each stretch of a period, to the minute."""
+    at = begin
+    offset = at.astimezone(zone).utcoffset() or timedelta()
+    while at < end:
+        following = min(at + timedelta(days=1), end)
+        then = following.astimezone(zone).utcoffset() or timedelta()
+        if then != offset:
+            low, high = at, following
+            while high - low > timedelta(minutes=1):
+                middle = low + (high - low) / 2
+                low, high = (middle, high) if middle.astimezone(zone).utcoffset() == offset else (low, middle)
+            yield high.replace(second=0, microsecond=0), offset
+            offset = then
+        at = following
+    yield end, offset
+
+
+# --- many rows --------------------------------------------------------------------------------------------------------
 
 # Below this a plain INSERT is as fast.
 _FEW = 20

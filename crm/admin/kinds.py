@@ -453,7 +453,7 @@ class JsonKind(Kind):
 
 # Tables small enough for a drop-down; anything else is found by search.
 SMALL_TABLES = frozenset(
-    {"branch", "city", "company", "plan", "account_type", "template", "mailing_rule", "employee", "user"}
+    {"branch", "city", "company", "plan", "account_type", "template", "mailing_rule", "employee", "user", "till"}
 )
 
 

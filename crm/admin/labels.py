@@ -25,6 +25,7 @@ LABELS: dict[str, Any] = {
     "branch": _l("Branch"),
     "branches": _l("Branches"),
     "changes": _l("Changes"),
+    "came_in": _l("Cash in"),
     "channel": _l("Channel"),
     "cities": _l("Cities"),
     "city": _l("City"),
@@ -106,6 +107,7 @@ LABELS: dict[str, Any] = {
     "surname": _l("Surname"),
     "template": _l("Template"),
     "term_days": _l("Payment term, days"),
+    "till": _l("Till"),
     "time_zone": _l("Time zone"),
     "title": _l("Number"),
     "total": _l("Recipients"),
@@ -114,4 +116,5 @@ LABELS: dict[str, Any] = {
     "unit": _l("Unit"),
     "weekday": _l("Day of the week"),
     "weekdays": _l("Days of the week"),
+    "went_out": _l("Cash out"),
 }

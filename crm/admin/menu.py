@@ -13,6 +13,7 @@ from crm.admin.views.access import BranchView, CityView, CompanyView, EmployeeVi
 from crm.admin.views.audit import AuditView
 from crm.admin.views.background import JobView
 from crm.admin.views.bills import BillView
+from crm.admin.views.cashflow import MovementView
 from crm.admin.views.clients import ClientView
 from crm.admin.views.contracts import ContractView
 from crm.admin.views.fields import FieldView
@@ -24,6 +25,7 @@ from crm.admin.views.reports import ArchivedClientsView, ReportView, StaffAction
 from crm.admin.views.roles import RoleView
 from crm.admin.views.schedules import ScheduleView
 from crm.admin.views.subscriptions import PlanView, SubscriptionView
+from crm.admin.views.tills import ShiftView, TillView
 from crm.admin.views.visits import VisitView
 from crm.audit.models import AuditEntry
 from crm.background.models import BackgroundJob
@@ -37,6 +39,8 @@ from crm.ledger.models import Account, AccountType
 from crm.mailings.models import MailingRule, MailingRun, Message, Template
 from crm.payments.models import Payment
 from crm.subscriptions.models import Plan, Subscription
+from crm.tills.models import Shift, Till
+from crm.tills.movements import Movement
 from crm.visits.models import Visit
 
 ACCOUNTS, FINANCE, SUBSCRIPTIONS = _l("Client accounts"), _l("Finance"), _l("Subscriptions")
@@ -53,6 +57,9 @@ def add_views(admin: Admin) -> None:
         AccountTypeView(AccountType, _l("Account types"), ACCOUNTS),
         BillView(Bill, _l("Bills"), FINANCE),
         PaymentView(Payment, _l("Payments"), FINANCE),
+        TillView(Till, _l("Tills and accounts"), FINANCE),
+        ShiftView(Shift, _l("Shifts"), FINANCE),
+        MovementView(Movement, _l("Money movement"), FINANCE),
         SubscriptionView(Subscription, _l("Subscriptions sold"), SUBSCRIPTIONS),
         PlanView(Plan, _l("Plans"), SUBSCRIPTIONS),
         MailingRuleView(MailingRule, _l("Automatic mailings"), MAILINGS),

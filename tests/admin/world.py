@@ -22,6 +22,7 @@ from crm.fields.operations import add_field
 from crm.fields.queries import all_fields
 from crm.ledger.models import Entry
 from crm.mailings.operations import run_now
+from crm.tills.movements import Movement
 from tests.factories import (
     make_account,
     make_account_type,
@@ -34,8 +35,10 @@ from tests.factories import (
     make_plan,
     make_rule,
     make_schedule,
+    make_shift,
     make_subscription,
     make_template,
+    make_till,
     make_user,
     make_visit,
 )
@@ -63,6 +66,8 @@ def one_of_each(branch: Branch, mark: str) -> dict[str, int]:
     audited = select(AuditEntry.id).where(AuditEntry.entity == "client", AuditEntry.entity_id == client.id)
     administrator = make_user(Role.ADMINISTRATOR, branches=[branch], name=f"{mark} Администратор")
     director = make_user(Role.DIRECTOR, branches=[branch], name=f"{mark} Директор")
+    shift = make_shift(make_till(branch, name=f"{mark} Касса", money=50, uses_shifts=True))
+    moved = select(Movement.id).where(Movement.till_id == shift.till_id)
     operation = db.session.scalars(select(Entry).where(Entry.account_id == account.id)).one()
     return {
         "client": client.id,
@@ -74,6 +79,9 @@ def one_of_each(branch: Branch, mark: str) -> dict[str, int]:
         "accounttype": account.account_type_id or 0,
         "bill": make_bill(client).id,
         "subscription": make_subscription(client, plan).id,
+        "till": shift.till_id,
+        "shift": shift.id,
+        "cashflow": db.session.scalars(moved).one(),
         "plan": plan.id,
         "visit": make_visit(client, comment=mark).id,
         "payment": make_payment(account, comment=mark).id,

@@ -1,0 +1,388 @@
+"""«Кассы и счета» and «Смены»."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import time
+from decimal import Decimal
+from typing import Any
+
+import sqlalchemy as sa
+from flask import flash, g, redirect, request, url_for
+from flask_admin import expose
+from flask_babel import gettext as _
+from flask_babel import lazy_gettext as _l
+from flask_login import current_user
+from markupsafe import Markup
+from wtforms import BooleanField, HiddenField, IntegerField, StringField, TextAreaField, validators
+
+from crm import clock
+from crm.access.models import Branch, Employee
+from crm.admin.base import GridColumn, KontoraView, QuickFilter, grid_url, permission
+from crm.admin.cells import Joins, SqlCell
+from crm.admin.fields import REQUIRED, EnumField, Form, MoneyField, ReferenceField
+from crm.admin.kinds import MoneyKind
+from crm.admin.selection import Selection
+from crm.admin.views.cashflow import BranchTillKind
+from crm.db import db
+from crm.errors import DomainError
+from crm.tills.models import Shift, Till, TillKind
+from crm.tills.movements import Movement
+from crm.tills.moves import move_money, spend_other, take_other
+from crm.tills.operations import change_till, create_till
+from crm.tills.queries import current_shift, money_in, turnovers_of
+from crm.tills.shifts import DifferenceUnexplained, close_shift, open_shift
+
+MOVEMENTS_SHOWN = 200
+
+
+def _branches() -> list[Branch]:
+    """Where this person may make a till here: the chosen branch, in the network all of his."""
+    return [branch for branch in g.branches if g.scope.covers(branch.id)]
+
+
+def _till_title(till: Till) -> str:
+    """A till among those of other kinds and branches."""
+    title = f"{till.kind.label}: {till.name}" if till.name else str(till.kind.label)
+    return title if till.branch_id == g.till.branch_id else f"{till.branch.name}: {title}"
+
+
+def _targets() -> list[Till]:
+    """Where money of the till can go: the tills in use within sight, of the same company."""
+    query = (
+        sa.select(Till)
+        .join(Till.branch)
+        .where(Till.id != g.till.id, Till.is_archived.is_(False), Branch.company_id == g.till.branch.company_id)
+        .order_by(Till.branch_id != g.till.branch_id, Branch.name, Till.position, Till.id)
+    )
+    return list(db.session.scalars(query))
+
+
+def _employees() -> list[Employee]:
+    query = sa.select(Employee).where(Employee.is_active, Employee.branch_id == g.till.branch_id)
+    return list(db.session.scalars(query.order_by(Employee.name)))
+
+
+class TillForm(Form):
+    name = StringField(_l("Name"), [validators.Length(max=200)])
+    kind = EnumField(TillKind, _l("Kind"))
+    branch = ReferenceField(Branch, _l("Branch"), query=_branches)
+    uses_shifts = BooleanField(
+        _l("Works by shifts"), description=_l("Cash is taken and given only while a shift is open. For cash desks.")
+    )
+    position = IntegerField(_l("Order"), [validators.Optional(), validators.NumberRange(0, 1000)], default=0)
+    is_archived = BooleanField(_l("In the archive"))
+
+
+class TillChangeForm(TillForm):
+    """What a till is and where does not change: its account is of that kind and branch."""
+
+    kind = None  # type: ignore[assignment]
+    branch = None  # type: ignore[assignment]
+
+
+class CountForm(Form):
+    """The cash counted in a desk. expected: what a person who explains a difference was shown."""
+
+    counted = MoneyField(_l("Cash counted"), [REQUIRED, validators.NumberRange(min=0)])
+    comment = TextAreaField(
+        _l("Explanation"),
+        [validators.Length(max=500)],
+        description=_l("Needed when there is more or less than there should be."),
+    )
+    expected = HiddenField()
+
+
+class MoveForm(Form):
+    target = ReferenceField(Till, _l("Where to"), query=_targets, title=_till_title)
+    amount = MoneyField(_l("Sum"), [REQUIRED])
+    employee = ReferenceField(Employee, _l("Who carried it"), query=_employees, is_optional=True)
+    comment = StringField(_l("Comment"), [validators.Length(max=500)])
+
+
+class OtherForm(Form):
+    amount = MoneyField(_l("Sum"), [REQUIRED])
+    comment = StringField(_l("What for"), [REQUIRED, validators.Length(max=500)])
+    employee = ReferenceField(Employee, _l("Employee"), query=_employees, is_optional=True)
+
+
+class TillView(KontoraView):
+    """Cash desks, terminals, acquiring and bank accounts, with the money there now."""
+
+    entity = "till"
+    icon = "safe"
+    column_list = ("title", "kind", "balance", "uses_shifts", "position", "is_archived", "branch")
+    column_labels = {
+        "title": _l("Name"),
+        "balance": _l("Money there now"),
+        "uses_shifts": _l("Works by shifts"),
+    }
+    column_kinds = {"balance": MoneyKind()}
+    column_sorts = {"title": ("name", "kind")}
+    column_filters = ("kind", "uses_shifts", "is_archived", "branch")
+    column_totals = ("balance",)
+    column_searchable_list = ("name",)
+    column_default_sort = "branch,position"
+    form = TillForm
+    creates = edits = True
+    create_label = _l("Add a till or an account")
+    details_template = "admin/till.html"
+    empty_hint = _l("Tills appear with the first payment of their kind; add more where a branch has several.")
+
+    def quick_filters(self) -> list[QuickFilter]:
+        return [
+            QuickFilter(_l("In cash"), (("f.kind.is", "cash"),)),
+            QuickFilter(_l("In the archive"), (("f.is_archived.is", "1"),)),
+        ]
+
+    def base_condition(self, selection: Selection) -> Any:
+        return None if selection.filters_by("is_archived") else Till.is_archived.is_(False)
+
+    def sql_cell(self, column: GridColumn, joins: Joins) -> SqlCell | None:
+        return self.sql_label(Till) if column.name == "title" else super().sql_cell(column, joins)
+
+    def sql_label(self, row: Any) -> SqlCell | None:
+        return SqlCell((row.name, row.kind), lambda name, kind: name or str(kind.label))
+
+    def loader_options(self) -> list[Any]:
+        return [*super().loader_options(), sa.orm.undefer(Till.balance)]
+
+    # --- forms ------------------------------------------------------------------------------------------------------
+
+    def form_class(self, row: Any = None, companies: frozenset[int] | None = None) -> type[Form]:
+        if row is None:
+            return super().form_class(row, companies)
+        rules = self.field_rules(row)
+        return self._extended(TillChangeForm, frozenset(), rules, rules)
+
+    def prefill(self, form: Any) -> None:
+        form.branch.data = next((branch for branch in g.branches if branch.id == g.scope.branch_id), None)
+
+    def save_new(self, form: Any) -> Any:
+        return create_till(**form.data, by=current_user)
+
+    def save(self, form: Any, row: Any) -> Any:
+        return change_till(row, **form.data, by=current_user)
+
+    # --- one till ---------------------------------------------------------------------------------------------------
+
+    @property
+    def sees_balance(self) -> bool:
+        return "balance" not in self.field_rules().hidden
+
+    def details_context(self, row: Till) -> dict[str, Any]:
+        today = clock.at(clock.today(row.branch), time(0), row.branch)
+        return {
+            "shift": current_shift(row),
+            "movements": _movements(Movement.till_id == row.id, Movement.happened_at >= today),
+            "movements_url": grid_url("cashflow", **{"f.till.is": row.id, "f.happened_at.period": "today"}),
+            "all_url": grid_url("cashflow", **{"f.till.is": row.id}),
+            "shifts_url": grid_url("shift", **{"f.till.is": row.id}),
+            "may_move": self.may("move") and not row.is_archived,
+            "may_shift": self.may("shift") and row.uses_shifts and not row.is_archived,
+        }
+
+    @expose("/shift/", methods=("GET", "POST"))
+    @permission("shift")
+    def shift_view(self) -> Any:
+        """Open a shift, or close the one that is open: the cash is counted before anybody is told how much there
+        should be.
+        """
+        till = self.get_one(request.values.get("id"))
+        shift = current_shift(till)
+        if till.is_archived or not (till.uses_shifts or shift):
+            flash(_("The till “%(till)s” does not work by shifts.", till=till.title), "warning")
+            return redirect(self.row_url(till))
+        is_opening = request.values.get("act", "close" if shift else "open") == "open"
+        if not is_opening and shift is None:
+            flash(_("The shift has been closed already."), "warning")
+            return redirect(self.row_url(till))
+        form = CountForm(request.form if request.method == "POST" else None)
+
+        def count() -> Any:
+            facts = {
+                "counted": form.counted.data,
+                "comment": form.comment.data if form.expected.data else "",  # nobody explains what he has not seen
+                "expected": _read_sum(form.expected.data),
+                "by": current_user,
+            }
+            try:
+                return open_shift(till, **facts) if is_opening or shift is None else close_shift(shift, **facts)
+            except DifferenceUnexplained as error:
+                form.expected.data = str(error.expected)
+                if not self.sees_balance:
+                    text = _("There is a difference. Count again, or explain it.")
+                    raise DomainError(error.code, text, error.field) from None
+                raise
+
+        return self.answer(
+            form,
+            count,
+            title=_("Open a shift: %(till)s", till=till.title)
+            if is_opening
+            else _("Close the shift: %(till)s", till=till.title),
+            subtitle=_("Count the cash in the desk and enter the sum."),
+            back=self.row_url(till),
+            done=lambda made: (
+                url_for("shift.details_view", id=made.id) if current_user.may("shift.view") else self.row_url(till)
+            ),
+            said=_l("The shift is open.") if is_opening else _l("The shift is closed."),
+            submit=_("Open the shift") if is_opening else _("Close the shift"),
+            template="admin/count.html",
+            act="open" if is_opening else "close",
+        )
+
+    @expose("/move/", methods=("GET", "POST"))
+    @permission("move")
+    def move_view(self) -> Any:
+        """Money to another till: to the bank, into another desk."""
+        return self._money_view(
+            MoveForm,
+            lambda till, form: move_money(till, by=current_user, **form.data),
+            title=_l("Move money"),
+            said=_l("The money has been moved."),
+            sign=-1,
+        )
+
+    @expose("/take/", methods=("GET", "POST"))
+    @permission("move")
+    def take_view(self) -> Any:
+        """Money that comes in from elsewhere than a client."""
+        return self._money_view(
+            OtherForm,
+            lambda till, form: take_other(till, by=current_user, **form.data),
+            title=_l("Other cash in"),
+            said=_l("The money has been taken in."),
+            sign=1,
+        )
+
+    @expose("/spend/", methods=("GET", "POST"))
+    @permission("move")
+    def spend_view(self) -> Any:
+        """Money that goes out to elsewhere than a client."""
+        return self._money_view(
+            OtherForm,
+            lambda till, form: spend_other(till, by=current_user, **form.data),
+            title=_l("Other cash out"),
+            said=_l("The expense has been noted."),
+            sign=-1,
+        )
+
+    def _money_view(
+        self, form_class: type[Form], act: Callable[[Till, Any], Any], *, title: Any, said: Any, sign: int
+    ) -> Any:
+        till = self.get_one(request.values.get("id"))
+        g.till = till
+        form = form_class(request.form if request.method == "POST" else None)
+        return self.answer(
+            form,
+            lambda: act(till, form),
+            title=title,
+            subtitle=_till_title(till),
+            back=self.row_url(till),
+            done=lambda posted: self.row_url(till),
+            said=said,
+            submit=title,
+            template="admin/till_money.html",
+            before=money_in(till) if self.sees_balance else None,
+            sign=sign,
+        )
+
+
+class ShiftView(KontoraView):
+    """Opened and closed from the desk's page; a shift's page is its report."""
+
+    entity = "shift"
+    icon = "clock-history"
+    column_list = (
+        *("id", "till", "opened_at", "opened_by_name", "opening_counted", "closed_at", "closed_by_name"),
+        *("closing_counted", "difference", "branch"),
+    )
+    column_details_list = (
+        *("id", "till", "opened_at", "opened_by_name", "opening_expected", "opening_counted", "opening_comment"),
+        *("closed_at", "closed_by_name", "closing_expected", "closing_counted", "closing_comment", "difference"),
+        "branch",
+    )
+    column_labels = {
+        "id": _l("Shift"),
+        "opened_by_name": _l("Opened by"),
+        "closed_at": _l("Closed"),
+        "closed_by_name": _l("Closed by"),
+        "opening_expected": _l("At the opening there should be"),
+        "opening_counted": _l("At the opening there was"),
+        "opening_comment": _l("Explanation at the opening"),
+        "closing_expected": _l("At the closing there should be"),
+        "closing_counted": _l("At the closing there was"),
+        "closing_comment": _l("Explanation at the closing"),
+        "difference": _l("Difference"),
+    }
+    column_kinds = {"difference": MoneyKind(), "till": BranchTillKind()}
+    column_filters = ("till", "opened_at", "closed_at", "difference", "branch")
+    column_totals = ("difference",)
+    column_default_sort = "-id"
+    details_template = "admin/shift.html"
+    empty_hint = _l("Shifts are opened on the page of a cash desk that works by shifts.")
+
+    def quick_filters(self) -> list[QuickFilter]:
+        return [
+            QuickFilter(_l("Open now"), (("f.closed_at.empty", "1"),)),
+            QuickFilter(_l("With a difference"), (("f.difference.not", "0"),)),
+        ]
+
+    def cell(self, row: Any, column: GridColumn) -> str | Markup:
+        if column.name == "closed_at" and row.is_open:
+            text, css = (_("open for more than a day"), "overdue") if row.is_overlong else (_("open"), "pending")
+            return Markup('<span class="status is-{}">{}</span>').format(css, text)
+        if column.name == "difference" and row.difference < 0:
+            return Markup('<span class="debt">{}</span>').format(super().cell(row, column))
+        return super().cell(row, column)
+
+    @property
+    def sees_sums(self) -> bool:
+        """Whether this person may know what was in the desk and what moved."""
+        own = {"opening_expected", "closing_expected", "difference"} & self.field_rules().hidden
+        return not own and "balance" not in self._tills().field_rules().hidden
+
+    def _tills(self) -> TillView:
+        view = self.view_of(Till)
+        assert isinstance(view, TillView)
+        return view
+
+    def details_context(self, row: Shift) -> dict[str, Any]:
+        span = {"f.till.is": row.till_id, "f.id.from": row.from_entry_id + 1}
+        if row.to_entry_id is not None:
+            span["f.id.to"] = row.to_entry_id
+        return {
+            "turnovers": turnovers_of(row) if self.sees_sums else [],
+            "movements": _movements(Movement.till_id == row.till_id, *_span(row)) if self.sees_sums else [],
+            "is_cut_at": MOVEMENTS_SHOWN,
+            "movements_url": grid_url("cashflow", **span),
+            "there_now": money_in(row.till) if row.is_open and self.sees_sums else None,
+            "may_close": row.is_open and current_user.may("till.shift"),
+        }
+
+
+def _movements(*conditions: Any) -> list[Movement]:
+    """The latest movements, with what the tables of tills and shifts show of them."""
+    query = (
+        sa.select(Movement)
+        .where(*conditions)
+        .options(sa.orm.joinedload(Movement.client), sa.orm.selectinload(Movement.branch))
+        .order_by(Movement.id.desc())
+        .limit(MOVEMENTS_SHOWN)
+    )
+    return list(db.session.scalars(query))
+
+
+def _span(shift: Shift) -> list[Any]:
+    """Conditions of the movements of a shift among those of its till."""
+    since = Movement.id > shift.from_entry_id
+    return [since] if shift.to_entry_id is None else [since, Movement.id <= shift.to_entry_id]
+
+
+def _read_sum(text: str | None) -> Decimal | None:
+    """A sum this page has written itself; anything else is as if nobody had been shown any."""
+    try:
+        return Decimal(text) if text else None
+    except ArithmeticError:
+        return None
