@@ -50,7 +50,7 @@ NETWORK_TABLES = {
 def _scoped_tables() -> set[str]:
     """Tables that say the branch of a scoped model, which may be mapped onto a join of several."""
     scoped = [mapper for mapper in Base.registry.mappers if issubclass(mapper.class_, BranchScoped)]
-    return {mapper.c.branch_id.table.name for mapper in scoped}
+    return {column.table.name for mapper in scoped for column in mapper.c.branch_id.base_columns}
 
 
 def test_every_table_has_a_place(app: Any) -> None:
