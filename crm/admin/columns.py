@@ -98,7 +98,8 @@ class ColumnsView(ModelView):
         return action if "." in action else f"{self.entity}.{action}"
 
     def may(self, action: str) -> bool:
-        return bool(current_user.may(f"{self.entity}.{action}"))
+        """Whether his role allows an action here; `other.action` names another entity's permission."""
+        return bool(current_user.may(action if "." in action else f"{self.entity}.{action}"))
 
     def is_accessible(self) -> bool:
         return bool(current_user.is_authenticated and self.may("view"))
@@ -347,6 +348,10 @@ class ColumnsView(ModelView):
     def counted_in_totals(self) -> Any:
         """Condition of the rows whose sums the totals add up; None for all. Say which in totals_label."""
         return None
+
+    def computed_totals(self, selection: Selection) -> dict[str, Any]:
+        """Sums over the rows that count of those totalled columns the database has no expression for, by name."""
+        return {}
 
     def row_url(self, row: Any) -> str:
         """Where a row's first cell leads."""

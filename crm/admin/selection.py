@@ -310,6 +310,8 @@ class Selection:
         Counted no further than COUNT_LIMIT + 1 rows, and summed only when there are no more, unless it must be exact.
         """
         counted = self.view.counted_in_totals()
+        is_computed = any(column.sql is None for column in columns)
+        columns = [column for column in columns if column.sql is not None]
         values = [column.sql if counted is None else sa.case((counted, column.sql)) for column in columns]
         inner = self._where(
             sa.select(self.view.model.id, *(value.label(f"t{place}") for place, value in enumerate(values)))
@@ -319,6 +321,8 @@ class Selection:
         count, *totals = db.session.execute(sa.select(sa.func.count(), *sums).select_from(rows)).one()
         is_exact = exact or count <= COUNT_LIMIT
         found = {column.name: total for column, total in zip(columns, totals, strict=True)}
+        if is_exact and is_computed:
+            found |= self.view.computed_totals(self)
         return Summary(count, is_exact, found if is_exact else None)
 
     def count(self, *, is_exact: bool = False) -> int:

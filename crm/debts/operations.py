@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal
 
 from flask_babel import gettext as _
 from sqlalchemy import select
+from sqlalchemy.orm import joinedload
 
 from crm.access.actors import Actor, require
 from crm.access.models import Branch
@@ -14,8 +16,10 @@ from crm.clients.models import Client
 from crm.db import amount as to_amount
 from crm.db import db
 from crm.errors import DomainError, Forbidden, NotFound
+from crm.i18n import money
 from crm.ledger.models import Account, AccountKind, Transaction, TransactionKind
 from crm.ledger.operations import Cause, Line, house_account, lock_accounts, post
+from crm.protocol import ProtocolLine
 
 MAX_AMOUNT = Decimal("100000000.00")
 
@@ -50,6 +54,28 @@ def write_off_bad_debt(account: Account, *, amount: Decimal | None = None, comme
     """
     _check_account(account, "account.bad_debt", by)
     return _forgive(TransactionKind.BAD_DEBT, account, amount, AccountKind.BAD_DEBT, comment.strip(), by)
+
+
+def write_off_bad_debts(account_ids: Sequence[int], *, comment: str = "", by: Actor) -> list[ProtocolLine]:
+    """Write off the whole bad debt of many accounts; a refused one does not stop the rest. The caller commits.
+
+    One line per id, in the order given, with the client and the sum; an id outside the scope says it was not found.
+    """
+    require(by, "account.bad_debt")
+    query = select(Account).where(Account.id.in_(account_ids), Account.client_id.is_not(None)).order_by(Account.id)
+    accounts = db.session.scalars(query.options(joinedload(Account.client))).all()
+    for branch_id in sorted({account.branch_id for account in accounts}):
+        house_account(AccountKind.BAD_DEBT, branch_id)  # all made before the first client's account is locked
+    lines = {}
+    for account in accounts:
+        label, error = str(account.client), None
+        try:
+            done = write_off_bad_debt(account, comment=comment, by=by)
+            label = f"{label}: {money(done.entries[0].amount)}"
+        except DomainError as refused:
+            error = str(refused)
+        lines[account.id] = ProtocolLine(account.id, label, error)
+    return [lines.get(row_id) or ProtocolLine(row_id, f"#{row_id}", _("Not found")) for row_id in account_ids]
 
 
 def account_in_own_city(account_id: int) -> Account:

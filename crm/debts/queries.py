@@ -206,6 +206,25 @@ def total_ageing(accounts: Any) -> Ageing:
     return Ageing(*found) if found[-1] is not None else Ageing()
 
 
+def last_payments(account_ids: Sequence[int]) -> dict[int, datetime]:
+    """When money last came to these accounts, paid in or from another account; what was reversed did not."""
+    undone = _DONE.alias("undone")
+    query = (
+        sa.select(_ENTRY.c.account_id, sa.func.max(_DONE.c.happened_at))
+        .join(_DONE, _DONE.c.id == _ENTRY.c.transaction_id)
+        .outerjoin(undone, undone.c.reverses_id == _DONE.c.id)
+        .where(
+            # By way of the mapped class: that is what the row scope knows.
+            _ENTRY.c.account_id.in_(sa.select(Account.id).where(Account.id.in_(account_ids))),
+            _ENTRY.c.amount > 0,
+            _DONE.c.kind.in_([TransactionKind.TOP_UP, TransactionKind.TRANSFER]),
+            undone.c.id.is_(None),
+        )
+        .group_by(_ENTRY.c.account_id)
+    )
+    return {row[0]: row[1] for row in db.session.execute(query)}
+
+
 def balances_by_city(client_id: int, *, by: Actor) -> list[CityBalance]:
     """What a client owes, and has paid ahead, in each city, by the city's name.
 
