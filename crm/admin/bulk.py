@@ -38,7 +38,8 @@ PREFIX = "set."  # of the action's own form: a field may be called as the grid's
 class BulkAction:
     """Something done to many rows. run(ids, **values of its form) returns one ProtocolLine per id.
 
-    permission: the action part (`bill.<permission>`), or another entity's whole; warning: what the person must know before confirming.
+    permission: the action part (`bill.<permission>`), or another entity's whole; warning: what the person must know
+    before confirming.
     form: class of its own form, asked for when it is needed. change(**values): what it comes to, for the preview and
     for the undo of an action that has one (is_undoable).
     """

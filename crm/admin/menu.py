@@ -16,6 +16,7 @@ from crm.admin.views.bills import BillView
 from crm.admin.views.cashflow import MovementView
 from crm.admin.views.clients import ClientView
 from crm.admin.views.contracts import ContractView
+from crm.admin.views.debts import DebtorView
 from crm.admin.views.fields import FieldView
 from crm.admin.views.ledger import AccountTypeView, AccountView
 from crm.admin.views.mailings import MailingRuleView, MailingRunView, MessageView, TemplateView
@@ -32,6 +33,7 @@ from crm.background.models import BackgroundJob
 from crm.bills.models import Bill
 from crm.clients.models import Client
 from crm.contracts.models import ContractTemplate
+from crm.debts.debtors import Debtor
 from crm.exchange.schedules.models import ExportSchedule
 from crm.fields.models import CustomField
 from crm.ledger.history import AccountOperation
@@ -54,6 +56,7 @@ def add_views(admin: Admin) -> None:
         VisitView(Visit, _l("Visits")),
         AccountView(Account, _l("List of accounts"), ACCOUNTS),
         OperationView(AccountOperation, _l("Operations on accounts"), ACCOUNTS),
+        DebtorView(Debtor, _l("Debtors"), ACCOUNTS),
         AccountTypeView(AccountType, _l("Account types"), ACCOUNTS),
         BillView(Bill, _l("Bills"), FINANCE),
         PaymentView(Payment, _l("Payments"), FINANCE),

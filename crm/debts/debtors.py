@@ -51,7 +51,7 @@ class Debtor(BranchScoped, Model):
     balance: Mapped[Decimal] = column_property(_accounts.c.balance)
     debt: Mapped[Decimal] = column_property(-_accounts.c.balance)
 
-    client: Mapped[Client] = relationship(foreign_keys=client_id, viewonly=True)
+    client: Mapped[Client | None] = relationship(foreign_keys=client_id, viewonly=True)
     branch: Mapped[Branch] = relationship(foreign_keys=branch_id, viewonly=True)
     city: Mapped[City] = relationship(foreign_keys=city_id, viewonly=True)
     account: Mapped[Account] = relationship(
@@ -76,15 +76,21 @@ class Debtor(BranchScoped, Model):
             session = object_session(self)
             others = session.identity_map.values() if session else ()
             asking = [row for row in (self, *others) if isinstance(row, Debtor) and _FACTS not in row.__dict__]
-            ids = {row: sa.inspect(row).identity[0] for row in asking}
-            ages, paid = ageing_of(list(ids.values())), last_payments(list(ids.values()))
-            for row, account_id in ids.items():
-                row.__dict__[_FACTS] = (ages.get(account_id, Ageing()), paid.get(account_id))
+            ids = [_id_of(row) for row in asking]
+            ages, paid = ageing_of(ids), last_payments(ids)
+            for row in asking:
+                row.__dict__[_FACTS] = (ages.get(_id_of(row), Ageing()), paid.get(_id_of(row)))
         found: tuple[Ageing, datetime | None] = self.__dict__[_FACTS]
         return found
 
     def __str__(self) -> str:
-        return str(self.client)
+        return str(self.client or f"#{self.id}")  # of merged cards one may be out of sight
+
+
+def _id_of(row: Debtor) -> int:
+    """As the session knows it: of an expired row nothing is read again for it."""
+    key: Any = sa.inspect(row).identity
+    return int(key[0])
 
 
 def has_debt_of(places: Any) -> sa.ColumnElement[bool]:

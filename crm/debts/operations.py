@@ -68,7 +68,7 @@ def write_off_bad_debts(account_ids: Sequence[int], *, comment: str = "", by: Ac
         house_account(AccountKind.BAD_DEBT, branch_id)  # all made before the first client's account is locked
     lines = {}
     for account in accounts:
-        label, error = str(account.client), None
+        label, error = str(account.client or account.title), None  # of merged cards one may be out of sight
         try:
             done = write_off_bad_debt(account, comment=comment, by=by)
             label = f"{label}: {money(done.entries[0].amount)}"

@@ -21,6 +21,7 @@ from crm.fields.models import FieldType
 from crm.fields.operations import add_field
 from crm.fields.queries import all_fields
 from crm.ledger.models import Entry
+from crm.ledger.operations import base_account
 from crm.mailings.operations import run_now
 from crm.tills.movements import Movement
 from tests.factories import (
@@ -82,6 +83,7 @@ def one_of_each(branch: Branch, mark: str) -> dict[str, int]:
         "till": shift.till_id,
         "shift": shift.id,
         "cashflow": db.session.scalars(moved).one(),
+        "debtor": base_account(client.id, branch.id).id,
         "plan": plan.id,
         "visit": make_visit(client, comment=mark).id,
         "payment": make_payment(account, comment=mark).id,

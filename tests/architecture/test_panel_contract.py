@@ -80,6 +80,9 @@ OWN = {
     "user.rights_view": "user.view",
     "visit.mark_view": "visit.edit",
     "visit.pay_view": "visit.pay",
+    "debtor.accrue_view": "account.debt",
+    "debtor.write_off_view": "account.debt",
+    "debtor.bad_debt_view": "account.bad_debt",
     "exportschedule.send_view": "exportschedule.run",
     "exportschedule.switch_view": "exportschedule.edit",
     "exportschedule.remove_view": "exportschedule.delete",
@@ -142,7 +145,7 @@ class Endpoint:
         return self.name in TAKES_ID or "<id>" in self.rule
 
     def row_of(self, rows: dict[str, int]) -> int:
-        if self.name == "print_view":  # of a client
+        if self.name == "print_view" or self.rule.startswith("/client/"):  # of a client
             return rows["client"]
         if self.name in {"receipt_view", "reverse_view"}:  # of all that an operation moved
             return rows["transaction"]

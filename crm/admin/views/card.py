@@ -11,6 +11,7 @@ from flask_babel import lazy_gettext as _l
 from flask_login import current_user
 
 from crm.admin.base import KontoraView
+from crm.admin.views.debts import debts_of_card, unpaid_subscriptions
 from crm.bills.links import bill_url
 from crm.bills.queries import bills_of
 from crm.clients.models import Client
@@ -51,6 +52,7 @@ def _main(card: Card) -> dict[str, Any]:
     return {
         "accounts": accounts_of(card.payer.id) if current_user.may("account.view") else [],
         "lessons": lessons_left(card.client.id),
+        "debts": debts_of_card(card.payer),
         "history_lines": card.view.history(card.client, limit=10),
     }
 
@@ -68,7 +70,8 @@ def _bills(card: Card) -> dict[str, Any]:
 
 
 def _subscriptions(card: Card) -> dict[str, Any]:
-    return {"subscriptions": subscriptions_of(card.client.id)}
+    found = subscriptions_of(card.client.id)
+    return {"subscriptions": found, "unpaid": unpaid_subscriptions([sold.id for sold in found])}
 
 
 def _visits(card: Card) -> dict[str, Any]:

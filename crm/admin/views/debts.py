@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,7 +14,7 @@ from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
 from flask_login import current_user
 from wtforms import StringField
-from wtforms.validators import Length, Optional
+from wtforms.validators import Length
 
 from crm.access.fields import FieldRules, field_rules
 from crm.admin.base import BulkAction, GridColumn, KontoraView, QuickFilter, permission
@@ -30,7 +31,14 @@ from crm.debts.operations import (
     write_off_bad_debts,
     write_off_debt,
 )
-from crm.debts.queries import CityBalance, UnpaidCharge, balances_by_city, total_ageing, unpaid_charges
+from crm.debts.queries import (
+    CityBalance,
+    UnpaidCharge,
+    balances_by_city,
+    debts_of_subscriptions,
+    total_ageing,
+    unpaid_charges,
+)
 from crm.ledger.models import Account, AccountKind
 from crm.ledger.operations import base_account
 from crm.ledger.queries import accounts_of
@@ -70,7 +78,7 @@ class WriteOffDebtForm(AccrueForm):
 
 
 class BadDebtForm(Form):
-    amount = MoneyField(_l("Sum"), [Optional()], description=_l("Left empty, the whole debt is written off."))
+    amount = MoneyField(_l("Sum"), [REQUIRED])
     comment = StringField(_l("Comment"), [Length(max=500)], render_kw={"autocomplete": "off"})
 
 
@@ -98,6 +106,13 @@ def debts_of_card(payer: Client) -> CardDebts:
     if {found.city for found in cities} <= {payer.branch.city.name}:
         cities = []
     return CardDebts(accounts, unpaid_charges([account.id for account in accounts]), cities)
+
+
+def unpaid_subscriptions(ids: Sequence[int]) -> dict[int, Decimal] | None:
+    """How much of each of these subscriptions is unpaid; None for who does not see balances."""
+    if not current_user.may("account.view") or _is_balance_hidden():
+        return None
+    return debts_of_subscriptions(ids)
 
 
 def _is_balance_hidden() -> bool:
@@ -234,6 +249,8 @@ class DebtorView(KontoraView):
         """«Списать невозвратный долг»: as a loss of the branch."""
         account = self._account(id)
         form = BadDebtForm(request.form if request.method == "POST" else None)
+        if request.method == "GET" and not _is_balance_hidden() and account.balance < 0:
+            form.amount.data = -account.balance
         return self._answer(
             form,
             lambda: write_off_bad_debt(account, **form.data, by=current_user),
@@ -241,16 +258,19 @@ class DebtorView(KontoraView):
             account,
             title=_("Write off the bad debt"),
             said=_l("The bad debt is written off."),
-            warning=_("What will not be paid becomes a loss of the branch; the debts of subscriptions are cleared too."),
+            warning=_(
+                "What will not be paid becomes a loss of the branch; the debts of subscriptions are cleared too."
+            ),
             submit=_("Write off the bad debt"),
         )
 
-    def _answer(self, form: Form, change: Any, client: Client, account: Account | None, **texts: Any) -> Any:
-        card = url_for("client.card_view", id=client.id)
-        balance = {} if _is_balance_hidden() else {"balance": account.balance if account else 0}
-        return self.answer(
-            form, change, back=card, done=lambda _done: card, subtitle=client.shown_name, **balance, **texts
-        )
+    def _answer(self, form: Form, change: Any, client: Client | None, account: Account | None, **texts: Any) -> Any:
+        """client: None when the card is in a branch out of sight (cards merged), though the account is not."""
+        back = url_for("client.card_view", id=client.id) if client else url_for("debtor.index_view")
+        name = client.shown_name if client else None
+        if not _is_balance_hidden():
+            texts["balance"] = account.balance if account else Decimal(0)
+        return self.answer(form, change, back=back, done=lambda _done: back, subtitle=name, **texts)
 
     @staticmethod
     def _account(id: str) -> Account:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 from flask_babel import lazy_gettext as _l
@@ -11,6 +12,7 @@ from wtforms.validators import Length, NumberRange
 
 from crm.admin.base import KontoraView, QuickFilter
 from crm.admin.fields import REQUIRED, Form, MoneyField
+from crm.admin.views.debts import unpaid_subscriptions
 from crm.audit.bulk import Change
 from crm.clients.queries import client_matches
 from crm.subscriptions.models import Subscription
@@ -47,6 +49,7 @@ class SubscriptionView(KontoraView):
     column_totals = ("price", "discount")
     edits = edits_own_fields_only = True
     column_default_sort = "-id"
+    details_template = "admin/subscription.html"
     empty_hint = _l("Subscriptions are sold from a client's card.")
     has_search = True
 
@@ -58,6 +61,10 @@ class SubscriptionView(KontoraView):
 
     def search_condition(self, text: str) -> Any:
         return client_matches(Subscription.client_id, text, by=current_user)
+
+    def details_context(self, row: Subscription) -> dict[str, Any]:
+        unpaid = unpaid_subscriptions([row.id])
+        return {"debt": None if unpaid is None else unpaid.get(row.id, Decimal(0))}
 
     def bulk_change(self, **values: Any) -> Change:
         return changing_subscriptions(values, by=current_user)
