@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from flask_babel import lazy_gettext as _l
+from flask_babel import lazy_pgettext as _lp
 
 LABELS: dict[str, Any] = {
     "id": _l("No."),
@@ -30,6 +31,7 @@ LABELS: dict[str, Any] = {
     "cities": _l("Cities"),
     "city": _l("City"),
     "client": _l("Client"),
+    "closed_at": _lp("account", "Closed"),
     "comment": _l("Comment"),
     "company": _l("Company"),
     "created_at": _l("Created"),

@@ -37,7 +37,7 @@ def transition(
     A conditional UPDATE decides races. Raises Conflict(code="transition") when the move is not allowed or was lost.
     The caller commits.
     """
-    model, old = type(row), row.status
+    model, old, before = type(row), row.status, {name: getattr(row, name) for name in also}
     db.session.flush()
     won = False
     if to in moves.get(old, frozenset()):
@@ -53,7 +53,9 @@ def transition(
             "transition",
             _("The status is now “%(status)s”; this action is no longer possible.", status=row.status.label),
         )
-    changes = {"status": [old.value, to.value]} | {name: [None, plain(value)] for name, value in also.items()}
+    changes = {"status": [old.value, to.value]} | {
+        name: [plain(before[name]), plain(value)] for name, value in also.items() if value != before[name]
+    }
     record(AuditAction.TRANSITION, row, changes, by=by)
     return row
 

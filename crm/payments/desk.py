@@ -187,6 +187,15 @@ def check_reversible(operation: Transaction) -> None:
         raise Conflict("already_reversed", _("This operation has already been reversed."))
 
 
+def refusal_of_reversal(operation: Transaction) -> str | None:
+    """Why an operation cannot be reversed, for who looks at it; None when it can."""
+    try:
+        check_reversible(operation)
+    except DomainError as refused:
+        return str(refused)
+    return None
+
+
 def reverse_operation(operation: Transaction, *, by: Actor, comment: str) -> Transaction:
     """Undo an operation entered by mistake, by its mirror image through the same accounts and the same till, and what
     came of it: its payment is reversed, the bill awaits payment again, a visit is unpaid. The caller commits.

@@ -11,6 +11,7 @@ from sqlalchemy import select
 
 from crm.access.actors import SYSTEM
 from crm.access.scope import Scope, scoped_to
+from crm.audit.models import AuditEntry
 from crm.bills.models import BillStatus
 from crm.bills.operations import archive_bill
 from crm.db import db, transaction
@@ -75,8 +76,12 @@ def test_a_paid_bill_awaits_payment_again_and_can_be_paid(network: Any) -> None:
     bill = make_bill(make_client(network.lesnoy), amount=Decimal(250))
     with transaction():
         pay_bill_at_desk(bill, method=PaymentMethod.CARD, by=SYSTEM)
+    paid_at = bill.paid_at
+    assert paid_at is not None
     undo(last())
     assert (bill.status, bill.payments_count, bill.paid_at) == (BillStatus.PENDING, 0, None)
+    line = db.session.scalars(select(AuditEntry).where(AuditEntry.entity == "bill").order_by(AuditEntry.id)).all()[-1]
+    assert line.changes == {"status": ["paid", "pending"], "paid_at": [paid_at.isoformat(), None]}
     assert bill.account.balance == 0
     with transaction():
         pay_bill_at_desk(bill, method=PaymentMethod.CASH, by=SYSTEM)

@@ -30,12 +30,12 @@ from crm.ledger.operations import base_account
 from crm.ledger.queries import open_accounts_of
 from crm.payments.desk import (
     REFUND_METHODS,
-    check_reversible,
     check_within_reach,
     close_account,
     family_accounts,
     places_for_rest,
     refund,
+    refusal_of_reversal,
     reopen_account,
     reverse_operation,
     transfer,
@@ -252,10 +252,8 @@ class AccountDeskView(ImportableView):
         accounts = {entry.account.id: entry.account for entry in touched}
         changes = {id: sum((e.amount for e in touched if e.account_id == id), Decimal(0)) for id in accounts}
         form = ReverseForm(request.form if request.method == "POST" else None)
-        try:
-            check_reversible(operation)
-        except DomainError as refused:
-            form.form_errors.append(str(refused))
+        if request.method == "GET" and (refusal := refusal_of_reversal(operation)) is not None:
+            form.form_errors.append(refusal)
         g.account = next(iter(accounts.values()), None)
         return self._answer(
             form,

@@ -19,10 +19,12 @@ from crm.admin.exporting import labels_of
 from crm.admin.kinds import NOTHING, BalanceKind, Kind, ListKind, MoneyKind, Place
 from crm.bills.models import bill_title
 from crm.clients.queries import client_matches
+from crm.db import db
 from crm.exchange.excel import content_disposition
 from crm.i18n import money
 from crm.ledger.history import AccountOperation
-from crm.ledger.models import Account, Entry
+from crm.ledger.models import Account, Entry, Transaction
+from crm.payments.desk import refusal_of_reversal
 from crm.payments.receipts import moves_of, receipt_of
 from crm.pdf import render_pdf
 from crm.subscriptions.models import Plan, Subscription
@@ -196,8 +198,8 @@ class OperationView(KontoraView):
 
     @staticmethod
     def _may_be_reversed(row: AccountOperation) -> bool:
-        is_open = row.reverses_id is None and row.reversed_by_id is None
-        return is_open and bool(current_user.may("account.reverse"))
+        operation = db.session.get(Transaction, row.transaction_id)
+        return operation is not None and current_user.may("account.reverse") and refusal_of_reversal(operation) is None
 
     @expose("/receipt/<id>/")
     @permission("view")
