@@ -22,6 +22,7 @@ from crm.errors import DomainError
 from crm.exchange.importers import IMPORTERS
 from crm.exchange.importing import apply_import, dry_run, report_lines
 from crm.ledger.queries import check_ledger
+from crm.ledger.turnover import keep_turnover, sum_up_anew
 
 user_group = AppGroup("user", help="Staff users.")
 ledger_group = AppGroup("ledger", help="The money ledger.")
@@ -51,6 +52,19 @@ def check_ledger_command() -> None:
     click.echo("ledger: clean" if not problems else f"ledger: {len(problems)} problems")
     if problems:
         sys.exit(1)
+
+
+@ledger_group.command("sum")
+@click.option("--anew", is_flag=True, help="Forget all sums first.")
+def sum_ledger_command(anew: bool) -> None:
+    """Bring the sums of client accounts up to the last entry; the scheduler does so by itself."""
+    if anew:
+        with transaction():
+            sum_up_anew()
+    total = 0
+    while summed := keep_turnover(tail=0):
+        total += summed
+    click.echo(f"ledger: {total} entry ids summed")
 
 
 @click.command("import")

@@ -354,6 +354,11 @@ def _lower(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
 
 
+def _local_day(instant: str, time_zone: str) -> str:
+    """The day of a stored instant in a time zone; PostgreSQL does that by itself."""
+    return datetime.fromisoformat(instant).replace(tzinfo=UTC).astimezone(ZoneInfo(time_zone)).date().isoformat()
+
+
 def engine_options(url: str) -> dict[str, Any]:
     """How Flask-SQLAlchemy makes the engine."""
     # Rows hold personal data: errors and logs name the statement, never its values.
@@ -366,7 +371,9 @@ def engine_options(url: str) -> dict[str, Any]:
 
 
 def configure_sqlite(engine: Engine) -> None:
-    """Foreign keys on, WAL, lower() for every alphabet, honest transactions (the driver's own begin comes too late)."""
+    """Foreign keys on, WAL, lower() for every alphabet, local_day(), honest transactions (the driver's own begin comes
+    too late).
+    """
     if engine.dialect.name != "sqlite":
         return
 
@@ -379,6 +386,7 @@ def configure_sqlite(engine: Engine) -> None:
         cursor.close()
         # SQLite's own knows the case of ASCII only: a search for «анна» would not find «Анна».
         connection.create_function("lower", 1, _lower, deterministic=True)
+        connection.create_function("local_day", 2, _local_day)
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Any) -> None:

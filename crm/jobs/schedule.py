@@ -39,6 +39,7 @@ SCHEDULE = (
     Periodic("exports.plan", MINUTE),
     Periodic("jobs.sweep", MINUTE),
     Periodic("payments.poll", MINUTE),
+    Periodic("ledger.sum", MINUTE),
     Periodic("ledger.check", DAY, offset=timedelta(hours=1)),
     Periodic("jobs.prune", DAY, offset=timedelta(hours=1)),
 )

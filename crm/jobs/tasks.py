@@ -27,6 +27,7 @@ from crm.exchange.schedules.operations import DELIVER_EXPORTS, plan_due_exports,
 from crm.exchange.uploads import forget_uploads
 from crm.jobs.models import CronTick
 from crm.ledger.queries import check_ledger
+from crm.ledger.turnover import keep_turnover
 from crm.mailings.delivery import deliver_batch, give_up_lost_claims
 from crm.mailings.operations import DELIVER, EXECUTE_RUN, plan_due_runs, ring_for_waiting
 from crm.mailings.running import execute_run
@@ -121,6 +122,11 @@ def _poll_payments() -> None:
             log.warning("payment_poll_failed", gateway=asked.gateway, external_id=asked.external_id, reason=str(error))
 
 
+def _sum_ledger() -> None:
+    if summed := keep_turnover():
+        log.info("ledger_summed", ids=summed)
+
+
 def _check_ledger() -> None:
     with transaction():
         problems = check_ledger()
@@ -149,6 +155,7 @@ TASKS: dict[str, Callable[..., None]] = {
     DELIVER_EXPORTS: deliver_export_letters,
     "jobs.sweep": _sweep,
     "payments.poll": _poll_payments,
+    "ledger.sum": _sum_ledger,
     "ledger.check": _check_ledger,
     "jobs.prune": _prune,
 }

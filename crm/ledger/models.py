@@ -4,17 +4,17 @@ migration 0002).
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
 from flask_babel import lazy_gettext as _l
-from sqlalchemy import Boolean, CheckConstraint, Column, ForeignKey, Index, Integer, String, Table, Text, text
+from sqlalchemy import Boolean, CheckConstraint, Column, Date, ForeignKey, Index, Integer, String, Table, Text, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from crm.access.models import Branch, Employee
 from crm.access.scope import BranchScoped
-from crm.db import LabelEnum, Model, PrimaryKey, Text200, label_enum
+from crm.db import BigId, LabelEnum, Model, PrimaryKey, Text200, label_enum
 from crm.fields.models import HasCustomFields
 
 
@@ -224,3 +224,33 @@ class Entry(Model):
 
     transaction: Mapped[Transaction] = relationship(back_populates="entries")
     account: Mapped[Account] = relationship()
+
+
+class Turnover(BranchScoped, Model):
+    """What came onto and went off a branch's client accounts of a type in a day of its time zone (ledger/turnover.py).
+
+    account_type_id: 0 for base accounts. A read-model: entries are the truth.
+    """
+
+    __tablename__ = "ledger_turnover"
+    __audited__ = False
+
+    branch_id: Mapped[int] = mapped_column(ForeignKey("branch.id"), primary_key=True)
+    account_type_id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=False)
+    time_zone: Mapped[str] = mapped_column(String(64), primary_key=True)
+    day: Mapped[date] = mapped_column(Date, primary_key=True)
+    credited: Mapped[Decimal]
+    debited: Mapped[Decimal]
+
+
+class LedgerMark(Model):
+    """How far something has been done, as an id; see the names below."""
+
+    __audited__ = False
+
+    name: Mapped[str] = mapped_column(String(40), primary_key=True)
+    at: Mapped[int] = mapped_column(BigId)
+
+
+SUMMED = "summed"  # entries up to this one are in the turnover
+SETTLED = "settled"  # transactions after this one balance in each branch by itself: they have settlements()

@@ -34,6 +34,7 @@ NETWORK_TABLES = {
     "imported_row": "lines of an import run",
     "job_line": "read through its job",
     "ledger_entry": "read through its transaction or account, which are scoped",
+    "ledger_mark": "how far the summing of all branches has got",
     "login_attempt": "before anybody is signed in",
     "mailing_run_line": "read through its run, which is scoped",
     "plan": "price list of the network",
