@@ -52,8 +52,9 @@ def issue_bill(
 ) -> Bill:
     """Issue a bill to the client's payer for `account` (the payer's base account by default).
 
-    payable_from defaults to today at the branch; subscriptions: those the sum is for; custom: values of the company's
-    own fields, by key. With a dedupe_key that exists already, returns that bill unchanged.
+    The bill is of the account's branch. payable_from defaults to today there; subscriptions: those the sum is for;
+    custom: values of the company's own fields, by key. With a dedupe_key that exists already, returns that bill
+    unchanged.
     Raises DomainError beside the field. The caller commits, soon: the company's numbers wait for it.
     """
     require(by, "bill.issue", client)
@@ -65,17 +66,17 @@ def issue_bill(
         raise DomainError("amount_invalid", _("Enter a sum above zero and not above 100 000 000."), "amount")
     if period_to < period_from:
         raise DomainError("period_invalid", _("The period ends before it begins."), "period_to")
-    branch = db.session.get_one(Branch, client.branch_id)
-    payable_from = payable_from or clock.today(branch)
-    if payable_until is not None and payable_until < payable_from:
-        raise DomainError("term_invalid", _("The term ends before it begins."), "payable_until")
     account = account or base_account(payer.id, client.branch_id)
     if account.client_id != payer.id or account.unit is not Unit.MONEY:
         raise DomainError("account_foreign", _("This account belongs to another client."), "account")
     if account.is_closed:
         raise DomainError("account_closed", _("The account “%(account)s” is closed.", account=account.title), "account")
+    branch = db.session.get_one(Branch, account.branch_id)
+    payable_from = payable_from or clock.today(branch)
+    if payable_until is not None and payable_until < payable_from:
+        raise DomainError("term_invalid", _("The term ends before it begins."), "payable_until")
     bill = Bill(
-        branch_id=client.branch_id,
+        branch_id=branch.id,
         company_id=branch.company_id,
         year=clock.today(branch).year,
         token=secrets.token_urlsafe(24),

@@ -51,10 +51,10 @@ def _stands(today: date) -> ColumnElement[bool]:
     return or_(Bill.status == BillStatus.PAID, Bill.payments_count > 0, _is_awaited(today))
 
 
-def payable_bill_of(client_id: int, *, today: date) -> Bill | None:
-    """The oldest bill of a client that waits for payment and has not expired by `today` of its branch."""
-    query = select(Bill).where(Bill.client_id == client_id, _is_awaited(today)).order_by(Bill.id).limit(1)
-    return db.session.scalar(query)
+def payable_bill_of(client_id: int, branch: Branch) -> Bill | None:
+    """The oldest bill of a client in the branch that waits for payment and has not expired by today."""
+    own = select(Bill).where(Bill.client_id == client_id, Bill.branch_id == branch.id)
+    return db.session.scalar(own.where(_is_awaited(clock.today(branch))).order_by(Bill.id).limit(1))
 
 
 def without_billed(subscriptions: Sequence[Subscription], *, today: date) -> list[Subscription]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from flask_babel import gettext as _
 from sqlalchemy import ColumnElement, and_, column, false, or_, select, table
+from sqlalchemy.orm import aliased
 
 from crm.access.fields import field_rules
 from crm.clients.models import Client, ClientStatus
@@ -107,19 +108,20 @@ def likely_duplicates(client: Client, *, limit: int = 10, by: Any = None) -> lis
 
 def payers_by_phone(phones: Sequence[str]) -> dict[str, list[Client]]:
     """Active payers whose main phone is one of `phones` (E.164), by phone; the oldest card first where several branches
-    have one each.
+    have one each. A phone nobody has any more leads from a merged card to the one that took it in.
     """
     found: dict[str, list[Client]] = {}
     for start in range(0, len(phones), 1000):
-        query = (
-            select(Client)
-            .where(
-                Client.phone.in_(phones[start : start + 1000]),
-                Client.payer_id.is_(None),
-                Client.status == ClientStatus.ACTIVE,
-            )
-            .order_by(Client.id)
-        )
+        some = phones[start : start + 1000]
+        is_payer = (Client.payer_id.is_(None), Client.status == ClientStatus.ACTIVE)
+        query = select(Client).where(Client.phone.in_(some), *is_payer).order_by(Client.id)
         for client in db.session.scalars(query):
             found.setdefault(str(client.phone), []).append(client)
+        merged = aliased(Client)
+        heirs = select(merged.phone, Client).join(merged, merged.merged_into_id == Client.id)
+        unknown = [phone for phone in some if phone not in found]
+        inherited = db.session.execute(heirs.where(merged.phone.in_(unknown), *is_payer).order_by(Client.id)).all()
+        for phone, client in inherited:
+            if client not in found.setdefault(str(phone), []):
+                found[str(phone)].append(client)
     return found

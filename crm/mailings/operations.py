@@ -227,7 +227,7 @@ def queue_letter(
     assert client.email, "the caller has checked the address"
     now = clock.now()
     message = Message(
-        branch_id=client.branch_id,
+        branch_id=bill.branch_id if bill else client.branch_id,
         channel=Channel.EMAIL,
         client_id=client.id,
         bill_id=bill.id if bill else None,

@@ -141,30 +141,29 @@ def _renew(claim: _Claim) -> _Claim:
 
 
 def _payers_left(claim: _Claim) -> list[int]:
-    """Ids of the branch's active payers with a subscription in the period and without a line yet; notes the total."""
+    """Ids of the active payers with a subscription in the branch and the period and without a line yet, wherever their
+    cards are; notes the total.
+    """
     with transaction():
         run = db.session.get_one(MailingRun, claim.run_id)
         student = aliased(Client)
-        has_subscription = (
-            select(Subscription.id)
-            .join(student, student.id == Subscription.client_id)
+        paying = (
+            select(func.coalesce(student.payer_id, student.id))
+            .join_from(Subscription, student, student.id == Subscription.client_id)
             .where(
-                or_(student.id == Client.id, student.payer_id == Client.id),
+                Subscription.branch_id == run.branch_id,
                 Subscription.status == SubscriptionStatus.ACTIVE,
                 Subscription.starts_on <= claim.period_to,
                 Subscription.ends_on >= claim.period_from,
             )
-            .exists()
         )
         done = select(MailingRunLine.client_id).where(MailingRunLine.run_id == run.id)
         ids = list(
             db.session.scalars(
                 select(Client.id)
                 .where(
-                    Client.branch_id == run.branch_id,
-                    Client.payer_id.is_(None),
+                    Client.id.in_(paying),
                     Client.status == ClientStatus.ACTIVE,
-                    has_subscription,
                     Client.id.not_in(done),
                 )
                 .order_by(Client.id)
@@ -217,18 +216,20 @@ def _bill_payer(claim: _Claim, payer_id: int, *, by: Actor) -> Bill:
     payer = db.session.scalars(select(Client).where(Client.id == payer_id).with_for_update(key_share=True)).one()
     run = db.session.get_one(MailingRun, claim.run_id)
     rule = run.rule
-    subscriptions = subscriptions_paid_by(payer, period_from=claim.period_from, period_to=claim.period_to)
+    subscriptions = subscriptions_paid_by(
+        payer, branch_id=run.branch_id, period_from=claim.period_from, period_to=claim.period_to
+    )
     if not subscriptions or payer.status is not ClientStatus.ACTIVE:
         raise _Skip(_("No active subscription in this period."))
     if not payer.email:
         raise _Skip(_("The client has no e-mail address."))
-    account = base_account(payer.id, payer.branch_id)
+    account = base_account(payer.id, run.branch_id)
     key = f"mailing:{rule.id}:{payer.id}:{account.id}:{claim.period_from}:{claim.period_to}"
     today = clock.today(run.branch)
     generations = generations_of(payer.id, key, today=today)
     if generations.standing:
         raise _Skip(_("This period has already been billed: bill %(number)s.", number=generations.standing.title))
-    if unpaid := payable_bill_of(payer.id, today=today):
+    if unpaid := payable_bill_of(payer.id, run.branch):
         raise _Skip(_("There is an earlier unpaid bill: %(number)s.", number=unpaid.title))
     # A subscription that lasts into the next month is asked for once, not in both.
     subscriptions = without_billed(subscriptions, today=today)

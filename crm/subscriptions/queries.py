@@ -14,13 +14,16 @@ from crm.ledger.models import Account, AccountKind, Entry, Transaction, Transact
 from crm.subscriptions.models import Subscription, SubscriptionStatus
 
 
-def subscriptions_paid_by(payer: Client, *, period_from: date, period_to: date) -> list[Subscription]:
-    """Active subscriptions of the payer and of those he pays for that overlap the period, oldest first."""
+def subscriptions_paid_by(payer: Client, *, branch_id: int, period_from: date, period_to: date) -> list[Subscription]:
+    """Active subscriptions in the branch, of the payer and of those he pays for, that overlap the period; oldest first.
+    A payer whose cards were merged may have some in several branches.
+    """
     query = (
         select(Subscription)
         .join(Subscription.client)
         .where(
             or_(Client.id == payer.id, Client.payer_id == payer.id),
+            Subscription.branch_id == branch_id,
             Subscription.status == SubscriptionStatus.ACTIVE,
             Subscription.starts_on <= period_to,
             Subscription.ends_on >= period_from,

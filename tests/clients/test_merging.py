@@ -21,7 +21,7 @@ from crm.bills.models import BillStatus
 from crm.clients.merging import merge_clients, references
 from crm.clients.models import Client, ClientStatus
 from crm.clients.operations import archive_client, restore_client
-from crm.clients.queries import find_clients
+from crm.clients.queries import find_clients, payers_by_phone
 from crm.db import db, transaction
 from crm.errors import Conflict, DomainError, Forbidden, NotFound
 from crm.fields.models import FieldType
@@ -368,6 +368,23 @@ def test_search_finds_the_card_that_stays_by_the_phone_of_the_other(network: Net
     assert gone.phone
     merge(kept, gone)
     assert find_clients(gone.phone) == [kept]
+
+
+def test_imports_know_the_card_that_stays_by_the_phone_of_the_other(network: Network) -> None:
+    kept, gone = two(network.lesnoy)
+    assert gone.phone
+    merge(kept, gone)
+    assert payers_by_phone([gone.phone]) == {gone.phone: [kept]}
+    taker = make_client(network.lesnoy, phone=gone.phone)  # the number has gone to somebody else since
+    assert payers_by_phone([gone.phone]) == {gone.phone: [taker]}
+
+
+def test_a_bill_is_of_the_branch_of_its_account(network: Network) -> None:
+    kept, gone = two(network.lesnoy, network.mira)
+    account = make_account(gone)
+    merge(kept, gone)
+    assert make_bill(kept, account=account).branch_id == network.mira.id
+    assert make_bill(kept).branch_id == network.lesnoy.id
 
 
 def test_the_audit_tells_on_both_cards_and_on_each_row(network: Network) -> None:

@@ -12,6 +12,7 @@ from crm import clock
 from crm.access.actors import SYSTEM
 from crm.bills.models import Bill, BillMethod
 from crm.bills.operations import archive_bill
+from crm.clients.merging import merge_clients
 from crm.clients.operations import archive_client
 from crm.db import db, transaction
 from crm.errors import Forbidden
@@ -336,3 +337,46 @@ def test_the_month_is_that_of_the_planned_moment(network):
         date(2027, 3, 31),
         date(2027, 4, 1),
     )
+
+
+def merge(kept, gone):
+    with transaction():
+        merge_clients(kept, gone, by=SYSTEM)
+
+
+def test_a_merged_client_is_billed_by_each_branch_for_what_it_gives(network):
+    """On the base account there, with the letter in the branch's own list; one branch's bill is not the other's."""
+    kept, gone = make_client(network.lesnoy), make_client(network.mira)
+    make_subscription(kept, make_plan(price=Decimal("4000.00")))
+    make_subscription(gone, make_plan(price=Decimal("2500.00")))
+    merge(kept, gone)
+    for branch, price in ((network.lesnoy, Decimal("4000.00")), (network.mira, Decimal("2500.00"))):
+        line = run(make_rule(branch))[kept.id]
+        assert (line.bill.amount, line.bill.branch_id, line.bill.account.branch_id) == (price, branch.id, branch.id)
+        letter = db.session.scalars(select(Message).where(Message.bill_id == line.bill_id)).one()
+        assert (letter.branch_id, letter.recipient) == (branch.id, kept.email)
+
+
+def test_a_subscription_billed_on_the_card_that_was_merged_is_not_billed_again(network):
+    kept, gone = make_client(network.lesnoy), make_client(network.lesnoy)
+    make_subscription(kept)
+    make_subscription(gone)
+    rule = make_rule(network.lesnoy)
+    run(rule)
+    merge(kept, gone)
+    with later(days=1):
+        assert {line.result for line in run(rule).values()} == {RunResult.SKIPPED}
+    assert count(Bill) == 2
+
+
+def test_a_card_merged_in_the_middle_of_a_run_is_billed_once(network):
+    first, gone, kept = (make_client(network.lesnoy) for _ in range(3))
+    for client in (first, gone, kept):
+        make_subscription(client, make_plan(price=Decimal("100.00")))
+    with transaction():
+        planned = run_now(make_rule(network.lesnoy), by=SYSTEM)
+    assert not execute_run(planned.id, by=SYSTEM, limit=1)
+    merge(kept, gone)
+    assert execute_run(planned.id, by=SYSTEM)
+    amounts = {bill.client_id: bill.amount for bill in db.session.scalars(select(Bill))}
+    assert amounts == {first.id: Decimal("100.00"), kept.id: Decimal("200.00")}

@@ -81,7 +81,7 @@ def test_what_a_payer_pays_for_in_a_period(network: Network) -> None:
     make_subscription(child, network.plan, starts_on=date(2026, 10, 1))
     make_subscription(stranger, network.plan, starts_on=date(2026, 9, 1))
     september = {"period_from": date(2026, 9, 30), "period_to": date(2026, 9, 30)}
-    assert subscriptions_paid_by(parent, **september) == [own, childs]
+    assert subscriptions_paid_by(parent, branch_id=network.lesnoy.id, **september) == [own, childs]
 
 
 def sell(client: Client, plan: Plan, **more: Any) -> Subscription:

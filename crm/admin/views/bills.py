@@ -214,7 +214,8 @@ class BillView(KontoraView):
             lambda: pay_bill_at_desk(bill, **form.data, by=current_user),
             title=_("Take the payment of bill %(number)s", number=bill.title),
             # Who takes money must know how much, whatever the grids hide from him.
-            subtitle=f"{bill.client.shown_name} · {money(bill.amount, bill.branch.company.currency)}",
+            # A merged client's card may be in a branch out of sight; his bills stay here.
+            subtitle=f"{bill.client or bill.title} · {money(bill.amount, bill.branch.company.currency)}",
             back=self.row_url(bill),
             done=lambda payment: self.row_url(bill),
             said=lambda payment: with_slip(_("The bill is paid."), payment),
