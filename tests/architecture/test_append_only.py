@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy.exc import DatabaseError, IntegrityError
 
 from crm import clock
 from crm.db import db
@@ -36,8 +36,26 @@ def test_rows_are_never_changed_or_deleted(network: Network, table: str, verb: s
         connection.execute(text(verb.format(table=table, change=CHANGES[table])))
 
 
-@pytest.mark.parametrize("dialect", ["postgresql"], indirect=True)
 @pytest.mark.parametrize("table", CHANGES)
+def test_rows_are_not_changed_by_inserting_them_again(network: Network, table: str) -> None:
+    make_account(make_client(network.lesnoy), balance=100)
+    db.session.commit()
+    again = f"INSERT INTO {table} SELECT * FROM {table} WHERE true ON CONFLICT (id) DO UPDATE SET {CHANGES[table]}"
+    again = again.replace("amount = amount", f"amount = {table}.amount")
+    with pytest.raises(DatabaseError, match=f"{table} is append-only"), db.engine.begin() as connection:
+        connection.execute(text(again))
+
+
+@pytest.mark.parametrize("table", ["account", "client", "branch"])
+def test_what_entries_belong_to_does_not_take_them_along(network: Network, table: str) -> None:
+    make_account(make_client(network.lesnoy), balance=100)
+    db.session.commit()
+    with pytest.raises(IntegrityError), db.engine.begin() as connection:
+        connection.execute(text(f"DELETE FROM {table}"))
+
+
+@pytest.mark.parametrize("dialect", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("table", [*CHANGES, "account", "client", "branch"])
 def test_tables_are_never_truncated(network: Network, table: str) -> None:
     with pytest.raises(DatabaseError, match="is append-only"), db.engine.begin() as connection:
         connection.execute(text(f"TRUNCATE {table} CASCADE"))
