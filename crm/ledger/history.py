@@ -25,6 +25,10 @@ accounts: Table = Account.__table__  # type: ignore[assignment]
 reversals, others, their_accounts = transactions.alias(), entries.alias(), accounts.alias()
 
 
+# Of what kinds an operation on a client's account can be.
+CLIENT_KINDS = tuple(kind for kind in TransactionKind if not kind.value.startswith("cash_"))
+
+
 class Standing(LabelEnum):
     """Where an operation leaves client and business with each other, as the business sees it."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -16,14 +17,14 @@ from crm.access.fields import FieldRules, field_rules
 from crm.admin.base import GridColumn, KontoraView, QuickFilter, grid_url, permission
 from crm.admin.cells import Joins, SqlCell
 from crm.admin.exporting import labels_of
-from crm.admin.kinds import NOTHING, BalanceKind, Kind, ListKind, MoneyKind, Place
+from crm.admin.kinds import NOTHING, BalanceKind, EnumKind, Kind, ListKind, MoneyKind, Place
 from crm.bills.models import bill_title
 from crm.clients.queries import client_matches
 from crm.db import db
 from crm.exchange.excel import content_disposition
 from crm.i18n import money
-from crm.ledger.history import AccountOperation
-from crm.ledger.models import Account, Entry, Transaction
+from crm.ledger.history import CLIENT_KINDS, AccountOperation
+from crm.ledger.models import Account, Entry, Transaction, TransactionKind
 from crm.payments.desk import refusal_of_reversal
 from crm.payments.receipts import moves_of, receipt_of
 from crm.pdf import render_pdf
@@ -59,6 +60,13 @@ class LessonsKind(Kind):
         return int(value) if value else None
 
 
+class OperationKind(EnumKind):
+    """Kinds of operations, those on client accounts on offer."""
+
+    def choices(self) -> Sequence[tuple[str, Any]]:
+        return [(kind.value, kind.label) for kind in CLIENT_KINDS]
+
+
 class PurposeKind(ListKind):
     """The bill, the subscription, the visit an operation was for."""
 
@@ -92,6 +100,7 @@ class OperationView(KontoraView):
     )
     column_labels = {"kind": _l("Operation"), "author_name": _l("Author of the operation")}
     column_kinds = {
+        "kind": OperationKind(TransactionKind),
         "amount": ChangeKind(),
         "balance_after": BalanceKind(),
         "lessons": LessonsKind(),
@@ -136,12 +145,13 @@ class OperationView(KontoraView):
         return AccountOperation.id.in_(sa.union_all(by_number, by_client))
 
     def loader_options(self) -> list[Any]:
+        """All that any page shows of an operation, whatever columns the grid has."""
+        small = (AccountOperation.employee, AccountOperation.branch, AccountOperation.account_type)
+        large = (AccountOperation.account, AccountOperation.client, AccountOperation.payment)
         return [
-            *super().loader_options(),
-            sa.orm.joinedload(AccountOperation.bill),
+            *map(sa.orm.selectinload, small),
+            *map(sa.orm.joinedload, (*large, AccountOperation.bill, AccountOperation.visit)),
             sa.orm.joinedload(AccountOperation.subscription).joinedload(Subscription.plan),
-            sa.orm.joinedload(AccountOperation.visit),
-            sa.orm.selectinload(AccountOperation.branch),
         ]
 
     # --- cells ------------------------------------------------------------------------------------------------------
