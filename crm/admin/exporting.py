@@ -75,8 +75,8 @@ class ExportView(BulkView):
 
     @expose("/export/xlsx/", methods=("GET", "POST"))
     def export(self) -> Any:
-        """The selection as Excel, all pages: the shown columns in the shown order, all there are (columns=all), or those
-        named (columns=name,name).
+        """The selection as Excel, all pages: the shown columns in the shown order, all there are (columns=all), or
+        those named (columns=name,name).
         """
         selection = Selection.from_args(self, request.values, self.here())
         if request.form.get("rows") == "ticked" and request.form.get("all") != "1":

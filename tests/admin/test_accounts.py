@@ -91,9 +91,9 @@ def test_with_an_initial_balance_it_is_paid_at_once(
     page = browser.get(answer.location).text
     assert "1 234,50" in plain(page)
     [line] = history(page)
-    assert line[1:4] == ["Пополнение", "+1 234,50", "1 234,50"]
+    assert line[2:5] == ["Пополнение", "+1 234,50", "1 234,50"]
     # Nobody is chosen as the employee; the author is there all the same.
-    assert line[4:] == [network.administrator.name, "—"]
+    assert line[5:7] == [network.administrator.name, "—"]
 
 
 @pytest.mark.spec("A20", "A23", "A24")
@@ -109,7 +109,7 @@ def test_the_employee_is_one_thing_and_the_author_another(network: Any, browser:
     [account] = accounts()
     assert (account.employee_id, account.author_id) == (network.employee.id, network.administrator.id)
     [line] = history(browser.get(answer.location).text)
-    assert line[4:] == [network.administrator.name, "Вера Тренер"]
+    assert line[5:7] == [network.administrator.name, "Вера Тренер"]
 
 
 @pytest.mark.spec("A27", "A28")
@@ -229,7 +229,10 @@ def test_topping_up(network: Any, browser: Any, client: Any) -> None:
     page = browser.get(answer.location).text
     assert "История изменений" in plain(page)
     [line] = history(page)
-    assert line[1:] == ["Пополнение · За март", "+500,00", "500,00", network.administrator.name, "—"]
+    assert line[1:-1] == [
+        *("Депозиты", "Пополнение", "+500,00", "500,00", network.administrator.name, "—", "Лесной", "За март", "—"),
+        "Картой",
+    ]
     for amount in ("0", "-5", " ", "", "abc", "0,001"):
         answer = send(browser, path, amount=amount)
         assert answer.status_code == 422, amount

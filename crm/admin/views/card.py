@@ -6,19 +6,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import sqlalchemy as sa
 from flask_babel import LazyString
 from flask_babel import lazy_gettext as _l
 from flask_login import current_user
 
+from crm.access.models import User
 from crm.admin.base import KontoraView
+from crm.admin.views.card_history import account_history, family_of, finance_history
 from crm.admin.views.debts import debts_of_card, unpaid_subscriptions
+from crm.admin.views.operations import OperationView
 from crm.bills.links import bill_url
 from crm.bills.queries import bills_of
 from crm.clients.models import Client
 from crm.clients.queries import payer_of
 from crm.db import db
-from crm.ledger.models import Account, Entry
-from crm.ledger.queries import accounts_of, entries_of, lessons_left
+from crm.ledger.history import AccountOperation
+from crm.ledger.queries import accounts_of, lessons_left
 from crm.mailings.queries import messages_of
 from crm.payments.queries import payments_of
 from crm.subscriptions.queries import subscriptions_of
@@ -58,11 +62,25 @@ def _main(card: Card) -> dict[str, Any]:
 
 
 def _accounts(card: Card) -> dict[str, Any]:
-    return {"accounts": accounts_of(card.payer.id), "entries": _last_entries}
+    accounts = [account for person in family_of(card.payer) for account in accounts_of(person.id)]
+    authors = {account.author_id for account in accounts} - {None}
+    names = db.session.execute(sa.select(User.id, User.name).where(User.id.in_(authors)))
+    return {
+        "accounts": [account for account in accounts if not account.is_closed],
+        "closed": [account for account in accounts if account.is_closed],
+        "opened_by": {row.id: row.name for row in names},
+        **account_history(_operations(card), card.payer, accounts),
+    }
 
 
-def _last_entries(account: Account) -> list[Entry]:
-    return list(db.session.scalars(entries_of(account).limit(50)))
+def _history(card: Card) -> dict[str, Any]:
+    return finance_history(_operations(card), card.payer)
+
+
+def _operations(card: Card) -> OperationView:
+    view = card.view.view_of(AccountOperation)
+    assert isinstance(view, OperationView)
+    return view
 
 
 def _bills(card: Card) -> dict[str, Any]:
@@ -96,6 +114,7 @@ TABS = (
     Tab("bills", _l("Bills to pay"), "bill.view", _bills),
     Tab("subscriptions", _l("Subscriptions"), "subscription.view", _subscriptions),
     Tab("visits", _l("Visits"), "visit.view", _visits),
+    Tab("history", _l("History"), "entry.view", _history),
     Tab("payments", _l("Payments"), "payment.view", _payments),
     Tab("messages", _l("Messages"), "message.view", _messages),
 )

@@ -98,7 +98,11 @@ class OperationView(KontoraView):
         *("balance_after", "lessons", "purpose", "payment.method", "author_name", "employee", "comment"),
         *("reverses_id", "reversed_by_id", "branch"),
     )
-    column_labels = {"kind": _l("Operation"), "author_name": _l("Author of the operation")}
+    column_labels = {
+        "kind": _l("Operation"),
+        "author_name": _l("Author of the operation"),
+        "lessons": _l("Quantity"),
+    }
     column_kinds = {
         "kind": OperationKind(TransactionKind),
         "amount": ChangeKind(),
