@@ -87,6 +87,7 @@ def test_the_comparison_says_what_moves_and_how_much(network: Any, web: Any, car
     make_bill(gone)
     page = web(network.owner).get(path(kept, gone)).text.replace("\xa0", " ")
     assert "anya@demo.test" in page
+    assert "Дополнительный телефон" in page  # the other card's phone, which neither had there
     assert "234,56" in page
     assert "Остаток перейдёт на такой же счёт" in page
     assert "1 934,66" in page  # 1000.10 + 234.56 + 700.00

@@ -140,7 +140,7 @@ class CardMergingView(ImportableView):
             line = ComparedField(
                 column.label, before, self.plain_cell(gone, column), self._after(merge, column, before)
             )
-            if column.value(kept) or column.value(gone):
+            if column.value(kept) or column.value(gone) or column.name in merge.facts:
                 lines.append(line)
         return lines
 
