@@ -271,13 +271,13 @@ def _credit(
         return
     if payment.bill is not None:
         lock_bill(payment.bill)
+    source = source or hold_till(payment.method.till_kind, payment.branch_id, till)
     if payment.bill_id is not None:  # nobody has chosen the account now
         account = account_to_credit(payment.account)
         if account.id != payment.account_id:
             said = _("The account “%(name)s” is closed; the money is on the base account.", name=payment.account.title)
             payment.account, payment.comment = account, " ".join(filter(None, [payment.comment, said]))
             db.session.flush()
-    source = source or hold_till(payment.method.till_kind, payment.branch_id, till)
     transition(payment, PAYMENT_MOVES, PaymentStatus.SUCCEEDED, by=by, received_at=clock.now())
     post(
         TransactionKind.TOP_UP if source.kind.is_till else TransactionKind.TRANSFER,

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import func, select
 
 from crm.access.actors import SYSTEM
-from crm.access.models import FieldRule, Role, RoleSettings
+from crm.access.models import Branch, FieldRule, Role, RoleSettings
 from crm.access.roles import change_role
 from crm.db import db, transaction
 from crm.ledger.models import Account, AccountKind, Transaction, TransactionKind
@@ -175,8 +175,6 @@ def test_a_client_of_another_city_is_shown_with_the_reason(network: Any, web: An
 
 def test_closing_and_opening_again(director: Any, account: Account) -> None:
     other = make_account(account.client)
-    answer = send(director, path(account, "close"))
-    assert list(errors(answer.text)) == ["target"]
     answer = send(director, path(account, "close"), target=str(other.id), comment="Объединили")
     assert said(director, answer) == "Счет закрыт."
     assert (balance(account), balance(other), account.is_closed) == (0, 1000, True)
@@ -187,6 +185,31 @@ def test_closing_and_opening_again(director: Any, account: Account) -> None:
     assert path(account, "top-up") not in page
     assert said(director, send(director, path(account, "reopen"))) == "Счет снова открыт."
     assert not db.session.get_one(Account, account.id, populate_existing=True).is_closed
+
+
+def test_where_there_is_no_base_account_it_is_made_for_the_money(director: Any, account: Account) -> None:
+    assert "Базовый счёт" in director.get(path(account, "transfer")).text
+    assert db.session.scalars(select(Account.kind).where(Account.client_id.is_not(None))).all() == [AccountKind.DEPOSIT]
+    assert send(director, path(account, "transfer"), amount="300").status_code == 302
+    with transaction():
+        base = base_account(account.client_id, account.branch_id)  # type: ignore[arg-type]
+    assert (balance(account), balance(base)) == (700, 300)
+    # Now it is one of the accounts to choose from.
+    assert send(director, path(account, "close")).status_code == 422
+    assert send(director, path(account, "close"), target=str(base.id)).status_code == 302
+    assert (balance(account), balance(base), account.is_closed) == (0, 1000, True)
+    gift = make_account(make_client(db.session.get_one(Branch, account.branch_id)), balance=5)
+    assert send(director, path(gift, "close")).status_code == 302
+    assert (balance(gift), gift.is_closed) == (0, True)
+
+
+def test_from_the_only_account_there_is_nowhere_to_go_but_to_others(director: Any, account: Account) -> None:
+    with transaction():
+        base = base_account(account.client_id, account.branch_id)  # type: ignore[arg-type]
+        close_account(account, transfer_to=base, by=SYSTEM)
+    page = director.get(path(base, "transfer")).text
+    assert "Других открытых счетов у семьи нет." in page
+    assert "Другому клиенту" in page
 
 
 def test_an_operation_is_reversed(director: Any, account: Account) -> None:

@@ -14,6 +14,7 @@ from crm.access.scope import Scope, scoped_to
 from crm.audit.models import AuditEntry
 from crm.bills.models import BillStatus
 from crm.bills.operations import archive_bill
+from crm.clock import now
 from crm.db import db, transaction
 from crm.errors import Conflict, DomainError, Forbidden
 from crm.ledger.models import AccountKind, Transaction, TransactionKind
@@ -23,6 +24,8 @@ from crm.payments.models import Payment, PaymentMethod, PaymentStatus
 from crm.payments.operations import accept_notice, pay_bill_at_desk
 from crm.tills.models import Till, TillKind
 from crm.tills.operations import new_till
+from crm.visits.models import WayToPay
+from crm.visits.operations import book_visit, pay_visit
 from tests.bank import begin, pay_at
 from tests.factories import house_balance, make_account, make_bill, make_client, make_payment, make_subscription
 
@@ -116,6 +119,19 @@ def test_a_bill_paid_from_a_deposit_gives_the_money_back_to_it(network: Any) -> 
         pay_bill_at_desk(bill, method=PaymentMethod.ACCOUNT, account=deposit, by=SYSTEM)
     undo(last())
     assert (deposit.balance, bill.account.balance, bill.status) == (300, 0, BillStatus.PENDING)
+
+
+def test_a_visit_is_unpaid_again(network: Any) -> None:
+    """Paid in cash: the charge is undone, and the money stays on the base account until it is reversed as well."""
+    client = make_client(network.lesnoy)
+    with transaction():
+        visit = book_visit(client, service="Массаж", starts_at=now(), price=Decimal(700), by=SYSTEM)
+        charged = pay_visit(visit, WayToPay.CASH, by=SYSTEM)
+        base = base_account(client.id, client.branch_id)
+    undo(charged)
+    assert (visit.paid_at, base.balance, house_balance(AccountKind.CASH, network.lesnoy)) == (None, 700, 700)
+    undo(last(TransactionKind.TOP_UP))
+    assert (base.balance, house_balance(AccountKind.CASH, network.lesnoy)) == (0, 0)
 
 
 def test_a_reason_is_required_and_a_right(network: Any) -> None:

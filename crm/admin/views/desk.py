@@ -80,20 +80,28 @@ class RefundForm(Form):
     comment = _comment()
 
 
-class TransferForm(Form):
-    """To another account of the family."""
+def _own_with_balance(account: Account) -> str:
+    """What others have on their accounts is not said beside a transfer to them."""
+    return account_with_balance(account) if account.client_id == g.account.client_id else account.title
 
+
+class TransferForm(Form):
     target = ReferenceField(Account, _l("To the account"), query=lambda: g.targets, title=account_with_balance)
     amount = MoneyField(_l("Sum"), [REQUIRED])
     employee = _employee()
     comment = _comment()
 
 
-class TransferOutForm(TransferForm):
-    """To another client: his base account, which may have yet to be made, or a deposit of his."""
+class TransferToBaseForm(TransferForm):
+    """Where the base account has yet to be made: it is the choice of none."""
 
     target = ReferenceField(
-        Account, _l("To the account"), query=lambda: g.targets, is_optional=True, blank=AccountKind.BASE.label
+        Account,
+        _l("To the account"),
+        query=lambda: g.targets,
+        title=_own_with_balance,
+        is_optional=True,
+        blank=AccountKind.BASE.label,
     )
 
 
@@ -107,6 +115,20 @@ class CloseForm(Form):
         description=_l("Or refund it to the client first."),
     )
     comment = _comment()
+
+
+class CloseToBaseForm(CloseForm):
+    """As TransferToBaseForm."""
+
+    target = ReferenceField(
+        Account,
+        _l("What is left goes to"),
+        query=lambda: g.targets,
+        title=account_with_balance,
+        is_optional=True,
+        blank=AccountKind.BASE.label,
+        description=_l("Or refund it to the client first."),
+    )
 
 
 class ReopenForm(Form):
@@ -125,6 +147,16 @@ class Balance:
     before: Decimal
     after: Decimal | None = None
     sign: int = 0
+
+
+def _home_of(account: Account) -> tuple[int, int]:
+    """Where its owner's base account is: (client, branch)."""
+    assert account.client_id is not None, "accounts of the house are out of sight here"
+    return account.client_id, account.branch_id
+
+
+def _is_base(account: Account, home: tuple[int, int]) -> bool:
+    return account.kind is AccountKind.BASE and (account.client_id, account.branch_id) == home
 
 
 class AccountDeskView(ImportableView):
@@ -178,18 +210,17 @@ class AccountDeskView(ImportableView):
         """Within the family; with ?to= to another client, who is found by ?q=."""
         account = self._begin(id)
         payer = self._recipient(account)
-        if payer is None:
-            g.targets = family_accounts(account)
-        else:
-            others = open_accounts_of(payer.id)
-            g.targets = [a for a in others if (a.kind, a.branch_id) != (AccountKind.BASE, payer.branch_id)]
-        form = self._money_form(TransferForm if payer is None else TransferOutForm)
+        home = _home_of(account) if payer is None else (payer.id, payer.branch_id)
+        g.targets = family_accounts(account) if payer is None else open_accounts_of(payer.id)
+        if payer is not None:  # of his accounts the base one is the usual, made or not
+            g.targets = [other for other in g.targets if not _is_base(other, home)]
+        to_base = not any(_is_base(other, home) for other in (account, *g.targets))
+        form = self._money_form(TransferToBaseForm if to_base else TransferForm)
 
         def change() -> Transaction:
             facts = form.data
-            if payer is not None and facts["target"] is None:
-                facts["target"] = base_account(payer.id, payer.branch_id)
-            return transfer(account, facts.pop("target"), **facts, by=current_user)
+            target = facts.pop("target") or (base_account(*home) if to_base else None)
+            return transfer(account, target, **facts, by=current_user)
 
         return self._answer(
             form,
@@ -203,25 +234,28 @@ class AccountDeskView(ImportableView):
             found=self._found(account, payer),
             text=request.args.get("q", ""),
             account_id=account.id,
-            has_form=payer is not None or bool(g.targets),
+            has_form=to_base or bool(g.targets),
         )
 
     @expose("/<id>/close/", methods=("GET", "POST"))
     @permission("close")
     def close_view(self, id: str) -> Any:
         account = self._begin(id)
+        home = _home_of(account)
         g.targets = places_for_rest(account) if account.balance else []
-        form = CloseForm(request.form if request.method == "POST" else None)
+        to_base = bool(account.balance) and not any(_is_base(other, home) for other in g.targets)
+        form = self._money_form(CloseToBaseForm if to_base else CloseForm)
         if not account.balance:
             del form.target
+
+        def change() -> Account:
+            facts = form.data
+            rest = facts.pop("target", None) or (base_account(*home) if to_base else None)
+            return close_account(account, transfer_to=rest, **facts, by=current_user)
+
         return self._answer(
             form,
-            lambda: close_account(
-                account,
-                transfer_to=form.target.data if "target" in form else None,
-                comment=form.comment.data,
-                by=current_user,
-            ),
+            change,
             title=_("Close the account “%(account)s”?", account=account.title),
             said=_("The account is closed."),
             submit=_("Close the account"),
