@@ -19,13 +19,16 @@ from crm.bills.operations import issue_bill
 from crm.clients.models import Client
 from crm.clients.operations import create_client
 from crm.db import db, transaction
+from crm.debts.queries import total_ageing
 from crm.demo import load_demo
 from crm.errors import DomainError
-from crm.ledger.models import Account, AccountKind, AccountType, Transaction
+from crm.ledger.models import Account, AccountKind, AccountType, Transaction, TransactionKind
 from crm.ledger.queries import check_ledger
 from crm.mailings.models import MailingRule, Periodicity
 from crm.payments.models import Payment
 from crm.subscriptions.models import Subscription
+from crm.tills.models import Shift
+from crm.visits.models import Visit, VisitStatus
 
 LOGINS = {
     "owner@demo.test": Role.OWNER,
@@ -73,7 +76,7 @@ def test_bills_stand_in_every_state_and_money_is_paid_in_and_owed(app: Flask) ->
     assert any(bill.payable_until is None for bill in bills)
     deposits = db.session.scalars(select(Account).where(Account.kind == AccountKind.DEPOSIT)).all()
     assert deposits
-    assert all(account.balance > 0 for account in deposits)
+    assert all(account.balance > 0 for account in deposits if not account.is_closed)
     base = db.session.scalars(select(Account.balance).where(Account.kind == AccountKind.BASE)).all()
     assert any(balance < 0 for balance in base)
     assert any(balance > 0 for balance in base)
@@ -81,6 +84,38 @@ def test_bills_stand_in_every_state_and_money_is_paid_in_and_owed(app: Flask) ->
     today = clock.today(lesnoy)
     assert count(Subscription, Subscription.starts_on <= today, Subscription.ends_on >= today) > 10
     assert check_ledger() == []
+
+
+def test_everything_that_is_done_with_accounts_is_done(app: Flask) -> None:
+    load_demo()
+    done = set(db.session.scalars(select(Transaction.kind).distinct()))
+    assert set(TransactionKind) - done == {TransactionKind.OPENING}  # balances brought from elsewhere
+    assert count(Account, Account.closed_at.is_not(None)) > 0
+    visits = db.session.scalars(select(Visit)).all()
+    assert {visit.status for visit in visits} == set(VisitStatus)
+    assert any(visit.paid_at is None and visit.status is VisitStatus.CAME and visit.price for visit in visits)
+    lesnoy = db.session.scalars(select(Branch).where(Branch.name == "Центр «Лесной»")).one()
+    assert {-1, 0, 1} <= {
+        (day > clock.today(lesnoy)) - (day < clock.today(lesnoy))
+        for day in (clock.local(visit.starts_at, lesnoy).date() for visit in visits if visit.branch_id == lesnoy.id)
+    }
+    shifts = db.session.scalars(select(Shift).order_by(Shift.id)).all()
+    assert [shift.closed_at is None for shift in shifts] == [False] * 5 + [True]
+    assert sum(shift.closing_counted != shift.closing_expected for shift in shifts if shift.closed_at) == 1
+    debtors = total_ageing(select(Account.id).where(Account.kind == AccountKind.BASE))
+    assert min(debtors.days_30, debtors.days_60, debtors.days_90, debtors.older) > 0
+
+
+def test_one_person_owes_two_cities(app: Flask) -> None:
+    """His two cards were made one; the debts stay where they arose."""
+    load_demo()
+    gone = db.session.scalars(select(Client).where(Client.merged_into_id.is_not(None))).one()
+    owed = db.session.scalars(
+        select(Account).where(
+            Account.client_id == gone.merged_into_id, Account.kind == AccountKind.BASE, Account.balance < 0
+        )
+    ).all()
+    assert len({account.branch.city_id for account in owed}) == 2
 
 
 def test_the_past_is_spread_over_months_by_those_who_serve_the_branches(app: Flask) -> None:
@@ -91,7 +126,8 @@ def test_the_past_is_spread_over_months_by_those_who_serve_the_branches(app: Fla
         assert last <= now
         assert first < now - timedelta(days=60) or column is Payment.received_at
     names = set(db.session.scalars(select(Transaction.author_name).distinct()))
-    assert names <= {"Анна Ручейкова", "Ольга Берестова"}  # who serves the branches
+    heads = {"Дарья Соснина", "Роман Заречный"}
+    assert names <= heads | {"Анна Ручейкова", "Ольга Берестова"}  # who serves the branches, and who heads them
     authors = db.session.scalars(select(AuditEntry.actor_name).where(AuditEntry.entity == "client").distinct())
     assert set(authors) <= names
 

@@ -47,13 +47,17 @@ LETTER = """Здравствуйте, {customer.name}!
 
 @dataclass(frozen=True)
 class DemoNetwork:
-    """What the story needs to refer to. clerks: who serves the clients of a branch, by branch id."""
+    """What the story needs to refer to. clerks: who serves the clients of a branch, heads: who may give money back and
+    correct mistakes there, by branch id.
+    """
 
     branches: list[Branch]
     account_types: list[AccountType]
     plans: list[Plan]
     employees: dict[int, list[Employee]]
     clerks: dict[int, User]
+    heads: dict[int, User]
+    owner: User
 
 
 def build_network() -> DemoNetwork:
@@ -108,6 +112,7 @@ def build_network() -> DemoNetwork:
     account_types = [
         create_account_type(name="Депозиты", branches=branches, position=1, by=SYSTEM),
         create_account_type(name="Подарочный счёт", branches=[lesnoy, mira], position=2, by=SYSTEM),
+        create_account_type(name="Корпоративный счёт", branches=[rechnoy, mira], position=3, by=SYSTEM),
     ]
     template = save_template(None, name="Счёт на оплату", subject="Счёт за занятия", body=LETTER, by=users["owner"])
     save_rule(
@@ -131,4 +136,6 @@ def build_network() -> DemoNetwork:
             rechnoy.id: users["administrator"],
             mira.id: users["owner"],
         },
+        heads={lesnoy.id: users["director"], rechnoy.id: users["regional"], mira.id: users["owner"]},
+        owner=users["owner"],
     )

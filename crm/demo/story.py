@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from datetime import date, datetime, time, timedelta
+from datetime import date, timedelta
 from decimal import Decimal
 
 from crm import clock
-from crm.access.models import Branch, User
-from crm.audit.origin import acting
 from crm.bills.models import Bill
 from crm.bills.operations import archive_bill, issue_bill
-from crm.clients.models import Client
 from crm.clients.operations import create_client
+from crm.demo.desk import live_at_desks, merge_twin
+from crm.demo.events import Family, Story
 from crm.demo.names import child_of, grown_up, phone_of
 from crm.demo.network import DemoNetwork
-from crm.ledger.models import Account
 from crm.ledger.operations import base_account
 from crm.payments.models import PaymentMethod
 from crm.payments.operations import open_account_paid, top_up
@@ -25,51 +21,11 @@ from crm.subscriptions.models import Plan
 from crm.subscriptions.operations import sell_subscription
 
 FIRST_DAYS_AGO, LAST_DAYS_AGO = 150, 40  # when families join
+ENOUGH_FOR_TWINS = 40  # cards, of which one is to be merged into another
+ENOUGH_TO_LOSE_TWO = 10  # families, of which two have stopped coming without having paid
 _COMMENTS = ("", "", "", "Звонить после 18:00", "Приводит бабушка", "Просит присылать счета заранее")
 _FATES = ("paid", "pending", "overdue", "archived", "repeatable")
 _WEIGHTS = (50, 25, 12, 10, 3)
-
-
-@dataclass
-class Family:
-    """A payer and those he pays for, filled in as the story goes."""
-
-    branch: Branch
-    joined_days_ago: int
-    payer: Client | None = None
-    children: list[Client] = field(default_factory=list)
-    deposit: Account | None = None
-
-    @property
-    def card(self) -> Client:
-        assert self.payer is not None, "the family has not joined yet"
-        return self.payer
-
-
-class Story:
-    """Events are noted in any order and happen in the order of their moments."""
-
-    def __init__(self, network: DemoNetwork, chance: random.Random) -> None:
-        self.network = network
-        self.chance = chance
-        self.now = clock.now()
-        self._events: list[tuple[datetime, int, User, Callable[[], object]]] = []
-
-    def note(self, branch: Branch, days_ago: int, event: Callable[[], object]) -> None:
-        """`event` happens in opening hours `days_ago` days before today at the branch, and never in the future."""
-        moment = time(self.chance.randrange(9, 20), self.chance.randrange(60))
-        at = clock.at(clock.today(branch) - timedelta(days=days_ago), moment, branch)
-        at = min(at, self.now - timedelta(minutes=1))
-        self._events.append((at, len(self._events), self.clerk(branch), event))
-
-    def tell(self) -> None:
-        """Let everything happen. Things of one minute happen in the order they were noted."""
-        for at, _order, by, event in sorted(self._events, key=lambda event: event[:2]):
-            with clock.frozen(at), acting(by, "demo"):
-                event()
-
-    def clerk(self, branch: Branch) -> User:
-        return self.network.clerks[branch.id]
 
 
 def live_story(network: DemoNetwork, *, clients: int, bills: int, chance: random.Random) -> None:
@@ -77,10 +33,17 @@ def live_story(network: DemoNetwork, *, clients: int, bills: int, chance: random
     story = Story(network, chance)
     families: list[Family] = []
     cards = 0
-    while cards < clients:
-        children = min(chance.choice((0, 1, 1, 2)), clients - cards - 1)
+    twins = 1 if clients >= ENOUGH_FOR_TWINS else 0
+    while cards < clients - twins:
+        children = min(chance.choice((0, 1, 1, 2)), clients - twins - cards - 1)
         families.append(_join(story, number=len(families) + 1, children=children))
         cards += 1 + children
+    gone = (
+        sorted(families, key=lambda family: -family.joined_days_ago)[:2] if len(families) >= ENOUGH_TO_LOSE_TWO else []
+    )
+    families = [family for family in families if family not in gone]
+    for family in gone:
+        _leave_owing(story, family)
     for family in families:
         _buy(story, family)
     for number in range(bills if families else 0):
@@ -89,6 +52,10 @@ def live_story(network: DemoNetwork, *, clients: int, bills: int, chance: random
         # Every other family owes nothing unpaid, so that a mailing finds somebody to bill.
         eligible = families[::2] if fate in {"pending", "overdue"} else families
         _bill(story, chance.choice(eligible), fate)
+    live_at_desks(story, families)
+    if twins:
+        number = len(families) + len(gone) + 1
+        merge_twin(story, families[0], number=number, phone=phone_of(number))
     story.tell()
 
 
@@ -170,6 +137,19 @@ def _buy(story: Story, family: Family) -> None:
         if chance.random() < 0.5:
             plan = chance.choice(plans)
             story.note(branch, chance.randrange(1, days_ago), lambda plan=plan: pay(plan))  # type: ignore[misc]
+
+
+def _leave_owing(story: Story, family: Family) -> None:
+    """They came for a month or two, paid nothing, and have not been seen since."""
+    branch, by = family.branch, story.clerk(family.branch)
+
+    def sell(plan: Plan) -> None:
+        attending = family.children[0] if family.children else family.card
+        sell_subscription(attending, plan, starts_on=clock.today(branch), by=by)
+
+    longest_ago = family.joined_days_ago - 2
+    for days_ago, plan in ((longest_ago, story.network.plans[1]), (min(longest_ago, 75), story.network.plans[0])):
+        story.note(branch, days_ago, lambda plan=plan: sell(plan))  # type: ignore[misc]
 
 
 def _bill(story: Story, family: Family, fate: str) -> None:
