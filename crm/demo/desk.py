@@ -59,6 +59,7 @@ class _Desk:
         self.story = story
         self.branch = story.network.branches[0]
         self.till: Till | None = None
+        self.past = self.ahead = 0  # visits so far that have been, and that are to come
 
     def till_for(self, branch: Branch) -> Till | None:
         """The desk with shifts while one is open; else the branch's first till."""
@@ -152,7 +153,9 @@ def _visit(desk: _Desk, family: Family, days_ago: int, number: int) -> None:
     employee = chance.choice(story.network.employees[branch.id])
     starts_at = _moment(branch, days_ago, time(chance.randrange(9, 20), chance.choice((0, 30))))
     booked_at = _moment(branch, max(days_ago, 0) + chance.randrange(1, 4), time(chance.randrange(9, 20)))
-    way, clerk, is_missed = _WAYS[number // 2 % len(_WAYS)], story.clerk(branch), number % 9 == 8
+    is_past, clerk = starts_at < story.now - timedelta(minutes=5), story.clerk(branch)
+    way, is_missed, is_canceled = _WAYS[desk.past % len(_WAYS)], desk.past % 6 == 5, desk.ahead % 5 == 4
+    desk.past, desk.ahead = desk.past + is_past, desk.ahead + (not is_past)
     made: list[Visit] = []
 
     def book() -> None:
@@ -178,9 +181,9 @@ def _visit(desk: _Desk, family: Family, days_ago: int, number: int) -> None:
         move_visit(made[0], VisitStatus.CANCELED, by=clerk)
 
     story.note_at(booked_at, clerk, book)
-    if starts_at < story.now - timedelta(minutes=5):
+    if is_past:
         story.note_at(starts_at, clerk, come)
-    elif number % 7 == 6:
+    elif is_canceled:
         story.note_at(story.now, clerk, cancel)
 
 
