@@ -46,7 +46,8 @@ def create_user_command(email: str, name: str, role: str, password: str) -> None
 @ledger_group.command("check")
 def check_ledger_command() -> None:
     """Prove that every transaction balances and every cached balance equals its entries."""
-    problems = check_ledger()
+    with scoped_to(EVERYWHERE):
+        problems = check_ledger()
     for problem in problems:
         click.echo(f"{problem.what}: {problem.id}: {problem.detail}")
     click.echo("ledger: clean" if not problems else f"ledger: {len(problems)} problems")
@@ -58,12 +59,13 @@ def check_ledger_command() -> None:
 @click.option("--anew", is_flag=True, help="Forget all sums first.")
 def sum_ledger_command(anew: bool) -> None:
     """Bring the sums of client accounts up to the last entry; the scheduler does so by itself."""
-    if anew:
-        with transaction():
-            sum_up_anew()
     total = 0
-    while summed := keep_turnover(tail=0):
-        total += summed
+    with scoped_to(EVERYWHERE):
+        if anew:
+            with transaction():
+                sum_up_anew()
+        while summed := keep_turnover(tail=0):
+            total += summed
     click.echo(f"ledger: {total} entry ids summed")
 
 

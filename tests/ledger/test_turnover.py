@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -310,7 +311,7 @@ def test_sums_can_be_made_anew(app: Flask, network: Network) -> None:
         sum_up_anew()
     assert (mark(), totals_of_clients().credited) == (0, 10)
     db.session.rollback()
-    result = app.test_cli_runner().invoke(args=["ledger", "sum", "--anew"])
+    result = contextvars.Context().run(app.test_cli_runner().invoke, args=["ledger", "sum", "--anew"])
     assert result.exit_code == 0, result.output
     assert mark() == db.session.scalar(select(func.max(Entry.id)))
     assert check_ledger() == []
