@@ -167,6 +167,9 @@ def test_a_debtor_s_page_tells_what_the_debt_is_made_of(network: Network, browse
         "Пополнить",
     ):
         assert text in page
+    for path in ("bad-debt", "write-off"):
+        form = plain(browser.get(f"{LIST}{path}/{debtors[0].id}/").text)
+        assert "Баланс до -550,00" in " ".join(form.replace("−", "-").split())
 
 
 def test_who_does_not_see_balances_does_not_see_who_owes(

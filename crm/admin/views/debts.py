@@ -20,7 +20,9 @@ from crm.access.fields import FieldRules, field_rules
 from crm.admin.base import BulkAction, GridColumn, KontoraView, QuickFilter, permission
 from crm.admin.fields import REQUIRED, Form, MoneyField
 from crm.admin.kinds import BadFilter, Kind, MomentKind, MoneyKind, Place
+from crm.admin.money import sees_balances, with_slip
 from crm.admin.selection import Selection
+from crm.admin.views.desk import Balance
 from crm.clients.models import Client
 from crm.clients.queries import client_matches, payer_of
 from crm.debts.debtors import Debtor, has_debt_of
@@ -99,7 +101,7 @@ class CardDebts:
 
 def debts_of_card(payer: Client) -> CardDebts:
     """Nothing for who does not see the balances of accounts."""
-    if not current_user.may("account.view") or _is_balance_hidden():
+    if not current_user.may("account.view") or not sees_balances():
         return CardDebts([], {}, [])
     accounts = [account for account in accounts_of(payer.id) if account.balance]
     cities = balances_by_city(payer.id, by=current_user)
@@ -110,13 +112,9 @@ def debts_of_card(payer: Client) -> CardDebts:
 
 def unpaid_subscriptions(ids: Sequence[int]) -> dict[int, Decimal] | None:
     """How much of each of these subscriptions is unpaid; None for who does not see balances."""
-    if not current_user.may("account.view") or _is_balance_hidden():
+    if not current_user.may("account.view") or not sees_balances():
         return None
     return debts_of_subscriptions(ids)
-
-
-def _is_balance_hidden() -> bool:
-    return "balance" in field_rules(current_user, "account").hidden
 
 
 class DebtorView(KontoraView):
@@ -164,12 +162,12 @@ class DebtorView(KontoraView):
         return FieldRules(rules.hidden | of_clients, rules.frozen)
 
     def is_accessible(self) -> bool:
-        return super().is_accessible() and not _is_balance_hidden()
+        return super().is_accessible() and sees_balances()
 
     def _handle_view(self, name: str, **kwargs: Any) -> Any:
         """Who does not see balances does not see who owes either."""
         answer = super()._handle_view(name, **kwargs)
-        if answer is None and self.permission_for(name) in {"debtor.view", "debtor.export"} and _is_balance_hidden():
+        if answer is None and self.permission_for(name) in {"debtor.view", "debtor.export"} and not sees_balances():
             abort(403)
         return answer
 
@@ -223,6 +221,7 @@ class DebtorView(KontoraView):
             payer,
             account,
             title=_("Accrue a debt"),
+            sign=-1,
             said=_l("The debt is accrued."),
             submit=_("Accrue"),
         )
@@ -239,6 +238,7 @@ class DebtorView(KontoraView):
             account.client,
             account,
             title=_("Write off the debt"),
+            sign=1,
             said=_l("The debt is written off."),
             submit=_("Write off the debt"),
         )
@@ -249,7 +249,7 @@ class DebtorView(KontoraView):
         """«Списать невозвратный долг»: as a loss of the branch."""
         account = self._account(id)
         form = BadDebtForm(request.form if request.method == "POST" else None)
-        if request.method == "GET" and not _is_balance_hidden() and account.balance < 0:
+        if request.method == "GET" and sees_balances() and account.balance < 0:
             form.amount.data = -account.balance
         return self._answer(
             form,
@@ -257,6 +257,7 @@ class DebtorView(KontoraView):
             account.client,
             account,
             title=_("Write off the bad debt"),
+            sign=1,
             said=_l("The bad debt is written off."),
             warning=_(
                 "What will not be paid becomes a loss of the branch; the debts of subscriptions are cleared too."
@@ -264,13 +265,31 @@ class DebtorView(KontoraView):
             submit=_("Write off the bad debt"),
         )
 
-    def _answer(self, form: Form, change: Any, client: Client | None, account: Account | None, **texts: Any) -> Any:
+    def _answer(
+        self,
+        form: Form,
+        change: Any,
+        client: Client | None,
+        account: Account | None,
+        *,
+        sign: int,
+        said: Any,
+        **texts: Any,
+    ) -> Any:
         """client: None when the card is in a branch out of sight (cards merged), though the account is not."""
         back = url_for("client.card_view", id=client.id) if client else url_for("debtor.index_view")
-        name = client.shown_name if client else None
-        if not _is_balance_hidden():
-            texts["balance"] = account.balance if account else Decimal(0)
-        return self.answer(form, change, back=back, done=lambda _done: back, subtitle=name, **texts)
+        title, before = (account.title, account.balance) if account else (AccountKind.BASE.label, Decimal(0))
+        return self.answer(
+            form,
+            change,
+            back=back,
+            done=lambda _done: back,
+            said=lambda done: with_slip(said, done, account),
+            template="admin/money_form.html",
+            client=client,
+            balances=[Balance(str(title), before, sign=sign)] if sees_balances() else [],
+            **texts,
+        )
 
     @staticmethod
     def _account(id: str) -> Account:
