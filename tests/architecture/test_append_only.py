@@ -46,6 +46,16 @@ def test_rows_are_not_changed_by_inserting_them_again(network: Network, table: s
         connection.execute(text(again))
 
 
+@pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("table", CHANGES)
+def test_rows_are_not_replaced(network: Network, table: str) -> None:
+    """SQLite's REPLACE deletes without the triggers of DELETE."""
+    make_account(make_client(network.lesnoy), balance=100)
+    db.session.commit()
+    with pytest.raises(DatabaseError, match=f"{table} is append-only"), db.engine.begin() as connection:
+        connection.execute(text(f"INSERT OR REPLACE INTO {table} SELECT * FROM {table}"))
+
+
 @pytest.mark.parametrize("table", ["account", "client", "branch"])
 def test_what_entries_belong_to_does_not_take_them_along(network: Network, table: str) -> None:
     make_account(make_client(network.lesnoy), balance=100)
