@@ -214,7 +214,10 @@ class Entry(Model):
 
     __tablename__ = "ledger_entry"
     __audited__ = False
-    __table_args__ = (CheckConstraint("amount <> 0", name="amount"), Index(None, "account_id", "id"))
+    __table_args__ = (
+        CheckConstraint("amount <> 0", name="amount"),
+        Index(None, "account_id", "id", postgresql_include=["amount"]),
+    )
 
     id: Mapped[PrimaryKey]
     transaction_id: Mapped[int] = mapped_column(ForeignKey("ledger_transaction.id"), index=True)

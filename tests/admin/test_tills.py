@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+import pypdf
 import pytest
 from sqlalchemy import event, select
 
 from crm import clock
-from crm.access.models import Role, RoleSettings
+from crm.access.models import FieldRule, Role, RoleSettings
 from crm.access.roles import change_role
 from crm.db import db, transaction
 from crm.tills.models import Shift, Till, TillKind
@@ -31,7 +33,7 @@ def column(page: str, name: str) -> list[str]:
 def hide_balance(network: Any, role: Role) -> None:
     settings = db.session.scalars(select(RoleSettings).where(RoleSettings.role == role)).one()
     with transaction():
-        change_role(settings, permissions={}, fields={"till.balance": "hidden"}, by=network.owner)
+        change_role(settings, permissions={}, fields={"till.balance": FieldRule.HIDE}, by=network.owner)
 
 
 @pytest.mark.spec("C146")
@@ -270,3 +272,23 @@ def test_movements_of_today_are_those_of_the_branch_s_own_day(network: Any, web:
         assert "Денег никто не двигал" not in browser.get(f"{GRID}details/?id={till.id}").text
         other = db.session.scalars(select(Till).where(Till.name == "Москва")).one()
         assert "Сегодня денег никто не двигал" in browser.get(f"{GRID}details/?id={other.id}").text
+
+
+def test_the_report_of_a_shift_is_printed(network: Any, web: Any) -> None:
+    till = make_till(network.lesnoy, name="Стойка #1 *у входа*", money=500, uses_shifts=True)
+    shift = make_shift(till)
+    make_account(make_client(network.lesnoy, name="Анна Плательщик"), balance=1000)
+    with transaction():
+        close_shift(shift, counted=Decimal(1490), comment="Потеряли десятку", by=network.director)
+    answer = web(network.director, network.lesnoy).get(f"{SHIFTS}report/{shift.id}/")
+    assert (answer.status_code, answer.mimetype) == (200, "application/pdf")
+    text = " ".join(page.extract_text() for page in pypdf.PdfReader(io.BytesIO(answer.data)).pages)
+    text = text.replace("\xa0", " ")
+    for part in ("Отчёт по смене", "Стойка #1 *у входа*", "1 490,00", "Потеряли десятку", "Анна Плательщик", "Сдал"):
+        assert part in text, part
+
+
+def test_who_counts_blind_prints_no_report(network: Any, web: Any) -> None:
+    shift = make_shift(make_till(network.lesnoy, money=500, uses_shifts=True))
+    hide_balance(network, Role.ADMINISTRATOR)
+    assert web(network.administrator, network.lesnoy).get(f"{SHIFTS}report/{shift.id}/").status_code == 403

@@ -73,6 +73,7 @@ OWN = {
     "field.built_in_view": "field.edit",
     "mailingrule.run_view": "mailingrule.run",
     "role.reset_view": "role.edit",
+    "shift.report_view": "shift.view",
     "till.move_view": "till.move",
     "till.shift_view": "till.shift",
     "till.spend_view": "till.move",

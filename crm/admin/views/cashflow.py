@@ -23,7 +23,7 @@ from crm.access.fields import FieldRules, field_rules
 from crm.admin.base import KontoraView, QuickFilter, permission
 from crm.admin.exporting import labels_of
 from crm.admin.kinds import EnumKind, MomentKind, Place, ReferenceKind
-from crm.admin.periods import days_of
+from crm.admin.periods import PERIODS, days_of
 from crm.admin.selection import Selection
 from crm.audit.operations import record_export
 from crm.clients.queries import client_matches
@@ -193,6 +193,8 @@ class MovementView(KontoraView):
             total=_sum(flows),
             standing=self._standing(selection, _sum(flows)),
             is_cut=len(flows) > ROWS_SHOWN,
+            periods=self._periods(selection, by),
+            days_url=self._days_url(selection, by),
         )
 
     @expose("/totals/xlsx/")
@@ -231,6 +233,27 @@ class MovementView(KontoraView):
         known = self._dimensions()
         by = [name for name in known if name in request.args.getlist("by")]
         return Selection.from_args(self, args, self.here()), by or [name for name in BY_DEFAULT if name in known]
+
+    @staticmethod
+    def _periods(selection: Selection, by: Sequence[str]) -> list[tuple[Any, str, bool]]:
+        """Periods a click away: (label, address, whether it is this one)."""
+        others = {f"f.happened_at.{operator}": None for operator in ("from", "to", "is", "period")}
+        asked = selection.values("happened_at", "period")
+        return [
+            (
+                PERIODS[name],
+                selection.url(**{**others, "f.happened_at.period": name, "page": None, "by": list(by)}),
+                asked == (name,),
+            )
+            for name in ("today", "yesterday", "this_week", "this_month", "last_month", "this_year")
+        ]
+
+    def _days_url(self, selection: Selection, by: Sequence[str]) -> str:
+        """The same days, told from one to another, to be changed."""
+        first, last = _days_asked(selection, self.here()) or (None, None)
+        days = {"from": first, "to": last, "is": None, "period": None}
+        ends = {f"f.happened_at.{name}": end.isoformat() if end else None for name, end in days.items()}
+        return selection.url(**{**ends, "page": None, "by": list(by)})
 
     def _dimensions(self) -> dict[str, Any]:
         """What this person may group by here: {name: label}."""
@@ -300,7 +323,7 @@ class MovementView(KontoraView):
         days = _days_asked(selection, self.here())
         others = [item for item in selection.filters if item.name != "happened_at"]
         is_whole = all(item.name in places and item.operator == "is" and not item.group for item in others)
-        if days is None or selection.search or selection.doubt or not is_whole:
+        if days is None or selection.search or not is_whole:
             return None
         there = sa.select(Till.balance).select_from(Till)
         for item in others:
@@ -320,8 +343,8 @@ class MovementView(KontoraView):
 def _days_asked(selection: Selection, place: Place) -> tuple[date, date] | None:
     """First and last day of a selection whose only filter of time is a period, or from a day on."""
     today = clock.today(place)
-    filters = {item.operator: item.values for item in selection.filters if item.name == "happened_at"}
-    if any(len(values) != 1 for values in filters.values()):
+    filters = {f"{item.group}{item.operator}": item.values for item in selection.filters if item.name == "happened_at"}
+    if selection.doubt is not None or any(len(values) != 1 for values in filters.values()):
         return None
     if filters.keys() == {"period"}:
         return days_of(filters["period"][0], today)

@@ -8,15 +8,18 @@ from decimal import Decimal
 from typing import Any
 
 import sqlalchemy as sa
-from flask import flash, g, redirect, request, url_for
+from flask import Response, abort, flash, g, redirect, request, url_for
 from flask_admin import expose
+from flask_babel import get_locale, pgettext
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
+from flask_babel import lazy_pgettext as _lp
 from flask_login import current_user
 from markupsafe import Markup
 from wtforms import BooleanField, HiddenField, IntegerField, StringField, TextAreaField, validators
 
 from crm import clock
+from crm.access.fields import FieldRules, field_rules
 from crm.access.models import Branch, Employee
 from crm.admin.base import GridColumn, KontoraView, QuickFilter, grid_url, permission
 from crm.admin.cells import Joins, SqlCell
@@ -26,6 +29,9 @@ from crm.admin.selection import Selection
 from crm.admin.views.cashflow import BranchTillKind
 from crm.db import db
 from crm.errors import DomainError
+from crm.exchange.excel import content_disposition
+from crm.i18n import moment, money
+from crm.pdf import render_pdf
 from crm.tills.models import Shift, Till, TillKind
 from crm.tills.movements import Movement
 from crm.tills.moves import move_money, spend_other, take_other
@@ -34,6 +40,9 @@ from crm.tills.queries import current_shift, money_in, turnovers_of
 from crm.tills.shifts import DifferenceUnexplained, close_shift, open_shift
 
 MOVEMENTS_SHOWN = 200
+MOVEMENTS_PRINTED = 5000
+# Of each, what was in the desk could be told.
+SHIFT_SUMS = frozenset({"opening_expected", "opening_counted", "closing_expected", "closing_counted", "difference"})
 
 
 def _branches() -> list[Branch]:
@@ -305,8 +314,9 @@ class ShiftView(KontoraView):
     )
     column_labels = {
         "id": _l("Shift"),
+        "opened_at": _lp("shift", "Opened"),
         "opened_by_name": _l("Opened by"),
-        "closed_at": _l("Closed"),
+        "closed_at": _lp("shift", "Closed"),
         "closed_by_name": _l("Closed by"),
         "opening_expected": _l("At the opening there should be"),
         "opening_counted": _l("At the opening there was"),
@@ -337,16 +347,17 @@ class ShiftView(KontoraView):
             return Markup('<span class="debt">{}</span>').format(super().cell(row, column))
         return super().cell(row, column)
 
+    def field_rules(self, row: Any = None) -> FieldRules:
+        """Who does not see the money in a desk counts it blind: the last count would tell him what to find."""
+        rules = super().field_rules(row)
+        if "balance" not in field_rules(current_user, "till").hidden:
+            return rules
+        return FieldRules(rules.hidden | SHIFT_SUMS, rules.frozen)
+
     @property
     def sees_sums(self) -> bool:
         """Whether this person may know what was in the desk and what moved."""
-        own = {"opening_expected", "closing_expected", "difference"} & self.field_rules().hidden
-        return not own and "balance" not in self._tills().field_rules().hidden
-
-    def _tills(self) -> TillView:
-        view = self.view_of(Till)
-        assert isinstance(view, TillView)
-        return view
+        return not SHIFT_SUMS & self.field_rules().hidden
 
     def details_context(self, row: Shift) -> dict[str, Any]:
         span = {"f.till.is": row.till_id, "f.id.from": row.from_entry_id + 1}
@@ -361,15 +372,77 @@ class ShiftView(KontoraView):
             "may_close": row.is_open and current_user.may("till.shift"),
         }
 
+    @expose("/report/<id>/")
+    @permission("view")
+    def report_view(self, id: str) -> Any:
+        """«Отчёт по смене» to be printed and signed."""
+        shift = self.get_one(id)
+        if not self.sees_sums:
+            abort(403)
+        title = _("Report of shift %(number)s", number=shift.id)
+        return Response(
+            render_pdf("shift", self.report_data(shift, title)),
+            mimetype="application/pdf",
+            headers={"Content-Disposition": content_disposition(f"{title}.pdf", is_shown=True)},
+        )
 
-def _movements(*conditions: Any) -> list[Movement]:
+    def report_data(self, shift: Shift, title: str) -> dict[str, Any]:
+        """What the printed report says, as texts: facts, and tables of head and rows; widths in mm, 0 for the rest."""
+        place, company = self.place_of(shift), shift.branch.company
+        facts = [
+            (str(column.label), Markup.escape(column.kind.show(column.value(shift), place)).striptags())
+            for column in self.details_columns(shift)
+            if column.name not in {"id", "branch"} and column.value(shift) not in (None, "")
+        ]
+        kinds = [
+            [str(line.kind.label), str(line.count), money(line.came_in), money(line.went_out)]
+            for line in turnovers_of(shift)
+        ]
+        span = (Movement.till_id == shift.till_id, *_span(shift))
+        moves = [
+            [
+                moment(line.happened_at, shift.branch.time_zone),
+                ". ".join(filter(None, (str(line.kind.label), str(line.client or ""), line.comment))),
+                money(line.came_in),
+                money(line.went_out),
+                line.author_name,
+            ]
+            for line in reversed(_movements(*span, limit=MOVEMENTS_PRINTED))
+        ]
+        sums = [_("Cash in"), _("Cash out")]
+        return {
+            "lang": str(get_locale()),
+            "title": title,
+            "place": f"{company.legal_name or company.name}, {shift.branch.name}",
+            "facts": facts,
+            "tables": [
+                {
+                    "title": _("Money of the shift"),
+                    "head": [_("Operation"), _("Operations"), *sums],
+                    "rows": kinds,
+                    "widths": [0, 24, 28, 28],
+                    "numbers": [1, 2, 3],
+                },
+                {
+                    "title": _("Movements"),
+                    "head": [_("When"), _("Operation"), *sums, _("Author")],
+                    "rows": moves,
+                    "widths": [30, 0, 24, 24, 30],
+                    "numbers": [2, 3],
+                },
+            ],
+            "signatures": [pgettext("shift", "Handed over"), pgettext("shift", "Received")],
+        }
+
+
+def _movements(*conditions: Any, limit: int = MOVEMENTS_SHOWN) -> list[Movement]:
     """The latest movements, with what the tables of tills and shifts show of them."""
     query = (
         sa.select(Movement)
         .where(*conditions)
         .options(sa.orm.joinedload(Movement.client), sa.orm.selectinload(Movement.branch))
         .order_by(Movement.id.desc())
-        .limit(MOVEMENTS_SHOWN)
+        .limit(limit)
     )
     return list(db.session.scalars(query))
 
