@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
@@ -35,6 +36,23 @@ def _shots(page: Page, url: str, suffix: str) -> None:
     shot("bill")
     page.goto(page.get_by_label("Ссылка для клиента").input_value())
     shot("pay")
+    for name, address in {
+        "visits": "/admin/visit/",
+        "debtors": "/admin/debtor/",
+        "tills": "/admin/till/",
+        "cash-flow": "/admin/cashflow/",
+    }.items():
+        page.goto(url + address)
+        shot(name)
+    page.goto(f"{url}/admin/visit/?f.paid_at.empty=1&f.price.from=1&f.status.is=planned")
+    page.locator("[data-open]").first.click()
+    shot("visit")
+    page.goto(f"{url}/admin/shift/?sort=opened_at")
+    page.locator("[data-open]").first.click()
+    shot("shift")
+    yesterday = (datetime.now(UTC) - timedelta(days=1)).date()
+    page.goto(f"{url}/admin/account/?at={yesterday}")
+    shot("accounts-as-of")
 
 
 def _shots_of_the_head(page: Page, url: str, suffix: str) -> None:

@@ -106,6 +106,8 @@ class HomeView(AdminIndexView):
         if current_user.may("account.view"):
             debtors = sa.and_(Account.kind == AccountKind.BASE, Account.balance < 0)
             url = grid_url("account", **{"f.balance.to": "-0.01", "sort": "balance"})
+            if current_user.may("debtor.view"):
+                url = url_for("debtor.index_view")
             yield Tile(_("Clients in debt"), format_decimal(self._count(Account, debtors)), url)
             if "balance" not in field_rules(current_user, "account").hidden:
                 owed = db.session.scalar(sa.select(sa.func.coalesce(sa.func.sum(-Account.balance), 0)).where(debtors))
