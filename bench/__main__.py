@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 
+from bench.accounts import accounts
 from bench.bulk import bulk
 from bench.databases import Ground, Place, grounds, place
 from bench.exports import exports
@@ -18,6 +19,7 @@ from bench.weight import weights
 # Parts that make databases of their own.
 OWN_PARTS: dict[str, Callable[[Place], Iterator[str]]] = {
     "posts": posts,
+    "accounts": accounts,
 }
 # Parts over the databases of the grids. In this order: what changes rows comes last.
 PARTS: dict[str, Callable[[Ground], Iterator[str]]] = {

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
+from crm.ledger.turnover import keep_turnover
 from psycopg import Connection, sql
 from sqlalchemy import func, select
 from sqlalchemy.engine import make_url
 
 from bench import kontora
-from crm.access.models import Branch
+from crm.access.models import Branch, User
 from crm.access.scope import EVERYWHERE, scoped_to
 from crm.db import db, transaction
-from crm.ledger.models import Account, AccountKind
+from crm.ledger.models import Account, AccountKind, Entry
 from crm.ledger.operations import house_account
 from crm.ledger.queries import check_ledger
 from crm.tills.models import TillKind
-from crm.tills.operations import new_till, tills_in
+from crm.tills.operations import new_till
+from crm.tills.queries import tills_in
 
 TABLES = ("client", "account", "ledger_transaction", "ledger_entry")
 
@@ -89,7 +92,17 @@ ORDER BY move.id, side
 """
 
 
-def write_books(database_url: str, home: Path, accounts: int, entries: int) -> None:
+@dataclass(frozen=True)
+class Books:
+    """What there is. session_user: the owner, as User.get_id() writes it; client: one of those with two accounts."""
+
+    session_user: str
+    client: int
+    accounts: int
+    entries: int
+
+
+def write_books(database_url: str, home: Path, accounts: int, entries: int) -> Books:
     """Migrate the PostgreSQL database; unless they are there, give it so many client accounts and entries, all or none,
     and prove them. Half of the entries are the branches' own. Needs a superuser: triggers and references are off
     meanwhile, and every statement writes rows that agree with the others.
@@ -97,16 +110,36 @@ def write_books(database_url: str, home: Path, accounts: int, entries: int) -> N
     kontora.prepare_ledger(database_url, home)
     app = kontora.application(database_url, home)
     with app.app_context(), scoped_to(EVERYWHERE):
-        if (db.session.scalar(select(func.count()).select_from(Account)) or 0) >= accounts:
-            return
-        with transaction():
-            for branch_id in db.session.scalars(select(Branch.id).order_by(Branch.id)).all():
-                house_account(AccountKind.REVENUE, branch_id)
-                for kind in (TillKind.CASH, TillKind.TERMINAL, TillKind.BANK):
-                    if not tills_in(branch_id, kind):
-                        new_till(kind, branch_id)
+        is_written = (db.session.scalar(select(func.count()).select_from(Account)) or 0) >= accounts
+        db.session.commit()
+        if not is_written:
+            _make_house_accounts()
+            _fill(database_url, {"accounts": accounts, "moves": max(1, entries // accounts // 2)})
+        while keep_turnover(tail=0):
+            pass
+        if not is_written and (problems := check_ledger()):
+            raise SystemExit(f"the ledger check found {problems[:3]}")
+        owner = db.session.scalars(select(User).where(User.email == "owner@demo.test")).one()
+        return Books(
+            session_user=owner.get_id(),
+            client=db.session.scalar(select(func.max(Account.client_id))) or 0,
+            accounts=db.session.scalar(select(func.count(Account.client_id))) or 0,
+            entries=db.session.scalar(select(func.count()).select_from(Entry)) or 0,
+        )
+
+
+def _make_house_accounts() -> None:
+    """Each branch has its revenue and somewhere to put money."""
+    with transaction():
+        for branch_id in db.session.scalars(select(Branch.id).order_by(Branch.id)).all():
+            house_account(AccountKind.REVENUE, branch_id)
+            for kind in (TillKind.CASH, TillKind.TERMINAL, TillKind.BANK):
+                if not tills_in(branch_id, kind):
+                    new_till(kind, branch_id)
+
+
+def _fill(database_url: str, numbers: dict[str, int]) -> None:
     address = make_url(database_url).set(drivername="postgresql").render_as_string(hide_password=False)
-    numbers = {"accounts": accounts, "moves": max(1, entries // accounts // 2)}
     with psycopg.connect(address, cursor_factory=psycopg.ClientCursor) as connection:
         for setting in ("session_replication_role = replica", "work_mem = '256MB'", "maintenance_work_mem = '1GB'"):
             connection.execute(f"SET LOCAL {setting}")
@@ -117,9 +150,6 @@ def write_books(database_url: str, home: Path, accounts: int, entries: int) -> N
             connection.execute(f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), max(id)) FROM {table}")
     with psycopg.connect(address, autocommit=True) as connection:
         connection.execute("VACUUM ANALYZE")
-    with app.app_context(), scoped_to(EVERYWHERE):
-        if problems := check_ledger():
-            raise SystemExit(f"the ledger check found {problems[:3]}")
 
 
 @contextmanager

@@ -17,6 +17,7 @@ EXPORT_SPEED, EXPORT_MEMORY = 0.8, 150e6  # of a bare cursor feeding xlsxwriter
 BULK_SECONDS, FASTER_THAN_ORM = 10.0, 20.0
 IMPORT_SECONDS, IMPORT_MEMORY = 60.0, 300e6
 POST_SPEED = 0.35  # of bare INSERTs of the same rows, PostgreSQL
+ACCOUNTS_SECONDS, AS_OF_SECONDS = 0.100, 2.0  # the list of accounts with its totals: now, as of any day
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,11 @@ def sizes() -> Sizes:
         clients=int(os.environ.get("BENCH_CLIENTS") or 1_000_000),
         bills=int(os.environ.get("BENCH_BILLS") or 3_000_000),
     )
+
+
+def ledger_sizes() -> tuple[int, int]:
+    """Client accounts and entries: BENCH_ACCOUNTS and BENCH_ENTRIES, a million and twenty by default."""
+    return int(os.environ.get("BENCH_ACCOUNTS") or 1_000_000), int(os.environ.get("BENCH_ENTRIES") or 20_000_000)
 
 
 def parts(known: Collection[str]) -> set[str]:
