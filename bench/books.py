@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
-from crm.ledger.turnover import keep_turnover
 from psycopg import Connection, sql
 from sqlalchemy import func, select
 from sqlalchemy.engine import make_url
@@ -20,6 +19,7 @@ from crm.db import db, transaction
 from crm.ledger.models import Account, AccountKind, Entry
 from crm.ledger.operations import house_account
 from crm.ledger.queries import check_ledger
+from crm.ledger.turnover import keep_turnover
 from crm.tills.models import TillKind
 from crm.tills.operations import new_till
 from crm.tills.queries import tills_in
