@@ -19,7 +19,7 @@ from crm.access.scope import BranchScoped
 from crm.clients.models import Client
 from crm.db import Model, db, read_only
 from crm.debts.queries import Ageing, age_of, ageing_of, last_payments, unpaid_of
-from crm.ledger.models import Account, AccountType, Unit
+from crm.ledger.models import Account, AccountKind, Unit
 
 _accounts: Any = Account.__table__
 _branches: Any = Branch.__table__
@@ -47,17 +47,14 @@ class Debtor(BranchScoped, Model):
     branch_id: Mapped[int] = column_property(_accounts.c.branch_id)
     city_id: Mapped[int] = column_property(_branches.c.city_id)
     client_id: Mapped[int] = column_property(_accounts.c.client_id)
-    account_type_id: Mapped[int | None] = column_property(_accounts.c.account_type_id)
+    kind: Mapped[AccountKind] = column_property(_accounts.c.kind)
+    unit: Mapped[Unit] = column_property(_accounts.c.unit)
     balance: Mapped[Decimal] = column_property(_accounts.c.balance)
     debt: Mapped[Decimal] = column_property(-_accounts.c.balance)
 
     client: Mapped[Client | None] = relationship(foreign_keys=client_id, viewonly=True)
     branch: Mapped[Branch] = relationship(foreign_keys=branch_id, viewonly=True)
     city: Mapped[City] = relationship(foreign_keys=city_id, viewonly=True)
-    account: Mapped[Account] = relationship(
-        primaryjoin=lambda: sa.orm.foreign(_accounts.c.id) == sa.orm.remote(Account.id), viewonly=True, uselist=False
-    )
-    account_type: Mapped[AccountType | None] = relationship(foreign_keys=account_type_id, viewonly=True)
 
     @property
     def ageing(self) -> Ageing:

@@ -13,13 +13,14 @@ from flask_admin import expose
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
 from flask_login import current_user
+from markupsafe import Markup
 from wtforms import StringField
 from wtforms.validators import Length
 
 from crm.access.fields import FieldRules, field_rules
 from crm.admin.base import BulkAction, GridColumn, KontoraView, QuickFilter, permission
 from crm.admin.fields import REQUIRED, Form, MoneyField
-from crm.admin.kinds import BadFilter, Kind, MomentKind, MoneyKind, Place
+from crm.admin.kinds import NOTHING, BadFilter, Kind, MomentKind, MoneyKind, Place
 from crm.admin.money import sees_balances, with_slip
 from crm.admin.selection import Selection
 from crm.admin.views.desk import Balance
@@ -68,6 +69,20 @@ class AgeKind(Kind):
         if unknown := [text for text in texts if text not in names]:
             raise BadFilter(_("“%(text)s” is not one of the choices.", text=unknown[0]))
         return has_debt_of([names.index(text) for text in texts])
+
+
+class AgedKind(MoneyKind):
+    """A part of a debt; most debts have no part of most ages."""
+
+    def show(self, value: Any, place: Place) -> str | Markup:
+        return super().show(value, place) if value else NOTHING
+
+
+class DebtKind(MoneyKind):
+    """What a client owes: red, as a balance below zero is."""
+
+    def show(self, value: Any, place: Place) -> str | Markup:
+        return Markup('<span class="debt">{}</span>').format(super().show(value, place))
 
 
 class AccrueForm(Form):
@@ -123,9 +138,9 @@ class DebtorView(KontoraView):
     entity = "debtor"
     icon = "exclamation-circle"
     column_list = (
-        *("client", "client.phone", "city", "branch", "debt"),
+        *("client", "client.phone", "debt"),
         *(f"ageing.{name}" for name in AGE_LABELS),
-        *("ageing.oldest_at", "last_paid_at"),
+        *("ageing.oldest_at", "last_paid_at", "city", "branch"),
     )
     column_details_list = column_list
     column_labels = {
@@ -136,10 +151,11 @@ class DebtorView(KontoraView):
         **{f"ageing.{name}": label for name, label in AGE_LABELS.items()},
     }
     column_kinds = {
+        "debt": DebtKind(),
         "ageing": AgeKind(),
         "ageing.oldest_at": MomentKind(),
         "last_paid_at": MomentKind(),
-        **{f"ageing.{name}": MoneyKind() for name in AGE_LABELS},
+        **{f"ageing.{name}": AgedKind() for name in AGE_LABELS},
     }
     column_filters = ("client", "city", "branch", "debt", "ageing")
     column_sortable_list = ("client", "city", "branch", "debt")
