@@ -27,7 +27,7 @@ from crm.errors import Conflict, DomainError
 from crm.fields.operations import custom_change, set_custom
 from crm.i18n import day
 from crm.ledger.models import Account, Unit
-from crm.ledger.operations import base_account
+from crm.ledger.operations import base_account, closed_text
 from crm.protocol import ProtocolLine
 from crm.subscriptions.models import Subscription
 
@@ -70,7 +70,7 @@ def issue_bill(
     if account.client_id != payer.id or account.unit is not Unit.MONEY:
         raise DomainError("account_foreign", _("This account belongs to another client."), "account")
     if account.is_closed:
-        raise DomainError("account_closed", _("The account “%(account)s” is closed.", account=account.title), "account")
+        raise DomainError("account_closed", closed_text(account), "account")
     branch = db.session.get_one(Branch, account.branch_id)
     payable_from = payable_from or clock.today(branch)
     if payable_until is not None and payable_until < payable_from:

@@ -309,8 +309,8 @@ def lock_accounts(accounts: Sequence[Account]) -> dict[int, Decimal]:
     if len(rows) != len(ids) or not all(current_scope().covers(row.branch_id) for row in rows):
         raise NotFound("not_found", _("The account was not found in this branch."))
     if closed := {row.id for row in rows if row.closed_at is not None}:
-        title = next(account.title for account in accounts if account.id in closed)
-        raise DomainError("account_closed", _("The account “%(account)s” is closed.", account=title), "account")
+        account = next(account for account in accounts if account.id in closed)
+        raise DomainError("account_closed", closed_text(account), "account")
     return {row.id: row.balance for row in rows}
 
 
@@ -322,6 +322,10 @@ def lock_funds(account: Account, amount: Decimal, *others: Account, field: str =
     """
     if lock_accounts([account, *others])[account.id] < amount:
         raise DomainError("not_enough", not_enough_on(account), field)
+
+
+def closed_text(account: Account) -> str:
+    return _("The account “%(account)s” is closed.", account=account.title)
 
 
 def not_enough_on(account: Account) -> str:

@@ -178,6 +178,7 @@ def test_closing_and_opening_again(director: Any, account: Account) -> None:
     answer = send(director, path(account, "close"), target=str(other.id), comment="Объединили")
     assert said(director, answer) == "Счет закрыт."
     assert (balance(account), balance(other), account.is_closed) == (0, 1000, True)
+    assert "закрыт" in errors(director.get(path(account, "top-up")).text)[""]
     answer = send(director, path(account, "top-up"), amount="5", method="cash")
     assert "закрыт" in " ".join(errors(answer.text).values())
     page = director.get(f"/admin/account/details/?id={account.id}").text

@@ -26,7 +26,7 @@ from crm.clients.queries import find_clients, payer_of
 from crm.db import db
 from crm.errors import DomainError
 from crm.ledger.models import Account, AccountKind, Transaction, Unit
-from crm.ledger.operations import base_account
+from crm.ledger.operations import base_account, closed_text
 from crm.ledger.queries import open_accounts_of
 from crm.payments.desk import (
     REFUND_METHODS,
@@ -318,6 +318,8 @@ class AccountDeskView(ImportableView):
         form: Any = declared(request.form if request.method == "POST" else None)
         if "method" in form:
             form.method.choices = [item for item in form.method.choices if item.value in methods]
+        if request.method == "GET" and g.account.is_closed:
+            form.form_errors.append(closed_text(g.account))
         if "till" in form and not g.tills:
             del form.till
         return form
