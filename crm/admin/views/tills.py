@@ -27,6 +27,7 @@ from crm.admin.fields import REQUIRED, EnumField, Form, MoneyField, ReferenceFie
 from crm.admin.kinds import MoneyKind
 from crm.admin.selection import Selection
 from crm.admin.views.cashflow import BranchTillKind
+from crm.admin.views.desk import Balance
 from crm.db import db
 from crm.errors import DomainError
 from crm.exchange.excel import content_disposition
@@ -292,9 +293,8 @@ class TillView(KontoraView):
             done=lambda posted: self.row_url(till),
             said=said,
             submit=title,
-            template="admin/till_money.html",
-            before=money_in(till) if self.sees_balance else None,
-            sign=sign,
+            template="admin/money_form.html",
+            balances=[Balance(till.title, money_in(till), sign=sign)] if self.sees_balance else [],
         )
 
 
