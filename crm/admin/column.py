@@ -24,3 +24,13 @@ class GridColumn:
                 return None
             row = getattr(row, part)
         return row
+
+
+@dataclass(frozen=True)
+class LoadedColumn(GridColumn):
+    """A column whose value the database works out of other tables. Of a page it is asked for the page's rows alone, so
+    nothing is filtered or sorted by it; `sql` may be correlated to the row.
+    """
+
+    def value(self, row: Any) -> Any:
+        return row.loaded[self.name]  # Selection.read_page() puts it there

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from datetime import date
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -56,6 +57,7 @@ class ColumnsView(ModelView):
     column_sortable_list: ClassVar[Any] = None  # all that can be
     column_sorts: ClassVar[dict[str, tuple[str, ...]]] = {}  # columns of the table a computed one is ordered by
     column_totals: ClassVar[tuple[str, ...]] = ()
+    column_past: ClassVar[tuple[str, ...]] = ()  # what was different on a past day; with any, a grid asks for the day
     totals_label: ClassVar[Any] = _l("Total")
     form: ClassVar[Any] = None
     form_columns: ClassVar[tuple[str, ...]] = ()
@@ -348,6 +350,16 @@ class ColumnsView(ModelView):
     def counted_in_totals(self) -> Any:
         """Condition of the rows whose sums the totals add up; None for all. Say which in totals_label."""
         return None
+
+    def known_totals(self, selection: Selection) -> dict[str, Any] | None:
+        """Sums over all the rows, by column, that are known without reading them; None when they are not."""
+        return None
+
+    def column_as_of(self, column: GridColumn, day: date | None) -> GridColumn:
+        """The column as it was at the end of a past day (the row's branch's own), for those of column_past; day None:
+        now.
+        """
+        return column
 
     def computed_totals(self, selection: Selection) -> dict[str, Any]:
         """Sums over the rows that count of those totalled columns the database has no expression for, by name."""

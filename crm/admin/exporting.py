@@ -140,8 +140,8 @@ class ExportView(BulkView):
 
     def export_of(self, selection: Selection, columns: Sequence[GridColumn]) -> Export:
         title = str(self.name)
-        stamp = clock.local(clock.now(), self.here()).strftime("%Y-%m-%d")
-        return Export(selection, list(columns), title, f"{title} {stamp}.xlsx")
+        day = selection.as_of or clock.today(self.here())
+        return Export(selection, selection.columns(columns), title, f"{title} {day.isoformat()}.xlsx")
 
     def column_width(self, column: GridColumn) -> float:
         """Width of a column in a sheet, in characters."""

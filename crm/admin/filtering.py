@@ -23,7 +23,7 @@ from werkzeug.datastructures import MultiDict
 
 from crm.admin.columns import GridColumn, permission
 from crm.admin.kinds import BadFilter, ReferenceKind
-from crm.admin.selection import Filter, Selection
+from crm.admin.selection import AS_OF, Filter, Selection
 from crm.admin.shaping import ShapingView
 from crm.db import db
 from crm.i18n import day, money
@@ -32,6 +32,7 @@ from crm.i18n import day, money
 RANGE = "range"
 GROUPS = {"": _l("all of these"), "any1": _l("any of the first group"), "any2": _l("any of the second group")}
 MAX_ROWS = 30
+KEPT = frozenset({"q", "sort", "size", "in", AS_OF})  # arguments the builder is not about
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class FilteringView(ShapingView):
 
     def quick_chips(self, selection: Selection) -> list[QuickChip]:
         """The quick filters this person may use; a click on one in force takes it off."""
-        present, columns, chips = selection.args(page=None), self.filter_columns(), []
+        present, columns, chips = selection.args(page=None), selection.filter_columns(), []
         for item in self.quick_filters():
             if any(key.removeprefix("f.").rpartition(".")[0] not in columns for key, _value in item.args):
                 continue
@@ -145,11 +146,10 @@ class FilteringView(ShapingView):
     @permission("view")
     def filters_view(self) -> Any:
         """The filter builder; see the module."""
+        kept = [(key, value) for key, value in request.args.items(multi=True) if key in KEPT]
         if request.args.get("rows") is None:
             selection = Selection.from_args(self, request.args, self.here())
-            kept = [(key, value) for key, value in request.args.items(multi=True) if key in {"q", "sort", "size", "in"}]
             return self._builder(self._rows_of(selection), kept)
-        kept = [(key, value) for key, value in request.args.items(multi=True) if key in {"q", "sort", "size", "in"}]
         rows = self._read_rows(request.args)
         if request.args.get("do") == "apply":
             pairs = [*kept, *(pair for row in rows for pair in row.args())]
@@ -173,7 +173,7 @@ class FilteringView(ShapingView):
         """Rows of the filters in force; the two ends of a range are one."""
         rows: list[BuilderRow] = []
         for item in selection.filters:
-            if item.column is None:
+            if item.column is None or item.name == AS_OF:
                 continue
             row = BuilderRow(item.column, item.operator, item.values, item.group, item.error)
             if not item.group and item.operator in {"from", "to"}:

@@ -28,8 +28,8 @@ class GridView(FilteringView):
             args, gone = self.arguments_of(view)
             args.update(MultiDict((key, value) for key, value in request.args.items(multi=True) if key != "view"))
         selection = self._selection(args, view)
-        page = selection.read_page()
-        columns = self.columns
+        columns = selection.columns(self.columns)
+        page = selection.read_page(columns)
         totalled = [column for column in columns if self.is_totalled(column)]
         summary = selection.summary(totalled, exact=request.args.get("count") == "1")
         return self.render(

@@ -125,7 +125,7 @@ class InlineView(ExportView):
 
     def _cells_by_name(self, row: Any) -> dict[str, str]:
         """HTML of the row's cells by column: a change of one may show in others."""
-        columns = self.columns
+        columns = [column for column in self.columns if column.name not in self.column_past]  # shown as of a day
         shown = self.cells(row, columns)
         return {column.name: str(Markup.escape(html)) for column, (_css, html) in zip(columns, shown, strict=True)}
 

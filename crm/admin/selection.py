@@ -2,9 +2,9 @@
 
 The list, its totals, the export, bulk actions and jobs all take one, so they can never disagree. It travels in the
 address: `q=` search; `f.<column>.<operator>=` filters (repeatable: any of the values), all of which must hold, those
-with `any1.` … `any9.` before them being alternatives to the others of their group; `sort=[-]<column>,…`; `size=`;
-`page=` for the first 10 000 rows, and beyond them `after=` / `before=` with the place of a row (`before=end`: the last
-page).
+with `any1.` … `any9.` before them being alternatives to the others of their group; `as_of=` a past day, in grids that
+know it; `sort=[-]<column>,…`; `size=`; `page=` for the first 10 000 rows, and beyond them `after=` / `before=` with the
+place of a row (`before=end`: the last page).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import date
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlencode
@@ -21,20 +22,24 @@ import sqlalchemy as sa
 from flask_babel import gettext as _
 from werkzeug.datastructures import MultiDict
 
+from crm import clock
 from crm.admin import cursors
-from crm.admin.kinds import BadFilter, Place
+from crm.admin.column import GridColumn, LoadedColumn
+from crm.admin.kinds import BadFilter, DateKind, Place
 from crm.admin.ordering import Order, Ordering, Range, SortKey
 from crm.db import db
 from crm.errors import DomainError
 
 if TYPE_CHECKING:
-    from crm.admin.columns import ColumnsView, GridColumn
+    from crm.admin.columns import ColumnsView
 
 PAGE_SIZES = (25, 50, 100, 200)
 COUNT_LIMIT = 10_000
 MAX_OFFSET = 10_000
 SAMPLE = 1_000  # rows looked at to tell a frequent text from a rare one
 MAX_VALUES = 500  # of one filter
+AS_OF = "as_of"
+EARLIEST = 1900  # year of a day to look back to
 
 _FILTER = re.compile(r"(?:(any[1-9])\.)?f\.(.{1,100})\.([a-z]{1,10})", re.DOTALL)
 
@@ -57,6 +62,8 @@ class Filter:
     @property
     def key(self) -> str:
         """Its name in the address."""
+        if self.name == AS_OF:
+            return AS_OF
         key = f"f.{self.name}.{self.operator}"
         return f"{self.group}.{key}" if self.group else key
 
@@ -100,7 +107,9 @@ class PageLinks:
 
 @dataclass(frozen=True)
 class Summary:
-    """How many rows, and their sums by column: None when there are more rows than were counted (COUNT_LIMIT)."""
+    """How many rows, and their sums by column. Of more rows than were counted (COUNT_LIMIT) the sums that nobody knows
+    are left out; None when that is all of them.
+    """
 
     count: int
     is_exact: bool
@@ -109,7 +118,8 @@ class Summary:
 
 @dataclass(frozen=True)
 class Selection:
-    """See the module. sort: empty for the view's default; notices: what of the address was not understood; standing:
+    """See the module. sort: empty for the view's default; as_of: the day at whose end the rows are looked at, None for
+    now; notices: what of the address was not understood; standing:
     arguments all its addresses carry, which say nothing of the rows.
     """
 
@@ -123,6 +133,7 @@ class Selection:
     size: int = 50
     after: str | None = None
     before: str | None = None
+    as_of: date | None = None
     notices: tuple[str, ...] = ()
     standing: tuple[tuple[str, str], ...] = ()
     _conditions: tuple[Any, ...] = field(default=(), repr=False)
@@ -132,9 +143,10 @@ class Selection:
     @classmethod
     def from_args(cls, view: ColumnsView, args: MultiDict[str, str], place: Place) -> Selection:
         """Read an address. What cannot be read is dropped or marked; nothing raises."""
-        filters, conditions = _read_filters(view, args, place)
-        notices = []
-        sort, unknown = _read_sort(args.get("sort", ""), view)
+        notices: list[str] = []
+        as_of, bad_day = _read_day(args.get(AS_OF, "").strip(), view, place, notices)
+        filters, conditions = _read_filters(view, args, place, is_past=as_of is not None)
+        sort, unknown = _read_sort(args.get("sort", ""), view, is_past=as_of is not None)
         if unknown:
             notices.append(_("There is no column “%(name)s” to sort by.", name=", ".join(unknown)))
         size = size if (size := _read_int(args.get("size"), 50)) in PAGE_SIZES else 50
@@ -146,8 +158,9 @@ class Selection:
             view,
             place,
             search=args.get("q", "").replace("\x00", "").strip()[:200] if view.has_search else "",
-            filters=filters,
+            filters=(*filters, *bad_day),
             sort=sort,
+            as_of=as_of,
             page=page,
             size=size,
             notices=tuple(notices),
@@ -246,7 +259,19 @@ class Selection:
             self._where(sa.select(self.view.model.id, *expressions).select_from(self.view.model))
         )
 
-    def read_page(self) -> Page:
+    def columns(self, columns: Sequence[GridColumn]) -> list[GridColumn]:
+        """The columns as they are on the selection's day."""
+        return [self.view.column_as_of(column, self.as_of) for column in columns]
+
+    def filter_columns(self) -> dict[str, GridColumn]:
+        """What the rows can be filtered by, on that day."""
+        return _not_past(self.view.filter_columns(), self.view, is_past=self.as_of is not None)
+
+    def sortable_columns(self) -> dict[str, GridColumn]:
+        """What the rows can be ordered by, on that day."""
+        return _not_past(self.view.sortable_columns(), self.view, is_past=self.as_of is not None)
+
+    def read_page(self, columns: Sequence[GridColumn] = ()) -> Page:
         """The page's rows: their keys by an index, then what the columns show of them."""
         is_backwards = self.before is not None
         if self.before == "end":
@@ -271,7 +296,7 @@ class Selection:
             found.reverse()
         is_numbered = not self.after and not self.before
         return Page(
-            rows=self._load([keys[-1] for keys in found]),
+            rows=self._load([keys[-1] for keys in found], columns),
             start=offset + 1 if is_numbered else None,
             first_key=self._cursor(found[0]) if found else None,
             last_key=self._cursor(found[-1]) if found else None,
@@ -294,25 +319,29 @@ class Selection:
         count = self._where(sa.select(sa.func.count()).select_from(model)).join(near, list(near.c)[-1] == model.id)
         return (db.session.scalar(count) or 0) <= self.size
 
-    def _load(self, ids: list[int]) -> list[Any]:
+    def _load(self, ids: list[int], columns: Sequence[GridColumn]) -> list[Any]:
         """The rows, in the order of their ids, with what the columns show."""
         model = self.view.model
         query = sa.select(model).where(model.id.in_(ids)).options(*self.view.loader_options())
         rows = {row.id: row for row in db.session.scalars(query).unique()}
+        if loaded := {column.name: column.sql for column in columns if isinstance(column, LoadedColumn)}:
+            for row_id, *values in db.session.execute(sa.select(model.id, *loaded.values()).where(model.id.in_(ids))):
+                rows[row_id].loaded = dict(zip(loaded, values, strict=True))
         return [rows[row_id] for row_id in ids if row_id in rows]
 
     def _cursor(self, keys: Sequence[Any]) -> str:
         return cursors.write(keys, self._cursor_purpose)
 
     def summary(self, columns: Sequence[GridColumn] = (), *, exact: bool = False) -> Summary:
-        """Number of rows and the sums of the columns over the rows that count, in one query.
+        """Number of rows and the sums of the columns over the rows that count.
 
-        Counted no further than COUNT_LIMIT + 1 rows, and summed only when there are no more, unless it must be exact.
+        Counted no further than COUNT_LIMIT + 1 rows, and summed only when there are no more, unless it must be exact
+        or the sums are known without that.
         """
+        known = self.view.known_totals(self) or {} if columns else {}
         counted = self.view.counted_in_totals()
-        is_computed = any(column.sql is None for column in columns)
-        columns = [column for column in columns if column.sql is not None]
-        values = [column.sql if counted is None else sa.case((counted, column.sql)) for column in columns]
+        summed = [column for column in columns if column.sql is not None and column.name not in known]
+        values = [column.sql if counted is None else sa.case((counted, column.sql)) for column in summed]
         inner = self._where(
             sa.select(self.view.model.id, *(value.label(f"t{place}") for place, value in enumerate(values)))
         )
@@ -320,10 +349,12 @@ class Selection:
         sums = [sa.func.coalesce(sa.func.sum(rows.c[f"t{place}"]), 0) for place in range(len(values))]
         count, *totals = db.session.execute(sa.select(sa.func.count(), *sums).select_from(rows)).one()
         is_exact = exact or count <= COUNT_LIMIT
-        found = {column.name: total for column, total in zip(columns, totals, strict=True)}
-        if is_exact and is_computed:
-            found |= self.view.computed_totals(self)
-        return Summary(count, is_exact, found if is_exact else None)
+        found = {column.name: known[column.name] for column in columns if column.name in known}
+        if is_exact:
+            found |= {column.name: total for column, total in zip(summed, totals, strict=True)}
+            if any(column.sql is None for column in columns):
+                found |= self.view.computed_totals(self)
+        return Summary(count, is_exact, found if is_exact or found else None)
 
     def count(self, *, is_exact: bool = False) -> int:
         """Number of rows, counted no further than COUNT_LIMIT + 1 unless it must be exact."""
@@ -359,6 +390,7 @@ class Selection:
             **{item.key: list(item.values) for item in self.filters},
             "sort": ",".join(map(str, self.sort)) or None,
             "size": self.size if self.size != 50 else None,
+            AS_OF: self.as_of.isoformat() if self.as_of else None,
             "page": self.page if self.page > 1 else None,
             "after": self.after,
             "before": self.before,
@@ -418,8 +450,30 @@ class Selection:
         return next((f.values for f in self.filters if (f.group, f.name, f.operator) == ("", name, operator)), ())
 
 
+def _not_past(columns: dict[str, GridColumn], view: ColumnsView, *, is_past: bool) -> dict[str, GridColumn]:
+    """The columns, on a past day without those the database knows of today only."""
+    return {name: column for name, column in columns.items() if not is_past or name not in view.column_past}
+
+
+def _read_day(text: str, view: ColumnsView, place: Place, notices: list[str]) -> tuple[date | None, tuple[Filter, ...]]:
+    """The past day meant by `text`, None for today; one that cannot be read is like a filter that cannot."""
+    if not text or not view.column_past:
+        return None, ()
+    try:
+        day = DateKind().read(text, place)
+        if day.year < EARLIEST:
+            raise BadFilter(_("“%(text)s” is not a date.", text=text))
+    except BadFilter as bad:
+        column = GridColumn(AS_OF, _("As of the date"), DateKind(), None)
+        return None, (Filter(AS_OF, "is", (text[:100],), str(bad), column=column),)
+    today = clock.today(place)
+    if day > today:
+        notices.append(_("That day is yet to come: this is today."))
+    return (day if day < today else None), ()
+
+
 def _read_filters(
-    view: ColumnsView, args: MultiDict[str, str], place: Place
+    view: ColumnsView, args: MultiDict[str, str], place: Place, *, is_past: bool
 ) -> tuple[tuple[Filter, ...], tuple[Any, ...]]:
     """The filters of an address, and the conditions of those that could be read."""
     columns = view.filter_columns()
@@ -436,6 +490,8 @@ def _read_filters(
         error: str | None = None
         if column is None:
             error = _("there is no such column")
+        elif is_past and name in view.column_past:
+            error = _("it filters by today's values, not by those of a past day")
         elif operator not in column.kind.operators:
             error = _("this column cannot be filtered so")
         elif len(values) > MAX_VALUES:
@@ -456,9 +512,9 @@ def _read_int(text: str | None, default: int) -> int:
     return int(text[:20])
 
 
-def _read_sort(text: str, view: ColumnsView) -> tuple[tuple[Sort, ...], list[str]]:
+def _read_sort(text: str, view: ColumnsView, *, is_past: bool) -> tuple[tuple[Sort, ...], list[str]]:
     """The columns of `text` to sort by, each once, and names that are none."""
-    sortable = view.sortable_columns()
+    sortable = _not_past(view.sortable_columns(), view, is_past=is_past)
     sorts: dict[str, Sort] = {}
     unknown = []
     for part in text.split(",")[:9]:

@@ -114,6 +114,8 @@ def write(postings: Sequence[Posting], *, by: Actor) -> list[Transaction]:
         _check_balanced(posting.lines)
         if not all(map(scope.covers, {posting.branch_id, *(line.account.branch_id for line in posting.lines)})):
             raise NotFound("not_found", _("The account was not found in this branch."))
+        if posting.happened_at is not None:
+            _open_by(posting.happened_at, posting.lines)
     lines = [[*posting.lines, *settlements(posting.lines)] for posting in postings]
     every_line = [line for of_one in lines for line in of_one]
     _keep_plans()
@@ -132,6 +134,13 @@ def write(postings: Sequence[Posting], *, by: Actor) -> list[Transaction]:
     _move_caches(every_line)
     db.session.connection().execute(_INSERT_ENTRY, entries)
     return written
+
+
+def _open_by(moment: datetime, lines: Iterable[Line]) -> None:
+    """An account is there from its first entry on: what is posted for a day before may open it earlier."""
+    for account in {line.account for line in lines}:
+        if account.client_id is not None and account.opened_at > moment:
+            account.opened_at = moment
 
 
 def _keep_plans() -> None:

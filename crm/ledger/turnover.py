@@ -112,6 +112,34 @@ def _totals(mark: int, narrow: Narrow, as_of: date | None) -> Any:
     return select(mark_now, *sums).select_from(both)
 
 
+def opened_by(day: date) -> Any:
+    """SQL: accounts that were there at the end of a day of their branch."""
+    return Account.opened_at < end_of(day, Account.branch_id)
+
+
+def sums_of_account(day: date) -> dict[str, Any]:
+    """SQL, correlated to Account: its balance, credited and debited at the end of a day of its branch."""
+    sums = {"balance": func.coalesce(func.sum(entries.c.amount), 0), "credited": CREDIT, "debited": DEBIT}
+    return {name: _of_account(total, day).scalar_subquery() for name, total in sums.items()}
+
+
+def last_movement(day: date | None) -> Any:
+    """SQL, correlated to Account: when its newest entry happened, of those until the end of a day of its branch."""
+    newest = _of_account(transactions.c.happened_at, day).order_by(entries.c.id.desc()).limit(1)
+    return newest.scalar_subquery()
+
+
+def _of_account(value: Any, day: date | None) -> Any:
+    query = (
+        select(value)
+        .select_from(entries)
+        .join(transactions, transactions.c.id == entries.c.transaction_id)
+        .where(entries.c.account_id == Account.id)
+        .correlate(Account)
+    )
+    return query if day is None else query.where(transactions.c.happened_at < end_of(day, Account.branch_id))
+
+
 def end_of(day: date, branch_id: Any) -> Any:
     """SQL: the instant at which a day ends in a branch, given by the column with its id."""
     moment = transactions.c.happened_at.type

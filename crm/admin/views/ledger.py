@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from datetime import date
 from typing import Any
 
 from flask import g
 from flask_babel import lazy_gettext as _l
+from flask_babel import lazy_pgettext as _lp
 from flask_login import current_user
+from sqlalchemy import case
 from wtforms import BooleanField, IntegerField, StringField, validators
 
 from crm.access.models import Branch
 from crm.admin.base import GridColumn, KontoraView, QuickFilter
 from crm.admin.cells import Joins, SqlCell
+from crm.admin.column import LoadedColumn
 from crm.admin.exporting import labels_of
 from crm.admin.fields import REQUIRED, Form, ReferencesField
-from crm.admin.kinds import BalanceKind
+from crm.admin.kinds import BalanceKind, MomentKind
 from crm.admin.selection import Selection
 from crm.admin.views.desk import AccountDeskView
 from crm.audit.bulk import Change
@@ -23,6 +28,7 @@ from crm.db import db
 from crm.ledger.models import Account, AccountType, Unit
 from crm.ledger.operations import change_account_type, changing_accounts, create_account_type
 from crm.ledger.queries import entries_of
+from crm.ledger.turnover import end_of, last_movement, opened_by, sums_of_account, totals_of_clients
 
 
 class AccountTypeForm(Form):
@@ -71,13 +77,20 @@ class AccountView(AccountDeskView):
 
     entity = "account"
     icon = "wallet2"
-    column_list = ("client", "title", "balance", "credited", "debited", "opened_at", "branch")
-    column_details_list = ("client", "title", "balance", "credited", "debited", "opened_at", "employee", "branch")
-    column_labels = {"title": _l("Account type")}
-    column_kinds = {"balance": BalanceKind()}
+    column_list = (
+        *("client", "title", "balance", "credited", "debited", "last_movement"),
+        *("opened_at", "closed_at", "branch"),
+    )
+    column_details_list = (
+        *("client", "title", "balance", "credited", "debited"),
+        *("opened_at", "closed_at", "employee", "branch"),
+    )
+    column_labels = {"title": _l("Account type"), "last_movement": _l("Last movement")}
+    column_kinds = {"balance": BalanceKind(), "last_movement": MomentKind()}
     column_sorts = {"title": ("account_type", "kind")}
-    column_filters = ("account_type", "balance", "opened_at", "branch")
+    column_filters = ("account_type", "balance", "opened_at", "closed_at", "branch")
     column_totals = ("balance", "credited", "debited")
+    column_past = (*column_totals, "last_movement", "closed_at")
     edits = edits_own_fields_only = True
     column_default_sort = "-opened_at"
     details_template = "admin/account.html"
@@ -88,6 +101,8 @@ class AccountView(AccountDeskView):
         return [
             QuickFilter(_l("In debt"), (("f.balance.to", "-0.01"),)),
             QuickFilter(_l("With money on it"), (("f.balance.from", "0.01"),)),
+            QuickFilter(_lp("accounts", "Open ones"), (("f.closed_at.empty", "1"),)),
+            QuickFilter(_lp("accounts", "Closed ones"), (("f.closed_at.empty", "0"),)),
         ]
 
     def search_condition(self, text: str) -> Any:
@@ -99,6 +114,40 @@ class AccountView(AccountDeskView):
     def sql_label(self, row: Any) -> SqlCell | None:
         names = labels_of(AccountType)
         return SqlCell((row.account_type_id, row.kind), lambda type_id, kind: names.get(type_id) or str(kind.label))
+
+    # --- as of a day ------------------------------------------------------------------------------------------------
+
+    def base_condition(self, selection: Selection) -> Any:
+        return None if selection.as_of is None else opened_by(selection.as_of)
+
+    def column_as_of(self, column: GridColumn, day: date | None) -> GridColumn:
+        if column.name == "last_movement":
+            return LoadedColumn(column.name, column.label, column.kind, last_movement(day))
+        if day is None or column.name not in self.column_past:
+            return column
+        past = {
+            **sums_of_account(day),
+            "closed_at": case((Account.closed_at < end_of(day, Account.branch_id), Account.closed_at)),
+        }
+        return LoadedColumn(column.name, column.label, column.kind, past[column.name])
+
+    def known_totals(self, selection: Selection) -> dict[str, Any] | None:
+        """Of all accounts, or those of some branches and types: from the turnover, whose sums are those of entries."""
+        filters = [item for item in selection.filters if item.error is None]
+        if selection.search or selection.ids is not None or any(item.group for item in filters):
+            return None
+        if not {item.name for item in filters} <= {"branch", "account_type"}:
+            return None
+
+        def narrow(branch_id: Any, account_type_id: Any) -> list[Any]:
+            columns = {"branch": branch_id, "account_type": account_type_id}
+            return [
+                item.column.kind.condition(columns[item.name], item.operator, list(item.values), selection.place)
+                for item in filters
+                if item.column is not None
+            ]
+
+        return asdict(totals_of_clients(narrow, as_of=selection.as_of))
 
     def within_sight(self, query: Any) -> Any:
         return query.where(Account.client_id.is_not(None), Account.unit == Unit.MONEY)
