@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from flask_babel import gettext as _
-from sqlalchemy import ColumnElement, and_, column, false, or_, select, table
+from sqlalchemy import ColumnElement, and_, column, false, func, or_, select, table, union
 from sqlalchemy.orm import aliased
 
 from crm.access.fields import field_rules
 from crm.clients.models import Client, ClientStatus
 from crm.db import db
 from crm.errors import NotFound
-from crm.phones import search_digits
+from crm.i18n import day
+from crm.phones import format_phone, search_digits
 from crm.search import holds, parts_of, searchable_sql
 
 
@@ -104,6 +106,60 @@ def likely_duplicates(client: Client, *, limit: int = 10, by: Any = None) -> lis
         .limit(limit)
     )
     return list(db.session.scalars(query))
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """Cards that have something in common which one person has: shown, as it is written on the first of them."""
+
+    shown: str
+    cards: Sequence[Client]
+
+
+def duplicates(*, limit: int = 100, by: Any = None) -> list[Duplicates]:
+    """Active cards that share an e-mail or a phone and pay for themselves, or a name and a date of birth; at most
+    `limit` groups of each, in their order. What is hidden from `by` tells nothing.
+    """
+    hidden = field_rules(by, "client").hidden
+    active = (Client.status == ClientStatus.ACTIVE, Client.merged_into_id.is_(None))
+    payers = (*active, Client.payer_id.is_(None))
+    ways: list[tuple[tuple[str, ...], Any]] = [
+        (("email",), select(Client.id, Client.email.label("shared")).where(*payers)),
+        (
+            ("phone", "extra_phone"),
+            union(
+                *(
+                    select(Client.id, phone.label("shared")).where(*payers)
+                    for phone in (Client.phone, Client.extra_phone)
+                )
+            ),
+        ),
+    ]
+    found = [
+        group for names, query in ways if hidden.isdisjoint(names) for group in _shared(query.subquery(), limit=limit)
+    ]
+    if "birth_date" not in hidden:
+        query = select(Client.name, Client.birth_date).where(*active, Client.birth_date.is_not(None))
+        repeated = query.group_by(Client.name, Client.birth_date).having(func.count() > 1)
+        for name, born in db.session.execute(repeated.order_by(Client.name, Client.birth_date).limit(limit)):
+            same = select(Client).where(*active, Client.name == name, Client.birth_date == born).order_by(Client.id)
+            found.append(Duplicates(f"{name}, {day(born)}", list(db.session.scalars(same))))
+    return found
+
+
+def _shared(pairs: Any, *, limit: int) -> list[Duplicates]:
+    """Groups of the cards that have the same in (id, shared)."""
+    repeated = select(pairs.c.shared).where(pairs.c.shared.is_not(None)).group_by(pairs.c.shared)
+    repeated = repeated.having(func.count() > 1).order_by(pairs.c.shared).limit(limit)
+    groups: dict[str, list[Client]] = {}
+    query = select(pairs.c.shared, Client).join(Client, Client.id == pairs.c.id).where(pairs.c.shared.in_(repeated))
+    for shared, card in db.session.execute(query.order_by(pairs.c.shared, Client.id)):
+        groups.setdefault(shared, []).append(card)
+    return [
+        Duplicates(format_phone(shared) if shared.startswith("+") else shared, cards)
+        for shared, cards in groups.items()
+        if len(cards) > 1  # of those in sight
+    ]
 
 
 def payers_by_phone(phones: Sequence[str]) -> dict[str, list[Client]]:

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     func,
+    inspect,
     select,
     text,
     type_coerce,
@@ -170,4 +171,4 @@ def _balance() -> Any:
     )
 
 
-Till.balance = column_property(_balance(), deferred=True)
+inspect(Till).add_property("balance", column_property(_balance(), deferred=True))

@@ -82,6 +82,32 @@ def test_a_family_shares_a_phone_and_is_no_duplicate(network: Any, web: Any) -> 
         assert "Других карточек с тем же телефоном" in page
 
 
+def test_likely_duplicates_of_all_in_sight_are_listed(network: Any, web: Any) -> None:
+    twins = [make_client(network.lesnoy, name=f"Почта {n}", email="twin@demo.test") for n in (1, 2)]
+    born = [make_client(network.lesnoy, name="Анна Ветрова", birth_date=date(1990, 5, 1)) for _ in range(2)]
+    phone = make_client(network.lesnoy, name="Телефон один")
+    make_client(network.lesnoy, name="Телефон два", extra_phone=phone.phone)
+    payer = make_client(network.lesnoy, name="Одна семья", email="family@demo.test")
+    make_child(payer, name="Её ребёнок", phone=payer.phone, email="family@demo.test")
+    make_client(network.mira, name="Чужая почта", email="twin@demo.test")
+    lone = make_client(network.lesnoy, name="Здесь один", phone="+79990000011")
+    make_client(network.mira, name="Чужой телефон", phone="", extra_phone=lone.phone)
+    desk = web(network.director)
+    page = desk.get("/admin/client/duplicates/").text
+    for shown in ("twin@demo.test", "Анна Ветрова, 01.05.1990", "Телефон один", "Телефон два"):
+        assert shown in page
+    for other in ("Одна семья", "Её ребёнок", "Чужая почта", "Здесь один", "Чужой телефон"):
+        assert other not in page
+    for first, second in (twins, born):
+        assert f"/card/{first.id}/merge/?with={second.id}" in page
+    assert "/admin/client/duplicates/" in desk.get("/admin/client/").text
+    with transaction():
+        merge_clients(*twins, by=SYSTEM)
+        hidden = dict.fromkeys(("client.phone", "client.birth_date"), FieldRule.HIDE)
+        change_role(settings_of(Role.DIRECTOR), permissions={}, fields=hidden, by=network.owner)
+    assert "Двух карточек, похожих на одного человека, нет" in desk.get("/admin/client/duplicates/").text
+
+
 def test_the_comparison_says_what_moves_and_how_much(network: Any, web: Any, cards: Any) -> None:
     kept, gone = cards
     make_bill(gone)

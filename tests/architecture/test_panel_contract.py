@@ -49,6 +49,7 @@ OWN = {
     "client.card_view": "client.view",
     "client.archive_view": "client.archive",
     "client.merge_view": "client.merge",
+    "client.duplicates_view": "client.merge",
     "client.open_account_view": "account.open",
     "account.top_up_view": "account.top_up",
     "account.write_off_view": "account.write_off",

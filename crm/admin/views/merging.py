@@ -20,11 +20,12 @@ from crm.admin.fields import REQUIRED, Form
 from crm.admin.importing import ImportableView
 from crm.clients.merging import Merge, merge_clients, plan_merge
 from crm.clients.models import Client
-from crm.clients.queries import find_clients, likely_duplicates
+from crm.clients.queries import duplicates, find_clients, likely_duplicates
 from crm.errors import DomainError
 from crm.ledger.models import Account, Unit
 from crm.ledger.queries import accounts_of
 
+DUPLICATES = _l("Likely duplicates")
 COMPARED = (
     "name",
     "surname",
@@ -75,6 +76,8 @@ class MoneySums:
 class CardMergingView(ImportableView):
     """Of the view of clients: what is asked of a card that was merged is asked of the one that stays."""
 
+    list_template = "admin/clients.html"
+
     def get_one(self, id: Any) -> Any:
         row = super().get_one(id)
         if row.merged_into is None:  # also when that card is in a branch out of sight
@@ -123,6 +126,14 @@ class CardMergingView(ImportableView):
             sums=MoneySums(_money_of(client), _money_of(other)),
             is_money=_is_money,
             sees_accounts=current_user.may("account.view"),
+        )
+
+    @expose("/duplicates/")
+    @permission("merge")
+    def duplicates_view(self) -> Any:
+        """«Возможные дубли»: cards of this branch, or of all in sight, that may be one person's."""
+        return self.render(
+            "admin/duplicates.html", groups=duplicates(by=current_user), known_by=self._known_by, title=DUPLICATES
         )
 
     def _known_by(self, client: Client) -> list[Any]:
