@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -19,7 +20,18 @@ from tests.factories import make_account, make_account_type, make_client
 NEW = "/admin/accounttype/new/"
 
 
-@pytest.mark.spec("A4", "A5", "A6", "A7", "A9")
+@pytest.mark.spec("A5")
+def test_the_way_to_a_new_type_leads_through_the_menu(network: Any, web: Any) -> None:
+    browser = web(network.owner)
+    menu = browser.get("/admin/").text.split("<main")[0]
+    section = menu.split("Счета клиентов</h2>")[1].split("</ul>")[0]
+    [types] = re.findall(r'href="([^"]+)"[^>]*><i[^>]*></i> Типы счетов<', section)
+    [button] = re.findall(r'href="([^"]+)"[^>]*><i[^>]*></i> Добавить тип счета<', browser.get(types).text)
+    assert button == NEW
+    assert browser.get(button).status_code == 200
+
+
+@pytest.mark.spec("A4", "A6", "A7", "A9")
 def test_a_type_is_added_in_the_network(network: Any, web: Any) -> None:
     browser = web(network.owner)
     page = browser.get(NEW).text
