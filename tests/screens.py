@@ -51,7 +51,7 @@ def _shots(page: Page, url: str, suffix: str) -> None:
     page.locator("[data-open]").first.click()
     shot("shift")
     yesterday = (datetime.now(UTC) - timedelta(days=1)).date()
-    page.goto(f"{url}/admin/account/?at={yesterday}")
+    page.goto(f"{url}/admin/account/?as_of={yesterday}")
     shot("accounts-as-of")
 
 
