@@ -28,9 +28,9 @@ tills = Till.__table__.alias("of_till")  # by another name: the relation below j
 class Movement(BranchScoped, Model):
     """What an operation did to the money of one till. post() is what writes.
 
-    id is the entry's. branch_id: the till's, method: the till's kind. amount: + when money came in, - when it went out
-    (the entry's own sign turned: cash is a claim on the business); came_in and went_out are the same without the sign,
-    one of them empty. Over all movements of a till the amounts add up to the money there.
+    id is the entry's, account_id the till's, branch_id the till's, method the till's kind. amount: + when money came
+    in, - when it went out (the entry's own sign turned: cash is a claim on the business); came_in and went_out are the
+    same without the sign, one of them empty. Over all movements of a till the amounts add up to the money there.
     """
 
     __tablename__ = "ledger_entry"
@@ -42,6 +42,7 @@ class Movement(BranchScoped, Model):
 
     id: Mapped[int] = column_property(entries.c.id)
     transaction_id: Mapped[int] = column_property(entries.c.transaction_id)
+    account_id: Mapped[int] = column_property(entries.c.account_id)
     amount: Mapped[Decimal] = column_property(type_coerce(-entries.c.amount, Money))
     came_in: Mapped[Decimal | None] = column_property(
         case((entries.c.amount < 0, type_coerce(-entries.c.amount, Money)))

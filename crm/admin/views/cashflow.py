@@ -86,6 +86,14 @@ class BranchTillKind(ReferenceKind):
         return [(str(till.id), till.title if is_one else f"{till.branch.name}: {till.title}") for till in tills]
 
 
+class MovedTillKind(BranchTillKind):
+    """The till of a movement, filtered by its account: of that the database knows how many entries there are."""
+
+    def any_of(self, column: Any, texts: list[str], place: Place) -> sa.ColumnElement[bool]:
+        ids = [self.read(text, place) for text in texts]
+        return Movement.account_id.in_(db.session.scalars(sa.select(Till.account_id).where(Till.id.in_(ids))).all())
+
+
 @dataclass(frozen=True)
 class Flow:
     """A line of the totals: values it is grouped by, and what moved."""
@@ -126,7 +134,7 @@ class MovementView(KontoraView):
         "amount": _l("Change"),
         "author_name": _l("Author of the operation"),
     }
-    column_kinds = {"happened_at": BranchMomentKind(), "till": BranchTillKind()}
+    column_kinds = {"happened_at": BranchMomentKind(), "till": MovedTillKind()}
     column_filters = (
         *(
             "happened_at",
@@ -328,7 +336,8 @@ class MovementView(KontoraView):
         there = sa.select(Till.balance).select_from(Till)
         for item in others:
             assert item.column is not None
-            there = there.where(item.column.kind.condition(places[item.name], "is", list(item.values), self.here()))
+            kind = item.column.kind
+            there = there.where(places[item.name].in_([kind.read(value, self.here()) for value in item.values]))
         column = there.subquery().c[0]
         now = Decimal(db.session.scalar(sa.select(sa.func.coalesce(sa.func.sum(column), 0))) or 0)
         first, last = days

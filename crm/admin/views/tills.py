@@ -184,7 +184,7 @@ class TillView(KontoraView):
         today = clock.at(clock.today(row.branch), time(0), row.branch)
         return {
             "shift": current_shift(row),
-            "movements": _movements(Movement.till_id == row.id, Movement.happened_at >= today),
+            "movements": _movements(Movement.account_id == row.account_id, Movement.happened_at >= today),
             "movements_url": grid_url("cashflow", **{"f.till.is": row.id, "f.happened_at.period": "today"}),
             "all_url": grid_url("cashflow", **{"f.till.is": row.id}),
             "shifts_url": grid_url("shift", **{"f.till.is": row.id}),
@@ -365,7 +365,7 @@ class ShiftView(KontoraView):
             span["f.id.to"] = row.to_entry_id
         return {
             "turnovers": turnovers_of(row) if self.sees_sums else [],
-            "movements": _movements(Movement.till_id == row.till_id, *_span(row)) if self.sees_sums else [],
+            "movements": _movements(*_span(row)) if self.sees_sums else [],
             "is_cut_at": MOVEMENTS_SHOWN,
             "movements_url": grid_url("cashflow", **span),
             "there_now": money_in(row.till) if row.is_open and self.sees_sums else None,
@@ -398,7 +398,6 @@ class ShiftView(KontoraView):
             [str(line.kind.label), str(line.count), money(line.came_in), money(line.went_out)]
             for line in turnovers_of(shift)
         ]
-        span = (Movement.till_id == shift.till_id, *_span(shift))
         moves = [
             [
                 moment(line.happened_at, shift.branch.time_zone),
@@ -407,7 +406,7 @@ class ShiftView(KontoraView):
                 money(line.went_out),
                 line.author_name,
             ]
-            for line in reversed(_movements(*span, limit=MOVEMENTS_PRINTED))
+            for line in reversed(_movements(*_span(shift), limit=MOVEMENTS_PRINTED))
         ]
         sums = [_("Cash in"), _("Cash out")]
         return {
@@ -448,9 +447,9 @@ def _movements(*conditions: Any, limit: int = MOVEMENTS_SHOWN) -> list[Movement]
 
 
 def _span(shift: Shift) -> list[Any]:
-    """Conditions of the movements of a shift among those of its till."""
-    since = Movement.id > shift.from_entry_id
-    return [since] if shift.to_entry_id is None else [since, Movement.id <= shift.to_entry_id]
+    """Conditions of the movements of a shift."""
+    conditions = [Movement.account_id == shift.till.account_id, Movement.id > shift.from_entry_id]
+    return conditions if shift.to_entry_id is None else [*conditions, Movement.id <= shift.to_entry_id]
 
 
 def _read_sum(text: str | None) -> Decimal | None:
