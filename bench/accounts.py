@@ -15,6 +15,7 @@ from bench.report import Check, figure_line, within
 from bench.sizes import ACCOUNTS_SECONDS, AS_OF_SECONDS, ledger_sizes
 
 TURNS = 9
+SLOW = 10.0  # seconds
 AS_OF = "as_of"
 
 
@@ -56,11 +57,12 @@ def accounts(place: Place) -> Iterator[str]:
         with Contestant(kontora.site, url, place.home, books.session_user) as site:
             for page in PAGES:
                 path = page.path(books.client)
-                first = site.run("get", path).content.decode()
+                turns = [site.run("get", path)]
                 _, is_past, day = path.partition(f"{AS_OF}=")
-                if is_past and f'value="{day}"' not in first:
+                if is_past and f'value="{day}"' not in turns[0].content.decode():
                     raise SystemExit(f"{page.name}: the page does not say that it is of {day}")
-                turns = [site.run("get", path) for _ in range(TURNS)]
+                if turns[0].seconds < SLOW:  # else nobody waits for it once more
+                    turns = [site.run("get", path) for _ in range(TURNS)]
                 seconds = [turn.seconds for turn in turns]
                 checks: list[Check] = []
                 if page.seconds is not None:
