@@ -92,6 +92,6 @@ def _id_of(row: Debtor) -> int:
 
 def has_debt_of(places: Any) -> sa.ColumnElement[bool]:
     """Condition on Debtor: something of the debt is of one of these ages (places in Ageing)."""
-    unpaid = unpaid_of(sa.select(Account.id))
+    unpaid = unpaid_of()
     age = age_of(unpaid, db.session.scalars(sa.select(Branch)))
     return Debtor.id.in_(sa.select(unpaid.c.account_id).where(age.in_(places)))

@@ -77,15 +77,15 @@ def in_debt() -> sa.ColumnElement[bool]:
     return sa.and_(Account.client_id.is_not(None), Account.unit == Unit.MONEY, Account.balance < 0)
 
 
-def unpaid_of(accounts: Any) -> sa.Subquery:
+def unpaid_of(accounts: Any = None) -> sa.Subquery:
     """SQL: the unpaid charges of many accounts at once, one row each.
 
-    accounts: SELECT of account ids, in whatever scope; those not in debt give no rows. Columns: account_id, branch_id,
-    transaction_id, happened_at, amount, unpaid. An account's `unpaid` sum to its debt.
+    accounts: account ids or a SELECT of them, all by default; those not in debt give no rows, nor those out of scope.
+    Columns: account_id, branch_id, transaction_id, happened_at, amount, unpaid. An account's `unpaid` sum to its debt.
     """
-    owing = sa.select(Account.id, Account.branch_id, (-Account.balance).label("debt")).where(
-        in_debt(), Account.id.in_(accounts)
-    )
+    owing = sa.select(Account.id, Account.branch_id, (-Account.balance).label("debt")).where(in_debt())
+    if accounts is not None:
+        owing = owing.where(Account.id.in_(accounts))
     owing_rows = owing.subquery("owing")
     # Tables, not mapped classes: an operation between two branches belongs to one of them, its entries to both.
     done, undone = _DONE.alias("done"), _DONE.alias("undone")
@@ -200,7 +200,7 @@ def ageing_of(account_ids: Sequence[int]) -> dict[int, Ageing]:
 
 
 def total_ageing(accounts: Any) -> Ageing:
-    """The debts of all these accounts (SELECT of their ids) by age, added up by the database."""
+    """The debts of all these accounts (ids, or a SELECT of them) by age, added up by the database."""
     unpaid, sums = _aged(accounts)
     found: Any = db.session.execute(sa.select(*sums, sa.func.min(unpaid.c.happened_at))).one()
     return Ageing(*found) if found[-1] is not None else Ageing()

@@ -364,3 +364,20 @@ def test_people_of_another_city_do_not_reach_the_debts_of_this_one(network: Netw
             assert browser.post(path, data=FORGED).status_code == 404
     db.session.expire_all()
     assert account.balance == -500
+
+
+def test_an_account_here_of_a_card_elsewhere_is_written_off_too(network: Network, browser: Any) -> None:
+    """As merging leaves it: the card is kept in another branch, which this director does not see."""
+    client = make_client(network.mira, name="Самарский")
+    with transaction():
+        account = base_account(client.id, network.lesnoy.id)
+    move(account, -500)
+    for path in ("", f"details/?id={account.id}", f"write-off/{account.id}/"):
+        page = browser.get(f"{LIST}{path}")
+        assert page.status_code == 200
+        assert "500,00" in plain(page.text)
+        assert "Самарский" not in plain(page.text)
+    answer = send(browser, f"{LIST}bad-debt/{account.id}/")
+    assert (answer.status_code, answer.location) == (302, LIST)
+    db.session.expire_all()
+    assert account.balance == 0

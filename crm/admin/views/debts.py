@@ -22,10 +22,11 @@ from crm.admin.base import BulkAction, GridColumn, KontoraView, QuickFilter, per
 from crm.admin.fields import REQUIRED, Form, MoneyField
 from crm.admin.kinds import NOTHING, BadFilter, Kind, MomentKind, MoneyKind, Place
 from crm.admin.money import sees_balances, with_slip
-from crm.admin.selection import Selection
+from crm.admin.selection import COUNT_LIMIT, Selection
 from crm.admin.views.desk import Balance
 from crm.clients.models import Client
 from crm.clients.queries import client_matches, payer_of
+from crm.db import db
 from crm.debts.debtors import Debtor, has_debt_of
 from crm.debts.operations import (
     account_in_own_city,
@@ -83,6 +84,17 @@ class DebtKind(MoneyKind):
 
     def show(self, value: Any, place: Place) -> str | Markup:
         return Markup('<span class="debt">{}</span>').format(super().show(value, place))
+
+    # By the balance: the database has an index of it, and knows how many rows to expect.
+
+    def any_of(self, column: Any, texts: list[str], place: Place) -> sa.ColumnElement[bool]:
+        return Debtor.balance.in_([-self.read(text, place) for text in texts])
+
+    def begins(self, column: Any, text: str, place: Place) -> sa.ColumnElement[bool]:
+        return Debtor.balance <= -self.read(text, place)
+
+    def ends(self, column: Any, text: str, place: Place) -> sa.ColumnElement[bool]:
+        return Debtor.balance >= -self.read(text, place)
 
 
 class AccrueForm(Form):
@@ -197,7 +209,10 @@ class DebtorView(KontoraView):
         ]
 
     def computed_totals(self, selection: Selection) -> dict[str, Any]:
-        ageing = total_ageing(selection.aggregate(Debtor.id))
+        ids: Any = selection.aggregate(Debtor.id)
+        few = db.session.scalars(ids.limit(COUNT_LIMIT + 1)).all()
+        # Of a list the database knows how long it is, and reads no more of the ledger than that.
+        ageing = total_ageing(few if len(few) <= COUNT_LIMIT else ids)
         return {f"ageing.{name}": getattr(ageing, name) for name in AGE_LABELS}
 
     def loader_options(self) -> list[Any]:
