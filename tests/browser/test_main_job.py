@@ -67,7 +67,7 @@ def test_from_sign_in_to_a_paid_bill(demo_url: str, page: Page, phone_page: Page
     page.get_by_role("button", name="Открыть новый счет").click()
     account = page.locator(".account", has_text="Депозиты")
     expect(account.locator(".balance")).to_contain_text(re.compile(r"1\s500,50"))
-    expect(account.get_by_role("row", name=re.compile("Пополнение"))).to_be_visible()
+    expect(page.get_by_role("row", name=re.compile("Депозиты Пополнение"))).to_be_visible()
 
     page.get_by_role("link", name="Счета на оплату").click()
     page.get_by_role("link", name="Добавить счет").click()
