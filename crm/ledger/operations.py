@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any, cast
 
 from flask_babel import gettext as _
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import Connection, bindparam, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import make_transient_to_detached
@@ -118,9 +118,9 @@ def write(postings: Sequence[Posting], *, by: Actor) -> list[Transaction]:
             _open_by(posting.happened_at, posting.lines)
     lines = [[*posting.lines, *settlements(posting.lines)] for posting in postings]
     every_line = [line for of_one in lines for line in of_one]
-    _keep_plans()
     balances = iter(_balances_after(every_line, lock_accounts([line.account for line in every_line])))
-    written = _insert_transactions(postings, by)
+    connection = db.session.connection()
+    written = _insert_transactions(postings, by, connection)
     entries = [
         {
             "transaction_id": transaction.id,
@@ -131,8 +131,8 @@ def write(postings: Sequence[Posting], *, by: Actor) -> list[Transaction]:
         for transaction, of_one in zip(written, lines, strict=True)
         for line in of_one
     ]
-    _move_caches(every_line)
-    db.session.connection().execute(_INSERT_ENTRY, entries)
+    _move_caches(every_line, connection)
+    connection.execute(_INSERT_ENTRY, entries)
     return written
 
 
@@ -143,16 +143,7 @@ def _open_by(moment: datetime, lines: Iterable[Line]) -> None:
             account.opened_at = moment
 
 
-def _keep_plans() -> None:
-    """PostgreSQL: plans of post() and of its triggers suit every value. Making them anew each time, as connections are
-    told to for the sake of searches (db.engine_options), would take longer than all the rest.
-    """
-    connection = db.session.connection()
-    if connection.dialect.name == "postgresql":
-        connection.exec_driver_sql("SET LOCAL plan_cache_mode = auto")
-
-
-def _insert_transactions(postings: Sequence[Posting], by: Actor) -> list[Transaction]:
+def _insert_transactions(postings: Sequence[Posting], by: Actor, connection: Connection) -> list[Transaction]:
     now, author_name = clock.now(), str(by.name)
     rows = [
         {
@@ -168,7 +159,6 @@ def _insert_transactions(postings: Sequence[Posting], by: Actor) -> list[Transac
         }
         for posting in postings
     ]
-    connection = db.session.connection()
     ids = {key: id for id, key in connection.execute(_insert_transaction(connection.dialect.name), rows)}
     if len(ids) < len(rows):
         raise Conflict("posted_already", _("This operation has been carried out already."))
@@ -190,7 +180,7 @@ def _insert_transaction(dialect: str) -> Any:
     return insert_(table).on_conflict_do_nothing().returning(table.c.id, table.c.idempotency_key)
 
 
-def _move_caches(lines: Iterable[Line]) -> None:
+def _move_caches(lines: Iterable[Line], connection: Connection) -> None:
     """Add the lines to the cached balances of their (locked) client accounts."""
     moved: dict[Account, list[Decimal]] = defaultdict(list)
     for line in lines:
@@ -206,7 +196,7 @@ def _move_caches(lines: Iterable[Line]) -> None:
         }
         for account, amounts in moved.items()
     ]
-    db.session.connection().execute(_MOVE_CACHES, changes)
+    connection.execute(_MOVE_CACHES, changes)
     for account in moved:
         db.session.expire(account, ["balance", "credited", "debited"])
 
@@ -314,7 +304,8 @@ def lock_accounts(accounts: Sequence[Account]) -> dict[int, Decimal]:
     ids = sorted({account.id for account in accounts if not account.kind.is_house})
     if not ids:
         return {}
-    rows = db.session.connection().execute(_LOCK, {"ids": ids}).all()
+    connection = db.session.connection()
+    rows = connection.execute(_lock(connection.dialect.name), {"ids": ids}).all()
     if len(rows) != len(ids) or not all(current_scope().covers(row.branch_id) for row in rows):
         raise NotFound("not_found", _("The account was not found in this branch."))
     if closed := {row.id for row in rows if row.closed_at is not None}:
@@ -341,14 +332,23 @@ def not_enough_on(account: Account) -> str:
     return _("Not enough money on the account “%(account)s”.", account=account.title)
 
 
+@cache
+def _lock(dialect: str) -> Any:
+    """SELECT of client accounts that locks them.
+
+    On PostgreSQL it lets plans be kept for the rest of the transaction: those of post() and of its triggers suit every
+    value, and making them anew, as connections are told to for the sake of searches (db.engine_options), takes longer
+    than all the rest.
+    """
+    columns = [_ACCOUNT.c.id, _ACCOUNT.c.branch_id, _ACCOUNT.c.balance, _ACCOUNT.c.closed_at]
+    if dialect == "postgresql":
+        columns.append(func.set_config("plan_cache_mode", "auto", True))
+    found = select(*columns).where(_ACCOUNT.c.id.in_(bindparam("ids", expanding=True)))
+    return found.order_by(_ACCOUNT.c.id).with_for_update(key_share=True)
+
+
 # Statements of post() are built once: making one costs as much as running it.
 _ACCOUNT: Any = Account.__table__
-_LOCK = (
-    select(_ACCOUNT.c.id, _ACCOUNT.c.branch_id, _ACCOUNT.c.balance, _ACCOUNT.c.closed_at)
-    .where(_ACCOUNT.c.id.in_(bindparam("ids", expanding=True)))
-    .order_by(_ACCOUNT.c.id)
-    .with_for_update(key_share=True)
-)
 _CREDIT, _DEBIT = bindparam("credit", type_=Money), bindparam("debit", type_=Money)
 _MOVE_CACHES = (
     update(_ACCOUNT)
