@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -30,6 +31,7 @@ from crm.payments.receipts import moves_of, receipt_of
 from crm.pdf import render_pdf
 from crm.subscriptions.models import Plan, Subscription
 
+END_OF_TIME = datetime(9999, 1, 1, tzinfo=UTC)
 # Of each, what it holds could be added up from the rest.
 SUMS = frozenset({"amount", "balance_after", "credited", "debited"})
 
@@ -114,7 +116,7 @@ class OperationView(KontoraView):
         *("happened_at", "kind", "account_type", "client", "account", "author_name", "employee", "amount", "branch"),
     )
     # What an index holds: twenty million rows are not sorted for a page.
-    column_sortable_list = ("happened_at", "client", "account")
+    column_sortable_list = ("happened_at", "account")
     column_totals = ("amount", "credited", "debited")
     column_default_sort = "-happened_at"
     details_template = "admin/operation.html"
@@ -128,6 +130,10 @@ class OperationView(KontoraView):
         if not sums and "amount" not in field_rules(current_user, "payment").hidden:
             return rules
         return FieldRules(rules.hidden | SUMS, rules.frozen)
+
+    def within_sight(self, query: Any) -> Any:
+        """All of them; SQLite reads the index of dates in its order only when told a range of it."""
+        return query.where(AccountOperation.happened_at <= END_OF_TIME)
 
     def quick_filters(self) -> list[QuickFilter]:
         return [
