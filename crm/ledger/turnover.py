@@ -14,12 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import (
     Date,
+    and_,
     case,
     cast,
     delete,
@@ -114,7 +115,9 @@ def _totals(mark: int, narrow: Narrow, as_of: date | None) -> Any:
 
 def opened_by(day: date) -> Any:
     """SQL: accounts that were there at the end of a day of their branch."""
-    return Account.opened_at < end_of(day, Account.branch_id)
+    # The first of both is for the index: nowhere does a day end later.
+    latest = datetime.combine(day + timedelta(days=1), time(12), UTC)
+    return and_(Account.opened_at < latest, Account.opened_at < end_of(day, Account.branch_id))
 
 
 def sums_of_account(day: date) -> dict[str, Any]:
