@@ -26,6 +26,8 @@ SEEDS = {
     "C": "children's centre card",
     "D": "service client card",
     "E": "education",
+    "X": "decisions",
+    "W": "worked numbers",
 }
 
 

@@ -57,7 +57,7 @@ def test_columns_are_those_of_the_list(network: Any, web: Any) -> None:
     ]
 
 
-@pytest.mark.spec("A34", "A35", "A36", "C20")
+@pytest.mark.spec("A34", "A35", "A36", "C20", "W7")
 @pytest.mark.parametrize("is_summed", [False, True])
 def test_rows_add_up_to_the_totals(network: Any, web: Any, is_summed: bool) -> None:
     anna = make_account(make_client(network.lesnoy, name="Анна"), balance=Decimal("1000.10"))

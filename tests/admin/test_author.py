@@ -18,7 +18,7 @@ from crm.ledger.models import Account, Transaction
 from tests.admin.world import send
 from tests.factories import make_account, make_account_type, make_client
 
-pytestmark = pytest.mark.spec("A23")
+pytestmark = pytest.mark.spec("A23", "X17")
 
 
 def top_up(account: Account) -> tuple[str, dict[str, str]]:

@@ -67,7 +67,7 @@ def browser(network: Any, web: Any) -> Any:
 # --- the accounts ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.spec("A30", "C20")
+@pytest.mark.spec("A30", "C20", "X14")
 def test_balances_are_red_for_debts_and_green_for_money_ahead(network: Any, browser: Any, client: Any) -> None:
     make_account(client, balance=500)
     make_subscription(client)
@@ -280,7 +280,7 @@ def test_finances_say_date_kind_employee_quantity_and_sum(network: Any, browser:
     assert row[1:6] == ["Продажа абонемента", f"8 занятий #{sold.id}", "—", "+8", "-4 000,00"]
 
 
-@pytest.mark.spec("C91", "C92", "C93", "C20")
+@pytest.mark.spec("C91", "C92", "C93", "C20", "X14")
 def test_rows_are_red_green_and_orange_and_say_why(network: Any, browser: Any, client: Any) -> None:
     account = make_account(client, balance=1000)  # ahead
     sold = make_subscription(client)  # owes 4000

@@ -76,7 +76,7 @@ def test_report_counts_rows_per_seed() -> None:
     assert not is_whole
     assert [" ".join(line.split()) for line in lines if line.startswith(("A client", "all"))] == [
         "A client accounts 1 of 37 hold, 1 broken",
-        "all 1 of 436 hold, 1 broken",
+        "all 1 of 466 hold, 1 broken",
     ]
 
 

@@ -248,7 +248,7 @@ def test_a_deposit_is_topped_up_without_any_service_sold(network: Network) -> No
     assert house_balance(AccountKind.REVENUE, network.lesnoy) == 0
 
 
-@pytest.mark.spec("A30", "A32", "A36")
+@pytest.mark.spec("A30", "A32", "A36", "W7")
 def test_balance_and_history_agree(network: Network) -> None:
     account = make_account(make_client(network.lesnoy), balance=100)
     for sum_ in (50, Decimal("0.01"), 7):

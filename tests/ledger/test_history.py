@@ -117,7 +117,7 @@ def test_nobody_can_change_one_through_the_mapping(network: Any) -> None:
         db.session.rollback()
 
 
-@pytest.mark.spec("A23")
+@pytest.mark.spec("A23", "X17")
 @pytest.mark.parametrize("values", [{"author_name": "Другой"}, {"author_id": None}], ids=["name", "key"])
 def test_the_author_of_an_operation_cannot_be_changed_in_the_database(network: Any, values: dict[str, Any]) -> None:
     make_account(make_client(network.lesnoy), balance=100, by=network.administrator)

@@ -64,7 +64,7 @@ def summing(request: Any) -> Callable[[], None]:
     return sum_up
 
 
-@pytest.mark.spec("A36")
+@pytest.mark.spec("A36", "W7")
 def test_totals_are_those_of_the_entries(network: Network, summing: Callable[[], None]) -> None:
     one = make_account(make_client(network.lesnoy), balance=Decimal("1000.10"))
     summing()

@@ -68,6 +68,7 @@ def test_another_clients_bill_is_not_settled(network):
 
 
 @pytest.mark.spec("A28")
+@pytest.mark.spec("X13")
 def test_cash_and_cards_are_taken_by_every_clerk_bank_transfers_by_who_may_move_money(network):
     account = make_account(make_client(network.lesnoy))
 
@@ -80,6 +81,7 @@ def test_cash_and_cards_are_taken_by_every_clerk_bank_transfers_by_who_may_move_
         return "taken"
 
     methods = (PaymentMethod.CASH, PaymentMethod.CARD, PaymentMethod.BANK, PaymentMethod.ONLINE, PaymentMethod.ACCOUNT)
+    assert {*PaymentMethod} == {*methods}
     refused = "method_required method"
     assert [take(method, network.administrator) for method in methods] == ["taken", "taken", *[refused] * 3]
     assert [take(method, network.director) for method in methods] == ["taken"] * 3 + [refused] * 2
