@@ -41,8 +41,8 @@ from crm.db import db, end_reading, give_way, reading, transaction
 from crm.ledger.models import SUMMED, Account, Entry, LedgerMark, Transaction, Turnover, Unit
 
 TAIL = 1000  # entries that are summed when asked for; with more the mark moves on
-BATCH = 500_000  # entry ids of one transaction
-BATCHES = 10  # of one run: other tasks of the scheduler wait meanwhile
+BATCH = 200_000  # entry ids of one transaction
+BATCHES = 5  # of one run, for other tasks of the scheduler wait meanwhile
 LOCK_MS = 200  # writers stand behind us while we wait for those before us
 
 accounts: Any = Account.__table__
