@@ -41,6 +41,7 @@ T = TypeVar("T")
 # --- values ---------------------------------------------------------------------------------------------------------
 
 CENT = Decimal("0.01")
+MAX_AMOUNT = Decimal("100000000.00")  # of one sum entered by a person or a file
 
 
 def amount(value: Decimal | int | str) -> Decimal:

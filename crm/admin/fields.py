@@ -24,12 +24,10 @@ from wtforms.widgets import CheckboxInput, ListWidget, TextInput
 from crm.access.models import Branch, City
 from crm.access.permissions import NETWORK_WIDE_ROLES
 from crm.access.scope import current_scope
-from crm.db import LabelEnum, db
+from crm.db import MAX_AMOUNT, LabelEnum, db
 from crm.errors import DomainError
 from crm.fields.values import read_number
 from crm.phones import format_phone, parse_phone
-
-MAX_AMOUNT = Decimal("100000000")
 
 
 class Form(wtforms.Form):

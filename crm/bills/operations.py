@@ -21,17 +21,14 @@ from crm.audit.operations import transition
 from crm.bills.models import BILL_MOVES, Bill, BillCounter, BillMethod, BillStatus, bill_title
 from crm.clients.models import Client
 from crm.clients.queries import payer_of
-from crm.db import amount as to_amount
 from crm.db import db
 from crm.errors import Conflict, DomainError
 from crm.fields.operations import custom_change, set_custom
 from crm.i18n import day
 from crm.ledger.models import Account, Unit
-from crm.ledger.operations import base_account, closed_text
+from crm.ledger.operations import base_account, check_amount, closed_text
 from crm.protocol import ProtocolLine
 from crm.subscriptions.models import Subscription
-
-MAX_AMOUNT = Decimal("100000000.00")
 
 
 def issue_bill(
@@ -61,9 +58,7 @@ def issue_bill(
     payer = payer_of(client)
     if dedupe_key and (existing := db.session.scalar(select(Bill).where(Bill.dedupe_key == dedupe_key))):
         return existing
-    amount = to_amount(amount)
-    if not 0 < amount <= MAX_AMOUNT:
-        raise DomainError("amount_invalid", _("Enter a sum above zero and not above 100 000 000."), "amount")
+    amount = check_amount(amount)
     if period_to < period_from:
         raise DomainError("period_invalid", _("The period ends before it begins."), "period_to")
     account = account or base_account(payer.id, client.branch_id)

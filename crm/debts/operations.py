@@ -13,15 +13,12 @@ from crm.access.actors import Actor, require
 from crm.access.models import Branch
 from crm.access.scope import EVERYWHERE, current_scope, scoped_to
 from crm.clients.models import Client
-from crm.db import amount as to_amount
 from crm.db import db
 from crm.errors import DomainError, Forbidden, NotFound
 from crm.i18n import money
 from crm.ledger.models import Account, AccountKind, Transaction, TransactionKind
-from crm.ledger.operations import Cause, Line, house_account, lock_accounts, post
+from crm.ledger.operations import Cause, Line, check_amount, house_account, lock_accounts, post
 from crm.protocol import ProtocolLine
-
-MAX_AMOUNT = Decimal("100000000.00")
 
 
 def accrue_debt(account: Account, *, amount: Decimal, reason: str, by: Actor) -> Transaction:
@@ -30,9 +27,7 @@ def accrue_debt(account: Account, *, amount: Decimal, reason: str, by: Actor) ->
     Raises DomainError beside `amount` or `reason`, "not_base" for any other account, Forbidden "foreign_city".
     """
     _check_account(account, "account.debt", by)
-    reason, amount = _reason(reason), to_amount(amount)
-    if not 0 < amount <= MAX_AMOUNT:
-        raise DomainError("amount_invalid", _("Enter a sum above zero and not above 100 000 000."), "amount")
+    reason, amount = _reason(reason), check_amount(amount)
     return _post(TransactionKind.DEBT, account, -amount, AccountKind.REVENUE, reason, by)
 
 
@@ -136,9 +131,7 @@ def _forgive(
     debt = -lock_accounts([account])[account.id]
     if debt <= 0:
         raise DomainError("no_debt", _("There is no debt on this account."))
-    amount = debt if amount is None else to_amount(amount)
-    if amount <= 0:
-        raise DomainError("amount_invalid", _("Enter a sum above zero and not above 100 000 000."), "amount")
+    amount = debt if amount is None else check_amount(amount)
     if amount > debt:
         raise DomainError("above_debt", _("The sum is above the debt."), "amount")
     return _post(kind, account, amount, against, comment, by)

@@ -16,12 +16,11 @@ from flask_babel import gettext as _
 from crm import clock
 from crm.access.models import Branch
 from crm.access.operations import normalise_email
-from crm.db import amount
+from crm.db import MAX_AMOUNT, amount
 from crm.errors import DomainError
 from crm.exchange.reading import is_blank
 from crm.phones import parse_phone as parse_phone_text
 
-MAX_AMOUNT = Decimal("100000000.00")
 MAX_COUNT = 10_000
 
 # Thousands may be set apart by a space of any kind, or by a dot or a comma when the other one stands before kopecks.

@@ -21,7 +21,7 @@ from flask_babel import gettext as _
 from sqlalchemy import Dialect
 from sqlalchemy.types import TypeDecorator
 
-from crm.db import Money, Phone
+from crm.db import MAX_AMOUNT, Money, Phone
 from crm.fields.models import CustomField, FieldType
 from crm.i18n import day, money
 from crm.phones import format_phone, parse_phone
@@ -153,7 +153,7 @@ class MoneyValue(ValueType):
         minor = Decimal(value) * 100
         if minor != minor.to_integral_value():
             raise ValueError(_("A sum has two digits after the comma at most."))
-        if abs(minor) > 10**10:
+        if abs(value) > MAX_AMOUNT:
             raise ValueError(_("Enter a sum above zero and not above 100 000 000."))
         return int(minor)
 

@@ -22,7 +22,7 @@ from crm.access.actors import Actor, require
 from crm.access.models import Branch, Employee
 from crm.access.scope import current_scope
 from crm.audit.bulk import Change
-from crm.db import Money, db
+from crm.db import MAX_AMOUNT, Money, db
 from crm.db import amount as to_amount
 from crm.errors import Conflict, DomainError, Forbidden, NotFound
 from crm.fields.operations import custom_change, set_custom
@@ -68,6 +68,14 @@ class Posting:
     comment: str = ""
     happened_at: datetime | None = None
     reverses_id: int | None = None
+
+
+def check_amount(amount: Decimal, *, field: str = "amount") -> Decimal:
+    """The sum of one operation: above zero and not above MAX_AMOUNT. Raises DomainError beside `field`."""
+    amount = to_amount(amount)
+    if not 0 < amount <= MAX_AMOUNT:
+        raise DomainError("amount_invalid", _("Enter a sum above zero and not above 100 000 000."), field)
+    return amount
 
 
 def post(

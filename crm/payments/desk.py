@@ -24,6 +24,7 @@ from crm.ledger.models import Account, AccountKind, Transaction, TransactionKind
 from crm.ledger.operations import (
     Cause,
     Line,
+    check_amount,
     house_account,
     is_reversed,
     lock_accounts,
@@ -33,7 +34,6 @@ from crm.ledger.operations import (
 )
 from crm.ledger.queries import open_accounts_of
 from crm.payments.models import PAYMENT_MOVES, Payment, PaymentMethod, PaymentStatus
-from crm.payments.operations import check_amount
 from crm.tills.models import Till
 from crm.tills.operations import hold_till, hold_tills
 

@@ -17,17 +17,14 @@ from crm.bills.models import Bill
 from crm.bills.operations import check_payable, lock_bill, settle_bill
 from crm.clients.models import Client, ClientStatus
 from crm.clients.queries import payer_of
-from crm.db import amount as to_amount
 from crm.db import db, end_reading, transaction
 from crm.errors import DomainError, NotFound
 from crm.ledger.models import Account, AccountType, TransactionKind, Unit
-from crm.ledger.operations import Cause, Line, base_account, lock_funds, open_account, post
+from crm.ledger.operations import Cause, Line, base_account, check_amount, lock_funds, open_account, post
 from crm.payments.gateways.base import Gateway, RemotePayment, RemoteStatus
 from crm.payments.models import PAYMENT_MOVES, Payment, PaymentMethod, PaymentStatus, desk_methods
 from crm.tills.models import Till
 from crm.tills.operations import hold_till
-
-MAX_AMOUNT = Decimal("100000000.00")
 
 
 def open_account_paid(
@@ -100,14 +97,6 @@ def top_up(
     db.session.flush()
     _credit(payment, by=by, employee=employee, till=till)
     return payment
-
-
-def check_amount(amount: Decimal, *, field: str = "amount") -> Decimal:
-    """The sum of one operation: above zero and not above MAX_AMOUNT. Raises DomainError beside `field`."""
-    amount = to_amount(amount)
-    if not 0 < amount <= MAX_AMOUNT:
-        raise DomainError("amount_invalid", _("Enter a sum above zero and not above 100 000 000."), field)
-    return amount
 
 
 def pay_bill_from_account(bill: Bill, account: Account | None, *, by: Actor, comment: str = "") -> Payment:

@@ -8,14 +8,11 @@ from flask_babel import gettext as _
 
 from crm.access.actors import Actor, require
 from crm.access.models import Employee
-from crm.db import amount as to_amount
 from crm.errors import DomainError
 from crm.ledger.models import AccountKind, Transaction, TransactionKind
-from crm.ledger.operations import Cause, Line, house_account, post
+from crm.ledger.operations import Cause, Line, check_amount, house_account, post
 from crm.tills.models import Till
 from crm.tills.operations import hold_tills
-
-MAX_AMOUNT = Decimal("100000000.00")
 
 
 def move_money(
@@ -34,7 +31,7 @@ def move_money(
     """
     require(by, "till.move", source)
     require(by, "till.move", target)
-    amount = _check_amount(amount)
+    amount = check_amount(amount)
     if source.id == target.id:
         raise DomainError("till_same", _("Choose another till: the money is in this one already."), "target")
     if source.branch.company_id != target.branch.company_id:
@@ -71,7 +68,7 @@ def _post_other(
     till: Till, amount: Decimal, sign: int, *, comment: str, by: Actor, employee: Employee | None
 ) -> Transaction:
     require(by, "till.move", till)
-    gain, comment = _check_amount(amount) * sign, comment.strip()
+    gain, comment = check_amount(amount) * sign, comment.strip()
     if not comment:
         raise DomainError("comment_empty", _("Say what the money is for."), "comment")
     hold_tills({till: gain})
@@ -83,10 +80,3 @@ def _post_other(
         cause=Cause(employee_id=employee.id if employee else None),
         comment=comment,
     )
-
-
-def _check_amount(amount: Decimal) -> Decimal:
-    amount = to_amount(amount)
-    if not 0 < amount <= MAX_AMOUNT:
-        raise DomainError("amount_invalid", _("Enter a sum above zero and not above 100 000 000."), "amount")
-    return amount

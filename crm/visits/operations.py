@@ -15,13 +15,13 @@ from crm.access.actors import Actor, require
 from crm.access.models import Employee
 from crm.audit.operations import transition
 from crm.clients.models import Client, ClientStatus
+from crm.db import MAX_AMOUNT, db
 from crm.db import amount as to_amount
-from crm.db import db
 from crm.errors import Conflict, DomainError
 from crm.ledger.models import Account, AccountKind, Transaction, TransactionKind, Unit
 from crm.ledger.operations import AFTER_REVERSAL, Cause, Line, base_account, house_account, lock_funds, post
 from crm.payments.models import PaymentMethod
-from crm.payments.operations import MAX_AMOUNT, top_up
+from crm.payments.operations import top_up
 from crm.tills.models import Till
 from crm.visits.models import VISIT_MOVES, Visit, VisitStatus, WayToPay
 from crm.visits.queries import payer_of_visit

@@ -11,10 +11,10 @@ from sqlalchemy import select
 from crm import clock
 from crm.access.actors import SYSTEM
 from crm.bills.models import Bill, BillMethod, BillStatus
-from crm.bills.operations import MAX_AMOUNT, issue_bill
+from crm.bills.operations import issue_bill
 from crm.bills.queries import bill_by_token, bills_of
 from crm.clients.models import Client
-from crm.db import db, transaction
+from crm.db import MAX_AMOUNT, db, transaction
 from crm.errors import DomainError, Forbidden, NotFound
 from crm.ledger.models import AccountKind
 from tests.factories import make_account, make_bill, make_child, make_client

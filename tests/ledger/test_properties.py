@@ -36,7 +36,7 @@ from crm.bills.models import Bill, BillStatus
 from crm.bills.operations import issue_bill
 from crm.clients.merging import merge_clients
 from crm.clients.models import Client
-from crm.db import db, transaction
+from crm.db import MAX_AMOUNT, db, transaction
 from crm.debts.operations import accrue_debt, write_off_bad_debt, write_off_debt
 from crm.debts.queries import unpaid_charges
 from crm.errors import DomainError
@@ -47,7 +47,7 @@ from crm.ledger.queries import check_ledger
 from crm.ledger.turnover import keep_turnover, totals_of_clients
 from crm.payments import desk
 from crm.payments.models import DESK_METHODS, Payment, PaymentMethod
-from crm.payments.operations import MAX_AMOUNT, open_account_paid, pay_bill_from_account, top_up
+from crm.payments.operations import open_account_paid, pay_bill_from_account, top_up
 from crm.subscriptions.operations import sell_subscription
 from crm.tills.models import Till, TillKind
 from crm.tills.operations import new_till
