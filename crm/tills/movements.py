@@ -10,12 +10,12 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Table, case, type_coerce
+from sqlalchemy import ColumnElement, Table, case, literal_column, select, type_coerce
 from sqlalchemy.orm import Mapped, column_property, foreign, relationship
 
 from crm.access.models import Branch, Employee
 from crm.access.scope import BranchScoped
-from crm.db import Model, Money, read_only
+from crm.db import Model, Money, db, read_only
 from crm.ledger.models import Entry, Transaction, TransactionKind
 from crm.tills.models import Till, TillKind
 
@@ -35,7 +35,10 @@ class Movement(BranchScoped, Model):
 
     __tablename__ = "ledger_entry"
     __table__ = entries.join(transactions, transactions.c.id == entries.c.transaction_id).join(
-        tills, tills.c.account_id == entries.c.account_id
+        # Not a bare column, so that entries are never looked up till by till: databases expect as few of a till as of
+        # any client's account, and it has millions. of_tills() is what narrows to tills.
+        tills,
+        tills.c.account_id == entries.c.account_id + literal_column("0"),
     )
     __mapper_args__ = {"primary_key": [entries.c.id], "include_properties": []}  # the columns named here and no others
     __audited__ = False
@@ -71,3 +74,12 @@ class Movement(BranchScoped, Model):
 
     def __str__(self) -> str:
         return f"{self.kind.label} #{self.transaction_id}"
+
+
+def of_tills(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Condition on Movement: it is of a till in scope that fulfils `conditions` (on Till; without any, of any till).
+
+    By the numbers of the tills' accounts, of which there are few: for those the database knows how many entries it has,
+    and so whether to read a page from the index of the order or the few entries themselves.
+    """
+    return Movement.account_id.in_(db.session.scalars(select(Till.account_id).where(*conditions)).all())

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
-from typing import Any
+from typing import Any, ClassVar
 from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
@@ -20,9 +20,10 @@ from werkzeug.datastructures import MultiDict
 
 from crm import clock
 from crm.access.fields import FieldRules, field_rules
+from crm.access.models import Branch
 from crm.admin.base import KontoraView, QuickFilter, permission
 from crm.admin.exporting import labels_of
-from crm.admin.kinds import EnumKind, MomentKind, Place, ReferenceKind
+from crm.admin.kinds import EnumKind, Kind, MomentKind, Place, ReferenceKind
 from crm.admin.periods import PERIODS, days_of
 from crm.admin.selection import Selection
 from crm.audit.operations import record_export
@@ -30,8 +31,8 @@ from crm.clients.queries import client_matches
 from crm.db import day_of, db, transaction
 from crm.exchange import excel
 from crm.i18n import day
-from crm.tills.models import Till
-from crm.tills.movements import Movement
+from crm.tills.models import Till, TillKind
+from crm.tills.movements import Movement, of_tills
 
 # Of each, what it holds could be added up from the rest.
 SUMS = ("came_in", "went_out", "amount")
@@ -54,22 +55,32 @@ class BranchMomentKind(MomentKind):
     """An instant whose days are those of the row's own branch, wherever the reader sits."""
 
     def begins(self, column: Any, text: str, place: Place) -> sa.ColumnElement[bool]:
-        return self._in_each_zone(place, lambda there: super(BranchMomentKind, self).begins(column, text, there))
+        return self._days(column, self.read(text, place), None, place)
 
     def ends(self, column: Any, text: str, place: Place) -> sa.ColumnElement[bool]:
-        return self._in_each_zone(place, lambda there: super(BranchMomentKind, self).ends(column, text, there))
+        return self._days(column, None, self.read(text, place), place)
 
     def between(self, column: Any, first: date, last: date, place: Place) -> sa.ColumnElement[bool]:
-        return self._in_each_zone(
-            place, lambda there: super(BranchMomentKind, self).between(column, first, last, there)
-        )
+        return self._days(column, first, last, place)
 
-    @staticmethod
-    def _in_each_zone(place: Place, condition: Callable[[Place], Any]) -> sa.ColumnElement[bool]:
+    def _days(self, column: Any, first: date | None, last: date | None, place: Place) -> sa.ColumnElement[bool]:
+        """Condition of the days from `first` to `last`, both included; None for without end on that side."""
+
+        def span(*zones: str) -> sa.ColumnElement[bool]:
+            """From where the first of the zones begins to where the last one ends."""
+            places = [Place(zone) for zone in zones]
+            ends = []
+            if first is not None:
+                ends.append(column >= min(self._midnight(first, there) for there in places))
+            if last is not None:
+                ends.append(column < max(self._midnight(last, there, days=1) for there in places))
+            return sa.and_(*ends)
+
         zones = zones_in_sight()
         if len(zones) < 2:
-            return condition(Place(next(iter(zones), place.time_zone)))
-        return sa.or_(*(sa.and_(Movement.branch_id.in_(ids), condition(Place(zone))) for zone, ids in zones.items()))
+            return span(next(iter(zones), place.time_zone))
+        of_each = (sa.and_(Movement.branch_id.in_(ids), span(zone)) for zone, ids in zones.items())
+        return sa.and_(span(*zones), sa.or_(*of_each))  # the span of them all is what an index can find
 
 
 class BranchTillKind(ReferenceKind):
@@ -86,12 +97,29 @@ class BranchTillKind(ReferenceKind):
         return [(str(till.id), till.title if is_one else f"{till.branch.name}: {till.title}") for till in tills]
 
 
-class MovedTillKind(BranchTillKind):
-    """The till of a movement, filtered by its account: of that the database knows how many entries there are."""
+class OfTill(Kind):
+    """A column of the movement's till: movements are found by the tills it holds for. told_by: which of Till's."""
+
+    told_by: ClassVar[str]
+
+    def of(self, texts: Sequence[str], place: Place) -> sa.ColumnElement[bool]:
+        """Condition on Till: it is one of these."""
+        return super().any_of(getattr(Till, self.told_by), list(texts), place)
 
     def any_of(self, column: Any, texts: list[str], place: Place) -> sa.ColumnElement[bool]:
-        ids = [self.read(text, place) for text in texts]
-        return Movement.account_id.in_(db.session.scalars(sa.select(Till.account_id).where(Till.id.in_(ids))).all())
+        return of_tills(self.of(texts, place))
+
+
+class MovedTillKind(OfTill, BranchTillKind):
+    told_by = "id"
+
+
+class MovedMethodKind(OfTill, EnumKind):
+    told_by = "kind"
+
+
+class MovedBranchKind(OfTill, ReferenceKind):
+    told_by = "branch_id"
 
 
 @dataclass(frozen=True)
@@ -134,7 +162,12 @@ class MovementView(KontoraView):
         "amount": _l("Change"),
         "author_name": _l("Author of the operation"),
     }
-    column_kinds = {"happened_at": BranchMomentKind(), "till": MovedTillKind()}
+    column_kinds = {
+        "happened_at": BranchMomentKind(),
+        "till": MovedTillKind(),
+        "method": MovedMethodKind(TillKind),
+        "branch": MovedBranchKind(Branch, small=True),
+    }
     column_filters = (
         *(
             "happened_at",
@@ -179,6 +212,9 @@ class MovementView(KontoraView):
         # Not by OR: each has its own index.
         ways = (of_client, Movement.transaction_id == int(text))
         return Movement.id.in_(sa.union_all(*(sa.select(Movement.id).where(way) for way in ways)))
+
+    def within_sight(self, query: Any) -> Any:
+        return super().within_sight(query).where(of_tills())
 
     def loader_options(self) -> list[Any]:
         return [*super().loader_options(), sa.orm.selectinload(Movement.branch)]
@@ -327,17 +363,15 @@ class MovementView(KontoraView):
 
         Counted back from what there is now, so that only the movements since then are read.
         """
-        places = {"till": Till.id, "branch": Till.branch_id, "method": Till.kind}
         days = _days_asked(selection, self.here())
         others = [item for item in selection.filters if item.name != "happened_at"]
-        is_whole = all(item.name in places and item.operator == "is" and not item.group for item in others)
+        kinds = [item.column.kind for item in others if item.column and isinstance(item.column.kind, OfTill)]
+        is_whole = len(kinds) == len(others) and all(item.operator == "is" and not item.group for item in others)
         if days is None or selection.search or not is_whole:
             return None
         there = sa.select(Till.balance).select_from(Till)
-        for item in others:
-            assert item.column is not None
-            kind = item.column.kind
-            there = there.where(places[item.name].in_([kind.read(value, self.here()) for value in item.values]))
+        for item, kind in zip(others, kinds, strict=True):
+            there = there.where(kind.of(item.values, self.here()))
         column = there.subquery().c[0]
         now = Decimal(db.session.scalar(sa.select(sa.func.coalesce(sa.func.sum(column), 0))) or 0)
         first, last = days
