@@ -309,3 +309,10 @@ def test_the_days_are_chosen_on_the_page(network: Any, web: Any, month: Till) ->
         page = browser.get(TOTALS + days.replace("&amp;", "&")).text
         assert 'name="f.happened_at.from" value="2026-03-03"' in page
         assert summed(lines(page)[0]) == [800, Decimal("850.50"), Decimal("-50.50")]
+
+
+def test_found_by_the_number_of_the_operation_among_others(network: Any, web: Any, month: Any) -> None:
+    number_ = db.session.scalars(select(Movement.transaction_id).order_by(Movement.id).limit(1)).one()
+    page = web(network.owner).get(f"{GRID}?q={number_}")
+    assert page.status_code == 200
+    assert len(table(page.text)) >= 1

@@ -63,7 +63,8 @@ def table(page: str) -> list[list[str]]:
 def headers(page: str) -> list[str]:
     head = re.search(r'<table class="[^"]*grid.*?<thead>(.*?)</thead>', page, re.DOTALL)
     assert head is not None
-    return [plain(cell) for cell in re.findall(r"<th scope.*?</th>", head[1], re.DOTALL)]
+    unranked = re.sub(r"<sup>\d+</sup>", "", head[1])  # of several sorts, which comes first
+    return [plain(cell) for cell in re.findall(r"<th scope.*?</th>", unranked, re.DOTALL)]
 
 
 def totals(page: str) -> list[str]:

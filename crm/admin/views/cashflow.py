@@ -211,7 +211,7 @@ class MovementView(KontoraView):
             return of_client
         # Not by OR: each has its own index.
         ways = (of_client, Movement.transaction_id == int(text))
-        return Movement.id.in_(sa.union_all(*(sa.select(Movement.id).where(way) for way in ways)))
+        return Movement.id.in_(sa.union_all(*(sa.select(Movement.id).where(way).correlate(None) for way in ways)))
 
     def within_sight(self, query: Any) -> Any:
         return super().within_sight(query).where(of_tills())
