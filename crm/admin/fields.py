@@ -130,7 +130,10 @@ class MoneyField(Field):
     widget = TextInput()
 
     def __init__(self, label: Any = None, rules: Sequence[Any] = (), **kwargs: Any) -> None:
-        kwargs.setdefault("render_kw", {"inputmode": "decimal", "autocomplete": "off", "class": "text-end"})
+        kwargs["render_kw"] = {
+            **{"inputmode": "decimal", "autocomplete": "off", "class": "text-end"},
+            **kwargs.get("render_kw", {}),
+        }
         super().__init__(label, rules or [validators.Optional()], **kwargs)
 
     def _value(self) -> str:

@@ -12,7 +12,7 @@ from flask_login import current_user
 from markupsafe import Markup
 
 from crm.access.fields import field_rules
-from crm.admin.fields import ReferenceField
+from crm.admin.fields import REQUIRED, MoneyField, ReferenceField
 from crm.i18n import money
 from crm.ledger.models import Account, Transaction
 from crm.ledger.operations import transaction_by_key
@@ -28,6 +28,11 @@ def sees_balances() -> bool:
 def account_with_balance(account: Account) -> str:
     """What an account is called in a choice: with what is on it, for who may see that."""
     return f"{account.title}: {money(account.balance)}" if sees_balances() else account.title
+
+
+def sum_field() -> MoneyField:
+    """How much: where typing begins."""
+    return MoneyField(_l("Sum"), [REQUIRED], render_kw={"autofocus": True})
 
 
 def till_field() -> ReferenceField:

@@ -153,8 +153,8 @@ def test_a_correction_is_marked_on_both_sides(network: Any, web: Any, account: A
         undone = reverse(db.session.get_one(Transaction, first.transaction_id), by=SYSTEM, comment="ошибка")
     texts = [row[3] for row in rows(web(network.director).get(GRID).text)]
     assert texts == [
-        f"Сторно Исправляет операцию № {first.transaction_id}",
-        f"Пополнение Исправлено операцией № {undone.id}",
+        f"Отмена операции Отменяет операцию № {first.transaction_id}",
+        f"Пополнение Отменена операцией № {undone.id}",
     ]
 
 

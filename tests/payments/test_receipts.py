@@ -125,7 +125,7 @@ def test_a_reversed_operation_and_its_reversal_say_so(network: Any, web: Any, ac
     with transaction():
         undone = reverse(posted, by=SYSTEM, comment="Ошиблись суммой")
     assert f"Отменена операцией № {undone.id}" in slip(browser, posted)
-    assert f"Исправляет операцию № {posted.id}" in slip(browser, undone)
+    assert f"Отменяет операцию № {posted.id}" in slip(browser, undone)
 
 
 def test_long_names_are_all_there(network: Any, web: Any) -> None:

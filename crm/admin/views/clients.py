@@ -44,6 +44,7 @@ from crm.clients.queries import matches_text, payer_of
 from crm.db import db
 from crm.errors import DomainError
 from crm.fields.queries import hidden_built_ins
+from crm.i18n import money
 from crm.ledger.models import Account, AccountKind, AccountType
 from crm.ledger.operations import account_types_in
 from crm.ledger.queries import accounts_of, entries_of, open_accounts_of
@@ -118,6 +119,7 @@ class SellForm(Form):
         Plan,
         _l("Plan"),
         query=lambda: db.session.scalars(sa.select(Plan).where(Plan.is_archived.is_(False)).order_by(Plan.name)),
+        title=lambda plan: f"{plan} · {money(plan.price)}",
     )
     starts_on = DateField(_l("Starts on"), [REQUIRED])
     discount = MoneyField(
@@ -370,6 +372,8 @@ class ClientView(CardMergingView):
         form = self._operation_form(Subscription, SellForm, client.branch.company_id)
         if not g.deposits or not current_user.may("account.spend"):  # nothing to choose from: not asked for at all
             del form.account
+        else:
+            form.account.choices[0].label = _base_choice(client)
         if request.method == "GET":
             form.starts_on.data = clock.today(client.branch)
         return self.answer(
@@ -422,6 +426,13 @@ class ClientView(CardMergingView):
 
     def _tab(self, client: Client, tab: str) -> str:
         return url_for("client.card_view", id=client.id, tab=tab)
+
+
+def _base_choice(client: Client) -> str:
+    """The payer's base account among others to pay from; it is made at its first use, with nothing on it."""
+    kept = (account for account in open_accounts_of(payer_of(client).id) if account.branch_id == client.branch_id)
+    base = next((account for account in kept if account.kind is AccountKind.BASE), None)
+    return account_with_balance(base) if base is not None else str(AccountKind.BASE.label)
 
 
 def _opened(account: Account) -> Markup:

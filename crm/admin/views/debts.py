@@ -19,9 +19,9 @@ from wtforms.validators import Length
 
 from crm.access.fields import FieldRules, field_rules
 from crm.admin.base import BulkAction, GridColumn, KontoraView, QuickFilter, permission
-from crm.admin.fields import REQUIRED, Form, MoneyField
+from crm.admin.fields import REQUIRED, Form
 from crm.admin.kinds import NOTHING, BadFilter, Kind, MomentKind, MoneyKind, Place
-from crm.admin.money import sees_balances, with_slip
+from crm.admin.money import sees_balances, sum_field, with_slip
 from crm.admin.selection import COUNT_LIMIT, Selection
 from crm.admin.views.desk import Balance
 from crm.clients.models import Client
@@ -98,7 +98,7 @@ class DebtKind(MoneyKind):
 
 
 class AccrueForm(Form):
-    amount = MoneyField(_l("Sum"), [REQUIRED])
+    amount = sum_field()
     reason = StringField(_l("Reason"), [REQUIRED, Length(max=500)], render_kw={"autocomplete": "off"})
 
 
@@ -107,12 +107,12 @@ class WriteOffDebtForm(AccrueForm):
 
 
 class BadDebtForm(Form):
-    amount = MoneyField(_l("Sum"), [REQUIRED])
-    comment = StringField(_l("Comment"), [Length(max=500)], render_kw={"autocomplete": "off"})
+    amount = sum_field()
+    comment = StringField(_l("Reason"), [REQUIRED, Length(max=500)], render_kw={"autocomplete": "off"})
 
 
 class BadDebtsForm(Form):
-    comment = StringField(_l("Comment"), [Length(max=500)], render_kw={"autocomplete": "off"})
+    comment = StringField(_l("Reason"), [REQUIRED, Length(max=500)], render_kw={"autocomplete": "off"})
 
 
 @dataclass(frozen=True)
@@ -152,13 +152,13 @@ class DebtorView(KontoraView):
     column_list = (
         *("client", "client.phone", "debt"),
         *(f"ageing.{name}" for name in AGE_LABELS),
-        *("ageing.oldest_at", "last_paid_at", "city", "branch"),
+        *("last_paid_at", "ageing.oldest_at", "city", "branch"),
     )
     column_details_list = column_list
     column_labels = {
         "debt": _l("Debt"),
         "ageing": _l("Age of the debt"),
-        "ageing.oldest_at": _l("Oldest unpaid charge"),
+        "ageing.oldest_at": _l("In debt since"),
         "last_paid_at": _l("Last payment"),
         **{f"ageing.{name}": label for name, label in AGE_LABELS.items()},
     }

@@ -18,9 +18,9 @@ from wtforms.validators import Length
 
 from crm.access.models import Employee
 from crm.admin.base import permission
-from crm.admin.fields import REQUIRED, EnumField, Form, MoneyField, ReferenceField
+from crm.admin.fields import REQUIRED, EnumField, Form, ReferenceField
 from crm.admin.importing import ImportableView
-from crm.admin.money import account_with_balance, sees_balances, till_field, tills_to_choose, with_slip
+from crm.admin.money import account_with_balance, sees_balances, sum_field, till_field, tills_to_choose, with_slip
 from crm.clients.models import Client
 from crm.clients.queries import find_clients, payer_of
 from crm.db import db
@@ -59,7 +59,7 @@ def _employee() -> ReferenceField:
 
 
 class TopUpForm(Form):
-    amount = MoneyField(_l("Sum"), [REQUIRED])
+    amount = sum_field()
     method = EnumField(PaymentMethod, _l("Payment"))
     till = till_field()
     employee = _employee()
@@ -67,13 +67,13 @@ class TopUpForm(Form):
 
 
 class WriteOffForm(Form):
-    amount = MoneyField(_l("Sum"), [REQUIRED])
+    amount = sum_field()
     reason = StringField(_l("Reason"), [REQUIRED, Length(max=500)])
     employee = _employee()
 
 
 class RefundForm(Form):
-    amount = MoneyField(_l("Sum"), [REQUIRED])
+    amount = sum_field()
     method = EnumField(PaymentMethod, _l("How the money is given back"))
     till = till_field()
     employee = _employee()
@@ -87,7 +87,7 @@ def _own_with_balance(account: Account) -> str:
 
 class TransferForm(Form):
     target = ReferenceField(Account, _l("To the account"), query=lambda: g.targets, title=account_with_balance)
-    amount = MoneyField(_l("Sum"), [REQUIRED])
+    amount = sum_field()
     employee = _employee()
     comment = _comment()
 
@@ -286,8 +286,8 @@ class AccountDeskView(ImportableView):
         accounts = {entry.account.id: entry.account for entry in touched}
         changes = {id: sum((e.amount for e in touched if e.account_id == id), Decimal(0)) for id in accounts}
         form = ReverseForm(request.form if request.method == "POST" else None)
-        if request.method == "GET" and (refusal := refusal_of_reversal(operation)) is not None:
-            form.form_errors.append(refusal)
+        # A form sent twice is told that it is done already.
+        refusal = refusal_of_reversal(operation) if request.method == "GET" else None
         g.account = next(iter(accounts.values()), None)
         return self._answer(
             form,
@@ -296,11 +296,14 @@ class AccountDeskView(ImportableView):
             said=_("The operation is reversed."),
             submit=_("Reverse"),
             subtitle=self._told(operation),
-            warning=_("The money goes back through the same accounts and the same till; the history keeps both."),
+            refusal=refusal,
+            warning=None
+            if refusal
+            else _("The money goes back through the same accounts and the same till; the history keeps both."),
             balances=[
                 Balance(account.title, account.balance, account.balance - changes[account.id])
                 for account in accounts.values()
-                if account.unit is Unit.MONEY
+                if account.unit is Unit.MONEY and not refusal
             ],
         )
 

@@ -25,6 +25,7 @@ from crm.admin.base import GridColumn, KontoraView, QuickFilter, grid_url, permi
 from crm.admin.cells import Joins, SqlCell
 from crm.admin.fields import REQUIRED, EnumField, Form, MoneyField, ReferenceField
 from crm.admin.kinds import MoneyKind
+from crm.admin.money import sum_field
 from crm.admin.selection import Selection
 from crm.admin.views.cashflow import BranchTillKind
 from crm.admin.views.desk import Balance
@@ -105,13 +106,13 @@ class CountForm(Form):
 
 class MoveForm(Form):
     target = ReferenceField(Till, _l("Where to"), query=_targets, title=_till_title)
-    amount = MoneyField(_l("Sum"), [REQUIRED])
+    amount = sum_field()
     employee = ReferenceField(Employee, _l("Who carried it"), query=_employees, is_optional=True)
     comment = StringField(_l("Comment"), [validators.Length(max=500)])
 
 
 class OtherForm(Form):
-    amount = MoneyField(_l("Sum"), [REQUIRED])
+    amount = sum_field()
     comment = StringField(_l("What for"), [REQUIRED, validators.Length(max=500)])
     employee = ReferenceField(Employee, _l("Employee"), query=_employees, is_optional=True)
 
@@ -304,8 +305,8 @@ class ShiftView(KontoraView):
     entity = "shift"
     icon = "clock-history"
     column_list = (
-        *("id", "till", "opened_at", "opened_by_name", "opening_counted", "closed_at", "closed_by_name"),
-        *("closing_counted", "difference", "branch"),
+        *("id", "till", "opened_at", "closed_at", "difference", "opening_counted", "closing_counted"),
+        *("opened_by_name", "closed_by_name", "branch"),
     )
     column_details_list = (
         *("id", "till", "opened_at", "opened_by_name", "opening_expected", "opening_counted", "opening_comment"),
@@ -341,7 +342,7 @@ class ShiftView(KontoraView):
 
     def cell(self, row: Any, column: GridColumn) -> str | Markup:
         if column.name == "closed_at" and row.is_open:
-            text, css = (_("open for more than a day"), "overdue") if row.is_overlong else (_("open"), "pending")
+            text, css = (_("open for more than a day"), "overdue") if row.is_overlong else (pgettext("shift", "still open"), "pending")
             return Markup('<span class="status is-{}">{}</span>').format(css, text)
         if column.name == "difference" and row.difference < 0:
             return Markup('<span class="debt">{}</span>').format(super().cell(row, column))
