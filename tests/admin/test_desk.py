@@ -219,9 +219,10 @@ def test_an_operation_is_reversed(director: Any, account: Account) -> None:
     page = director.get(address).text.replace("\xa0", " ")
     assert re.search(r"Баланс до</dt><dd[^>]*>1 000,00<", page)
     assert re.search(r"Баланс после</dt><dd[^>]*>0,00<", page)
+    assert "Отменить операцию</button>" in page
     assert list(errors(send(director, address).text)) == ["comment"]
     answer = send(director, address, comment="Ошиблись клиентом")
-    assert said(director, answer).startswith("Операция исправлена: проведена обратная. Баланс: 1 000,00 → 0,00.")
+    assert said(director, answer).startswith("Операция отменена. Баланс: 1 000,00 → 0,00.")
     assert db.session.scalars(select(Payment.status)).all() == [PaymentStatus.REVERSED]
     page = director.get(address).text
     assert "Эта операция уже отменена." in page

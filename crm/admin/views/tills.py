@@ -342,7 +342,11 @@ class ShiftView(KontoraView):
 
     def cell(self, row: Any, column: GridColumn) -> str | Markup:
         if column.name == "closed_at" and row.is_open:
-            text, css = (_("open for more than a day"), "overdue") if row.is_overlong else (pgettext("shift", "still open"), "pending")
+            text, css = (
+                (_("open for more than a day"), "overdue")
+                if row.is_overlong
+                else (pgettext("shift", "still open"), "pending")
+            )
             return Markup('<span class="status is-{}">{}</span>').format(css, text)
         if column.name == "difference" and row.difference < 0:
             return Markup('<span class="debt">{}</span>').format(super().cell(row, column))
