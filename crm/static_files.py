@@ -15,6 +15,12 @@ ENDPOINTS = frozenset({"static", "bootstrap.static"})
 def register(app: Flask) -> None:
     app.url_defaults(_add_version)
     app.after_request(_keep_versions)
+    app.add_url_rule("/favicon.ico", "favicon", _favicon)
+
+
+def _favicon() -> Response:
+    """Pages name their icon themselves; beside a PDF a browser asks for one at this address, whatever we say."""
+    return Response(status=204, headers={"Cache-Control": "public, max-age=86400"})
 
 
 def _add_version(endpoint: str, values: dict[str, Any]) -> None:

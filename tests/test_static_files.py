@@ -37,3 +37,8 @@ def test_what_is_not_there_has_no_version_and_is_not_kept(app: Flask) -> None:
     with app.test_client().get("/static/nothing.css?v=1") as answer:
         assert answer.status_code == 404
         assert "immutable" not in answer.headers.get("Cache-Control", "")
+
+
+def test_a_browser_that_shows_a_pdf_finds_no_fault(app):
+    """It asks for an icon at this address, though no page of ours names it."""
+    assert app.test_client().get("/favicon.ico").status_code == 204
