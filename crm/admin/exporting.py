@@ -23,7 +23,7 @@ from crm import clock
 from crm.access.models import Branch
 from crm.admin.bulk import BulkView, job_url
 from crm.admin.cells import CellRows, Joins, SqlCell, compile_cells
-from crm.admin.columns import GridColumn
+from crm.admin.column import GridColumn, LoadedColumn
 from crm.admin.fields import Form
 from crm.admin.kinds import Kind, ReferenceKind
 from crm.admin.selection import Selection
@@ -165,8 +165,14 @@ class ExportView(BulkView):
         end_reading()
         with reading(), Session(db.engine, autoflush=False) as session:
             if cells is None:
-                makers: list[Any] = [_of_first(self.exporter(column)) for column in export.columns]
-                query = export.selection.query().add_columns(*extra)
+                loaded = [column for column in export.columns if isinstance(column, LoadedColumn)]
+                makers: list[Any] = [
+                    self._loaded_cell(column, loaded.index(column) + 1)  # behind the row itself
+                    if isinstance(column, LoadedColumn)
+                    else _of_first(self.exporter(column))
+                    for column in export.columns
+                ]
+                query = export.selection.query().add_columns(*(column.sql for column in loaded), *extra)
             else:
                 joins, sources = cells
                 selected, makers = compile_cells(sources, start=1)  # behind the row's id, which brings the row scope
@@ -201,6 +207,13 @@ class ExportView(BulkView):
             return lambda row: self._on_wall_clock(export(value(row)), row)
         return lambda row: export(value(row))
 
+    def _loaded_cell(self, column: LoadedColumn, place: int) -> Callable[[Any], Any]:
+        """The same of what the database has worked out: at `place` of what is read, the row itself at the first."""
+        export = column.kind.exporter()
+        if column.kind.excel == "datetime":
+            return lambda found: self._on_wall_clock(export(found[place]), found[0])
+        return lambda found: export(found[place])
+
     def sql_cell(self, column: GridColumn, joins: Joins) -> SqlCell | None:
         """The same cell as exporter()'s, of SQL values; None when only the row itself can tell."""
         head, _dot, rest = column.name.partition(".")
@@ -227,7 +240,8 @@ class ExportView(BulkView):
             return (
                 self._sql_value(found, kind) if isinstance(found, InstrumentedAttribute) and "." not in rest else None
             )
-        if isinstance(kind, ReferenceKind) and kind.small:
+        is_by_id = all(remote.primary_key for _local, remote in prop.local_remote_pairs)  # a till is by its account
+        if isinstance(kind, ReferenceKind) and kind.small and is_by_id:
             return SqlCell((_key_of(relation),), labels_of(kind.target).get)
         view = self.view_of(prop.mapper.class_)
         target = joins.to(relation)

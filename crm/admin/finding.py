@@ -14,6 +14,7 @@ from markupsafe import Markup
 from werkzeug.datastructures import MultiDict
 
 from crm.admin.base import KontoraView
+from crm.admin.column import LoadedColumn
 from crm.admin.selection import Selection
 from crm.admin.views.reports import ReportView
 
@@ -62,8 +63,10 @@ def find_records(admin: Admin, text: str, *, limit: int) -> list[Group]:
 
 
 def line_of(view: KontoraView, row: Any) -> Found:
-    """A record as one line: what its row is called, and the next columns of its grid."""
-    texts = [str(Markup.escape(view.plain_cell(row, column)).striptags()) for column in view.declared_columns()[:5]]
+    """A record as one line: what its row is called, and the next columns of its grid its row can tell by itself."""
+    columns = [view.column_as_of(column, None) for column in view.declared_columns()]
+    told = [column for column in columns if not isinstance(column, LoadedColumn)][:5]
+    texts = [str(Markup.escape(view.plain_cell(row, column)).striptags()) for column in told]
     texts = [text for text in texts if text and text != "—"]
     title = str(row)
     return Found(title, " · ".join(text for text in texts if text != title), view.icon, view.row_url(row))

@@ -11,7 +11,7 @@ from sqlalchemy import or_, select
 
 from crm import clock
 from crm.access.actors import Actor, require
-from crm.access.models import Branch, Employee
+from crm.access.models import Employee
 from crm.audit.models import AuditAction
 from crm.audit.operations import record, transition
 from crm.bills.models import Bill, BillStatus
@@ -33,6 +33,7 @@ from crm.ledger.operations import (
     reverse,
 )
 from crm.ledger.queries import open_accounts_of
+from crm.ledger.reach import check_within_reach, is_within_reach
 from crm.payments.models import PAYMENT_MOVES, Payment, PaymentMethod, PaymentStatus
 from crm.tills.models import Till
 from crm.tills.operations import hold_till, hold_tills
@@ -130,32 +131,10 @@ def transfer(
     )
 
 
-def check_within_reach(source: Account, there: Branch) -> None:
-    """Money is transferred within one city and one company. Raises DomainError beside `target`: "city_differs",
-    "company_differs".
-    """
-    here = source.branch
-    if here.city_id != there.city_id:
-        raise DomainError(
-            "city_differs",
-            _("Another city: %(city)s. Money is transferred only within one city.", city=there.city.name),
-            "target",
-        )
-    if here.company_id != there.company_id:
-        raise DomainError(
-            "company_differs",
-            _(
-                "Another company: %(name)s. Money is transferred only within one company.",
-                name=there.company.name,
-            ),
-            "target",
-        )
-
-
 def _check_destination(source: Account, target: Account, *, is_family: bool) -> None:
     if source.id == target.id:
         raise DomainError("account_same", _("Choose another account: this is the one the money comes from."), "target")
-    check_within_reach(source, target.branch)
+    check_within_reach(source.branch, target.branch, field="target")
     if not is_family and (target.client is None or target.client.status is ClientStatus.ARCHIVED):
         raise DomainError("client_archived", _("The client's card is in the archive."), "target")
 
@@ -270,14 +249,7 @@ def reopen_account(account: Account, *, by: Actor, comment: str = "") -> Account
 
 def places_for_rest(account: Account) -> list[Account]:
     """The open accounts what is left on `account` can be moved to: the others of the family within reach."""
-    found = []
-    for other in family_accounts(account):
-        try:
-            check_within_reach(account, other.branch)
-        except DomainError:
-            continue
-        found.append(other)
-    return found
+    return [other for other in family_accounts(account) if is_within_reach(account.branch, other.branch)]
 
 
 def _note_closing(account: Account, closed_at: datetime | None, comment: str, *, by: Actor) -> None:

@@ -19,8 +19,9 @@ from crm.clients.models import Client, ClientStatus
 from crm.clients.queries import payer_of
 from crm.db import db, end_reading, transaction
 from crm.errors import DomainError, NotFound
-from crm.ledger.models import Account, AccountType, TransactionKind, Unit
+from crm.ledger.models import Account, AccountKind, AccountType, TransactionKind, Unit
 from crm.ledger.operations import Cause, Line, base_account, check_amount, lock_funds, open_account, post
+from crm.ledger.reach import check_within_reach
 from crm.payments.gateways.base import Gateway, RemotePayment, RemoteStatus
 from crm.payments.models import PAYMENT_MOVES, Payment, PaymentMethod, PaymentStatus, desk_methods
 from crm.tills.models import Till
@@ -102,14 +103,16 @@ def top_up(
 def pay_bill_from_account(bill: Bill, account: Account | None, *, by: Actor, comment: str = "") -> Payment:
     """Pay a bill with what the client has on another of his accounts, a deposit say. The caller commits.
 
-    The sum moves from `account` to the account the bill is for. Raises DomainError beside `account`; "not_enough" when
-    the sum is not there, on a base account too, and the texts of check_payable().
+    The sum moves from `account` to the account the bill is for. Raises DomainError beside `account`: also as
+    check_within_reach() does, "not_enough" when the sum is not there, on a base account too; and the texts of
+    check_payable().
     """
     if account is None:
         raise DomainError("account_required", _("Choose the account to pay from."), "account")
     require(by, "account.spend", account)
     if account.client_id != bill.client_id or account.unit is not Unit.MONEY:
         raise DomainError("account_foreign", _("This account belongs to another client."), "account")
+    check_within_reach(bill.branch, account.branch, field="account")
     lock_bill(bill)
     check_payable(bill)
     destination = account_to_credit(bill.account)
@@ -260,7 +263,9 @@ def _credit(
         return
     if payment.bill is not None:
         lock_bill(payment.bill)
-    source = source or hold_till(payment.method.till_kind, payment.branch_id, till)
+    if source is None:
+        source = hold_till(payment.method.till_kind, payment.branch_id, till)
+        _hold_destination(payment.account)
     if payment.bill_id is not None:  # nobody has chosen the account now
         account = account_to_credit(payment.account)
         if account.id != payment.account_id:
@@ -284,6 +289,21 @@ def _credit(
     )
     if payment.bill is not None:
         settle_bill(payment.bill, by=by)
+
+
+def _hold_destination(account: Account) -> None:
+    """Lock the account and the base account beside it, in id order: neither is closed before the money is there."""
+    is_base = (
+        (Account.kind == AccountKind.BASE)
+        & (Account.client_id == account.client_id)
+        & (Account.branch_id == account.branch_id)
+    )
+    db.session.execute(
+        select(Account.id)
+        .where((Account.id == account.id) | is_base)
+        .order_by(Account.id)
+        .with_for_update(key_share=True)
+    )
 
 
 def account_to_credit(account: Account) -> Account:

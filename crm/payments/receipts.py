@@ -164,7 +164,8 @@ def _tills_of(transaction_id: int) -> str:
 
 
 def _account(row: AccountOperation, currency: str, hidden: Collection[str]) -> dict[str, Any]:
-    facts = [(_("Payer"), row.client.shown_name)]
+    # The card may have been merged into one of a branch out of sight: the account stays here.
+    facts = [(_("Payer"), row.client.shown_name)] if row.client is not None else []
     if "amount" not in hidden:
         verb = _verb(row.account, is_plus=row.amount > 0)
         facts.append((verb, money(abs(row.amount), currency)))

@@ -21,6 +21,7 @@ from crm.errors import DomainError
 from crm.fields.operations import custom_change, set_custom
 from crm.ledger.models import Account, AccountKind, TransactionKind, Unit
 from crm.ledger.operations import Cause, Line, base_account, house_account, lessons_account, lock_accounts, post
+from crm.ledger.reach import check_within_reach
 from crm.subscriptions.models import Plan, Subscription
 
 
@@ -40,7 +41,7 @@ def sell_subscription(
     discount: of the price, in money; none by default. account: which of the payer's accounts pays; his base account by
     default, into debt if need be, while a deposit must hold what is left of the price. custom: values of the company's
     own fields, by key. Raises DomainError beside the field: "plan_archived", "discount_invalid", "account_foreign",
-    "not_enough", "account_closed".
+    "city_differs", "company_differs", "not_enough", "account_closed".
     """
     require(by, "subscription.sell", client)
     if plan.is_archived:
@@ -53,6 +54,7 @@ def sell_subscription(
         require(by, "account.spend", account)
         if account.client_id != payer.id or account.unit is not Unit.MONEY:
             raise DomainError("account_foreign", _("This account belongs to another client."), "account")
+        check_within_reach(client.branch, account.branch, field="account")
     subscription = Subscription(
         branch_id=client.branch_id,
         client_id=client.id,

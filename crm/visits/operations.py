@@ -18,8 +18,10 @@ from crm.clients.models import Client, ClientStatus
 from crm.db import MAX_AMOUNT, db
 from crm.db import amount as to_amount
 from crm.errors import Conflict, DomainError
+from crm.i18n import money
 from crm.ledger.models import Account, AccountKind, Transaction, TransactionKind, Unit
 from crm.ledger.operations import AFTER_REVERSAL, Cause, Line, base_account, house_account, lock_funds, post
+from crm.ledger.reach import check_within_reach
 from crm.payments.models import PaymentMethod
 from crm.payments.operations import top_up
 from crm.tills.models import Till
@@ -82,23 +84,39 @@ def move_visit(visit: Visit, to: VisitStatus, *, by: Actor) -> Visit:
 
 
 def pay_visit(
-    visit: Visit, way: WayToPay | None, *, by: Actor, account: Account | None = None, till: Till | None = None
+    visit: Visit,
+    way: WayToPay | None,
+    *,
+    by: Actor,
+    account: Account | None = None,
+    till: Till | None = None,
+    price: Decimal | None = None,
 ) -> Transaction:
     """Charge the price of a visit to its payer, once. The caller commits.
 
     CASH, CARD: the sum is taken at the desk onto his base account (till: where it goes, the first by default) and
     charged there; ACCOUNT: it is on `account` of his already; DEBT: his base account goes below zero.
-    Raises DomainError of check_visit_payable(), or beside `way`, `account`, `till`.
+    price: what who takes the money was shown, if anything. Raises DomainError of check_visit_payable(), or beside
+    `way`, `account`, `till`; Conflict "price_changed" when the visit costs something else by now.
     """
     require(by, "visit.pay", visit)
     if way is None:
         raise DomainError("way_required", _("Choose how the visit is paid."), "way")
     lock_visit(visit)
     check_visit_payable(visit)
+    if price is not None and price != visit.price:
+        raise Conflict(
+            "price_changed",
+            _(
+                "The price has been changed meanwhile: it was %(was)s, now it is %(now)s. Check it and send again.",
+                was=money(price, visit.branch.company.currency),
+                now=money(visit.price, visit.branch.company.currency),
+            ),
+        )
     payer = payer_of_visit(visit)
     revenue = house_account(AccountKind.REVENUE, visit.branch_id)  # before client accounts are locked
     if way is WayToPay.ACCOUNT:
-        account = _with_funds(account, payer, visit.price, by=by)
+        account = _with_funds(account, payer, visit, by=by)
     else:
         account = base_account(payer.id, visit.branch_id)
     if method := _DESK.get(way):
@@ -133,14 +151,17 @@ def lock_visit(visit: Visit) -> None:
     db.session.refresh(visit)
 
 
-def _with_funds(account: Account | None, payer: Client, price: Decimal, *, by: Actor) -> Account:
-    """The account, if it is the payer's and holds the price: nobody slips into debt by paying from an account."""
+def _with_funds(account: Account | None, payer: Client, visit: Visit, *, by: Actor) -> Account:
+    """The account, if it is the payer's, within reach and holds the price: nobody slips into debt by paying from an
+    account.
+    """
     if account is None:
         raise DomainError("account_required", _("Choose the account to pay from."), "account")
     require(by, "account.spend", account)
     if account.client_id != payer.id or account.unit is not Unit.MONEY:
         raise DomainError("account_foreign", _("This account belongs to another client."), "account")
-    lock_funds(account, price, field="account")
+    check_within_reach(visit.branch, account.branch, field="account")
+    lock_funds(account, visit.price, field="account")
     return account
 
 

@@ -14,6 +14,7 @@ from crm.db import db
 from crm.errors import NotFound
 from crm.ledger.models import Account, Transaction, TransactionKind
 from crm.ledger.queries import open_accounts_of
+from crm.ledger.reach import is_within_reach
 from crm.visits.models import Visit
 
 
@@ -40,8 +41,12 @@ def payer_of_visit(visit: Visit) -> Client:
 
 
 def accounts_to_pay_from(visit: Visit) -> list[Account]:
-    """The payer's open accounts that hold the price of the visit."""
-    return [account for account in open_accounts_of(payer_of_visit(visit).id) if account.balance >= visit.price]
+    """The payer's open accounts within reach that hold the price of the visit."""
+    return [
+        account
+        for account in open_accounts_of(payer_of_visit(visit).id)
+        if account.balance >= visit.price and is_within_reach(visit.branch, account.branch)
+    ]
 
 
 def debt_of(accounts: list[Account]) -> Decimal:

@@ -16,7 +16,7 @@ from crm.access.roles import change_role
 from crm.bills.links import bill_url
 from crm.clients.merging import merge_clients
 from crm.db import db, transaction
-from crm.ledger.models import Account
+from crm.ledger.models import Account, Entry, Transaction
 from crm.ledger.operations import base_account
 from crm.visits.models import Visit
 from tests.access.test_roles import settings_of
@@ -259,6 +259,10 @@ def test_who_does_not_see_the_card_that_stays_works_on_with_what_is_his(network:
             for rule, name, methods in view._urls:
                 if "GET" in (methods or ("GET",)) and name not in {"index_view", "create_view"}:
                     addresses.append(f"/admin/{view.entity}{rule.replace('<id>', str(row.id))}?id={row.id}")
+    for entry in db.session.scalars(select(Entry)):
+        addresses += [f"/admin/{entity}/details/?id={entry.id}" for entity in ("entry", "cashflow")]
+    for operation in db.session.scalars(select(Transaction.id)):
+        addresses += [f"/admin/entry/receipt/{operation}/", f"/admin/account/operation/{operation}/reverse/"]
     for address in addresses:
         answer = desk.get(address)
         if answer.status_code >= 500:

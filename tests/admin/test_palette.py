@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import html
 import re
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
+from crm.access.models import FieldRule, Role
+from crm.access.roles import change_role
+from crm.db import transaction
+from tests.access.test_roles import settings_of
 from tests.factories import make_account, make_bill, make_child, make_client
 
 PATH = "/admin/palette/"
@@ -141,3 +146,19 @@ def test_who_is_not_signed_in_is_sent_to_sign_in(network: Any, web: Any) -> None
 def test_a_child_is_found_as_well(network: Any, web: Any) -> None:
     make_child(make_client(network.lesnoy), name="Малышева Зоя")
     assert ask(web(network.administrator), "малышева")["Клиенты"] == ["Малышева Зоя"]
+
+
+def test_accounts_are_found_by_who_does_not_see_their_balances(network: Any, web: Any) -> None:
+    client = make_client(network.lesnoy, name="Вера Счётова")
+    for _ in range(2):
+        make_account(client, balance=Decimal("4321.09"))
+    with transaction():
+        change_role(
+            settings_of(Role.DIRECTOR), permissions={}, fields={"account.balance": FieldRule.HIDE}, by=network.owner
+        )
+    desk = web(network.director, network.lesnoy)
+    for path in ("/admin/search/?q=Счётова", "/admin/palette/?q=Счётова"):
+        page = desk.get(path)
+        assert page.status_code == 200, path
+        assert "Вера Счётова" in page.text
+        assert "321,09" not in page.text

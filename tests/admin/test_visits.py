@@ -23,7 +23,7 @@ from crm.payments.models import Payment
 from crm.tills.models import Till, TillKind
 from crm.tills.operations import new_till
 from crm.visits.models import Visit, VisitStatus, WayToPay
-from crm.visits.operations import move_visit, pay_visit
+from crm.visits.operations import edit_visit, move_visit, pay_visit
 from tests.admin.test_grids import first_column, plain
 from tests.admin.world import errors, fields, send
 from tests.factories import (
@@ -383,3 +383,25 @@ def test_a_manager_reads_and_takes_nothing(network: Any, web: Any, client: Any) 
     for path in (NEW, paying(visit), f"/admin/visit/mark/?id={visit.id}", f"/admin/visit/edit/?id={visit.id}"):
         assert manager.get(path).status_code == 403, path
         assert manager.post(path, data={"to": "came", "way": "debt"}).status_code == 403, path
+
+
+def test_a_price_changed_meanwhile_is_shown_before_it_is_taken(network: Any, browser: Any, client: Any) -> None:
+    visit = make_visit(client, price=Decimal(700))
+    form = fields(browser.get(f"{paying(visit)}&way=cash").text)
+    with transaction():
+        edit_visit(visit, price=Decimal(1700), by=network.owner)
+    answer = browser.post(paying(visit), data=form)
+    assert answer.status_code == 422
+    text = answer.text.replace("\xa0", " ")
+    assert "700,00" in text
+    assert text.count("1 700,00") == 2  # what is wrong, and the sum that is taken now
+    assert db.session.scalar(select(Payment)) is None
+    assert browser.post(paying(visit), data=fields(answer.text)).status_code == 302
+    assert db.session.scalars(select(Payment)).one().amount == 1700
+
+
+@pytest.mark.parametrize("price", ["NaN", "-Infinity", "1e999999", "сто", ""])
+def test_a_shown_price_that_is_none_breaks_nothing(browser: Any, client: Any, price: str) -> None:
+    visit = make_visit(client)
+    form = {**fields(browser.get(f"{paying(visit)}&way=cash").text), "price": price}
+    assert browser.post(paying(visit), data=form).status_code == 302

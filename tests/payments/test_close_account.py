@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from decimal import Decimal
+from time import sleep
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from sqlalchemy import select
 
 from crm.access.actors import SYSTEM
 from crm.audit.models import AuditEntry
-from crm.bills.models import BillStatus
+from crm.bills.models import Bill, BillStatus
 from crm.bills.operations import archive_bill, issue_bill
 from crm.clock import today
 from crm.db import db, transaction
@@ -177,3 +178,31 @@ def test_closing_while_it_is_topped_up(network: Any, in_parallel: Callable[..., 
         assert account.is_closed is (refused != ["balance_left"])
         assert account.balance == (0 if account.is_closed else 10)
     assert {payment.status for payment in db.session.scalars(select(Payment))} <= {PaymentStatus.SUCCEEDED}
+
+
+def test_money_that_comes_while_it_is_being_closed(network: Any, in_parallel: Callable[..., list[Any]]) -> None:
+    """Taken for a bill, it is on the deposit or, where that was closed first, on the base account: never refused."""
+    for _ in range(6):
+        client = make_client(network.lesnoy)
+        account = make_account(client)
+        bill = make_bill(client, account=account, amount=Decimal(100), is_repeatable=True)
+        with transaction():
+            pay_bill_at_desk(bill, method=PaymentMethod.CASH, by=SYSTEM)
+            write_off(account, amount=Decimal(100), reason="Сбор", by=SYSTEM)
+        account_id, bill_id = account.id, bill.id
+
+        def act(index: int, account_id: int = account_id, bill_id: int = bill_id) -> None:
+            if index:
+                with transaction():
+                    pay_bill_at_desk(db.session.get_one(Bill, bill_id), method=PaymentMethod.CASH, by=SYSTEM)
+            else:
+                with transaction():
+                    close_account(db.session.get_one(Account, account_id), by=SYSTEM)
+                    sleep(0.1)
+
+        closed, paid = in_parallel(act, 2)
+        assert paid is None, paid
+        assert closed is None or closed.code == "balance_left", closed
+        db.session.expire_all()
+        base = base_account(client.id, client.branch_id)
+        assert (account.balance, base.balance) == ((0, 100) if account.is_closed else (100, 0))

@@ -34,6 +34,7 @@ from crm.errors import DomainError
 from crm.i18n import money
 from crm.ledger.models import Account
 from crm.ledger.queries import open_accounts_of
+from crm.ledger.reach import is_within_reach
 from crm.payments.models import Payment, PaymentMethod, desk_methods
 from crm.payments.operations import pay_bill_at_desk
 
@@ -198,7 +199,11 @@ class BillView(KontoraView):
     def pay_view(self) -> Any:
         """Take the payment in person: in cash, by card, or from another account of the client."""
         bill = self.get_one(request.values.get("id"))
-        g.paying_accounts = [a for a in open_accounts_of(bill.client_id) if a.id != bill.account_id and a.balance > 0]
+        g.paying_accounts = [
+            account
+            for account in open_accounts_of(bill.client_id)
+            if account.id != bill.account_id and account.balance > 0 and is_within_reach(bill.branch, account.branch)
+        ]
         methods = desk_methods(current_user)
         g.tills = tills_to_choose(bill.branch_id, methods)
         form = PayForm(request.form if request.method == "POST" else None)

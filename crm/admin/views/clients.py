@@ -47,7 +47,8 @@ from crm.fields.queries import hidden_built_ins
 from crm.i18n import money
 from crm.ledger.models import Account, AccountKind, AccountType
 from crm.ledger.operations import account_types_in
-from crm.ledger.queries import accounts_of, entries_of, open_accounts_of
+from crm.ledger.queries import entries_of, open_accounts_of
+from crm.ledger.reach import is_within_reach
 from crm.mailings.operations import send_message_to
 from crm.payments.models import DESK_METHODS, PaymentMethod
 from crm.payments.operations import open_account_paid
@@ -366,8 +367,9 @@ class ClientView(CardMergingView):
         client = self.get_one(id)
         g.deposits = [
             account
-            for account in accounts_of(payer_of(client).id)
-            if account.kind is AccountKind.DEPOSIT and not account.is_closed and account.balance > 0
+            for account in open_accounts_of(payer_of(client).id)
+            if account.kind is AccountKind.DEPOSIT and account.balance > 0
+            if is_within_reach(client.branch, account.branch)
         ]
         form = self._operation_form(Subscription, SellForm, client.branch.company_id)
         if not g.deposits or not current_user.may("account.spend"):  # nothing to choose from: not asked for at all

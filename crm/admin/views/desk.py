@@ -28,9 +28,9 @@ from crm.errors import DomainError
 from crm.ledger.models import Account, AccountKind, Transaction, Unit
 from crm.ledger.operations import base_account, closed_text
 from crm.ledger.queries import open_accounts_of
+from crm.ledger.reach import check_within_reach
 from crm.payments.desk import (
     REFUND_METHODS,
-    check_within_reach,
     close_account,
     family_accounts,
     places_for_rest,
@@ -401,7 +401,7 @@ class AccountDeskView(ImportableView):
             if (client.payer_id or client.id) == account.client_id:
                 continue
             try:
-                check_within_reach(account, client.branch)
+                check_within_reach(account.branch, client.branch, field="target")
             except DomainError as refused:
                 found.append((client, str(refused)))
             else:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
 from flask import abort, g, request, url_for
 from flask_admin import expose
+from flask_babel import LazyString, pgettext
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
-from flask_babel import pgettext
 from flask_login import current_user
 from markupsafe import Markup
-from wtforms import DateTimeLocalField, StringField, TextAreaField
+from wtforms import DateTimeLocalField, HiddenField, StringField, TextAreaField
 from wtforms.validators import Length, NumberRange
 
 from crm import clock
@@ -24,8 +25,9 @@ from crm.admin.fields import REQUIRED, EnumField, Form, MoneyField, ReferenceFie
 from crm.admin.money import account_with_balance, till_field, tills_to_choose, with_slip
 from crm.clients.models import Client
 from crm.clients.queries import client_matches, find_clients
+from crm.db import amount as to_amount
 from crm.db import db
-from crm.errors import DomainError, NotFound
+from crm.errors import Conflict, DomainError, NotFound
 from crm.i18n import moment, money
 from crm.ledger.models import Account
 from crm.ledger.queries import open_accounts_of
@@ -66,6 +68,15 @@ class VisitForm(Form):
     comment = TextAreaField(_l("Comment"), [Length(max=2000)])
 
 
+def _read_price(text: Any) -> Decimal | None:
+    """The price a page was sent out with; None without one."""
+    try:
+        price = to_amount(Decimal(text))
+    except (TypeError, ValueError, ArithmeticError):
+        return None
+    return price if price.is_finite() else None
+
+
 class PayVisitForm(Form):
     way = EnumField(WayToPay, _l("Payment"))
     account = ReferenceField(
@@ -77,6 +88,7 @@ class PayVisitForm(Form):
         description=_l("Needed only for a payment from the client's account."),
     )
     till = till_field()
+    price = HiddenField()  # what who takes the money was shown
 
 
 class VisitView(KontoraView):
@@ -225,14 +237,25 @@ class VisitView(KontoraView):
             del form.till
         if request.method == "GET":
             self._preselect(form)
+            form.price.data = visit.price
         if refusal := self._refusal(visit):
             form.form_errors.append(refusal)
+
+        def pay() -> Any:
+            try:
+                return pay_visit(visit, **{**form.data, "price": _read_price(form.price.data)}, by=current_user)
+            except Conflict:
+                form.price.data = visit.price  # shown now, above the form
+                raise
+
         return self.answer(
             form,
-            lambda: pay_visit(visit, **form.data, by=current_user),
+            pay,
             title=_("Payment of the visit"),
-            # Who takes money must know how much, whatever the grids hide from him.
-            subtitle=f"{payer.shown_name} · {visit.service} · {money(visit.price, visit.branch.company.currency)}",
+            # Who takes money must know how much, whatever the grids hide from him: at the moment the page is made.
+            subtitle=LazyString(
+                lambda: f"{payer.shown_name} · {visit.service} · {money(visit.price, visit.branch.company.currency)}"
+            ),
             back=self.row_url(visit),
             done=lambda paid: self.row_url(visit),
             said=lambda paid: with_slip(_("The visit is paid."), paid),
