@@ -54,6 +54,17 @@ def debt_of(accounts: list[Account]) -> Decimal:
     return -sum((account.balance for account in accounts if account.balance < 0), Decimal(0))
 
 
+def debt_made_by(payment: Transaction) -> Decimal:
+    """How much of a visit's payment is owed since: it was put off, and the account did not hold it; else zero. Money
+    taken at the desk pays for the visit, whatever else is owed.
+    """
+    if ":debt:" not in payment.idempotency_key:  # as pay_visit() names it
+        return Decimal(0)
+    taken = (entry for entry in payment.entries if entry.account is not None and entry.account.client_id is not None)
+    debts = (min(-entry.amount, -entry.balance_after) for entry in taken if entry.balance_after is not None)
+    return max(Decimal(0), next(debts, Decimal(0)))
+
+
 def payment_of(visit: Visit) -> Transaction | None:
     """The transaction that has paid for the visit and stands; None while it is unpaid."""
     reversal = aliased(Transaction)

@@ -32,6 +32,7 @@ from tests.factories import (
     make_child,
     make_client,
     make_employee,
+    make_payment,
     make_subscription,
     make_visit,
 )
@@ -260,11 +261,33 @@ def test_the_same_form_sent_twice_pays_once(browser: Any, client: Any) -> None:
 )
 def test_money_at_the_desk_or_later(network: Any, browser: Any, client: Any, way: str, kind: AccountKind) -> None:
     visit = make_visit(client)
-    assert send(browser, paying(visit), way=way).status_code == 302
+    answer = send(browser, paying(visit), way=way)
+    assert answer.status_code == 302
+    page = browser.get(answer.location).text
+    assert ("Записано в долг: 700,00" in plain(page)) is (way == "debt")
+    assert ("Визит оплачен." in page) is (way != "debt")
+    assert ("В долг" if way == "debt" else "Оплачен") in plain(block(page, "Оплата"))
     base = base_account(client.id, client.branch_id)
     assert base.balance == (-700 if way == "debt" else 0)
     assert abs(house_balance(kind, network.lesnoy)) == 700
     assert len(db.session.scalars(select(Payment)).all()) == (0 if way == "debt" else 1)
+
+
+def test_cash_pays_for_the_visit_of_a_debtor_too(browser: Any, client: Any) -> None:
+    send(browser, paying(make_visit(client)), way="debt")
+    answer = send(browser, paying(visit := make_visit(client)), way="cash")
+    page = browser.get(answer.location).text
+    assert "Визит оплачен." in page
+    assert "Оплачен" in plain(block(page, "Оплата"))
+    assert visit.paid_at is not None
+
+
+def test_what_the_account_holds_is_not_a_debt(browser: Any, client: Any) -> None:
+    with transaction():
+        base = base_account(client.id, client.branch_id)
+    make_payment(base, 600)
+    page = browser.get(send(browser, paying(make_visit(client)), way="debt").location).text
+    assert "Записано в долг: 100,00" in plain(page)
 
 
 def test_the_till_is_chosen_where_there_are_several(network: Any, browser: Any, client: Any) -> None:

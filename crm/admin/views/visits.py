@@ -22,19 +22,19 @@ from crm import clock
 from crm.access.models import Employee
 from crm.admin.base import DEFAULT_ZONE, GridColumn, KontoraView, QuickFilter, permission
 from crm.admin.fields import REQUIRED, EnumField, Form, MoneyField, ReferenceField
-from crm.admin.money import account_with_balance, till_field, tills_to_choose, with_slip
+from crm.admin.money import account_with_balance, sees_balances, till_field, tills_to_choose, with_slip
 from crm.clients.models import Client
 from crm.clients.queries import client_matches, find_clients
 from crm.db import amount as to_amount
 from crm.db import db
 from crm.errors import Conflict, DomainError, NotFound
 from crm.i18n import moment, money
-from crm.ledger.models import Account
+from crm.ledger.models import Account, Transaction
 from crm.ledger.queries import open_accounts_of
 from crm.security import chosen_branch
 from crm.visits.models import VISIT_MOVES, Visit, VisitStatus, WayToPay
 from crm.visits.operations import book_visit, check_visit_payable, edit_visit, move_visit, pay_visit
-from crm.visits.queries import accounts_to_pay_from, debt_of, payer_of_visit, payment_of
+from crm.visits.queries import accounts_to_pay_from, debt_made_by, debt_of, payer_of_visit, payment_of
 
 # How many clients a search for the one who comes shows.
 FOUND_AT_MOST = 25
@@ -89,6 +89,14 @@ class PayVisitForm(Form):
     )
     till = till_field()
     price = HiddenField()  # what who takes the money was shown
+
+
+def _said_of(visit: Visit, payment: Transaction) -> str:
+    if not (debt := debt_made_by(payment)):
+        return _("The visit is paid.")
+    if not sees_balances():
+        return _("Written down as a debt.")
+    return _("Written down as a debt: %(sum)s.", sum=money(debt, visit.branch.company.currency))
 
 
 class VisitView(KontoraView):
@@ -179,6 +187,7 @@ class VisitView(KontoraView):
     def details_context(self, row: Any) -> dict[str, Any]:
         payer = self._payer(row)
         accounts = open_accounts_of(payer.id) if payer is not None and current_user.may("account.view") else []
+        payment = payment_of(row) if row.paid_at is not None else None
         return {
             "payer": payer,
             "hidden": self.view_of(Client).field_rules(payer).hidden,  # type: ignore[union-attr]
@@ -186,7 +195,8 @@ class VisitView(KontoraView):
             "debt": debt_of(accounts),
             "in_branch": chosen_branch() is not None,
             "moves": [move for move in VisitStatus if move in VISIT_MOVES[row.status]] if self.may("edit") else [],
-            "payment": payment_of(row) if row.paid_at is not None else None,
+            "payment": payment,
+            "is_debt": payment is not None and bool(debt_made_by(payment)),
             "refusal": self._refusal(row),
             "ways": self._ways(row, payer),
         }
@@ -258,7 +268,7 @@ class VisitView(KontoraView):
             ),
             back=self.row_url(visit),
             done=lambda paid: self.row_url(visit),
-            said=lambda paid: with_slip(_("The visit is paid."), paid),
+            said=lambda paid: with_slip(_said_of(visit, paid), paid),
             submit=_("Take the payment"),
         )
 
