@@ -126,7 +126,7 @@ def pay_visit(
         [Line(account, -visit.price), Line(revenue, visit.price)],
         branch_id=visit.branch_id,
         by=by,
-        key=f"visit:{visit.id}:{'+debt' if way is WayToPay.DEBT else 'payment+'}:{_payments_so_far(visit)}",
+        key=f"visit:{visit.id}:{'debt' if way is WayToPay.DEBT else 'payment'}:{_payments_so_far(visit)}",
         cause=Cause(client_id=payer.id, visit_id=visit.id, employee_id=visit.employee_id),
         comment=visit.service,
     )
