@@ -240,8 +240,7 @@ class ExportView(BulkView):
             return (
                 self._sql_value(found, kind) if isinstance(found, InstrumentedAttribute) and "." not in rest else None
             )
-        is_by_id = all(remote.primary_key for _local, remote in prop.local_remote_pairs)  # a till is by its account
-        if isinstance(kind, ReferenceKind) and kind.small and is_by_id:
+        if isinstance(kind, ReferenceKind) and kind.small:
             return SqlCell((_key_of(relation),), labels_of(kind.target).get)
         view = self.view_of(prop.mapper.class_)
         target = joins.to(relation)
@@ -280,7 +279,9 @@ def _is_relation(attribute: Any) -> bool:
 
 def _key_of(relation: Any) -> Any:
     """The mapped column that holds the key of a many-to-one relation."""
-    return getattr(relation.class_, next(iter(relation.property.local_columns)).key)
+    [column] = relation.property.local_columns
+    # Not by the column's own name: of a join of tables there may be several of one name.
+    return getattr(relation.class_, relation.property.parent.get_property_by_column(column).key)
 
 
 def _of_first(cell: Callable[[Any], Any]) -> Callable[[Any], Any]:
