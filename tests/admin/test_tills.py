@@ -134,7 +134,11 @@ def test_the_sum_there_should_be_is_said_after_counting(network: Any, web: Any) 
     # An explanation of what he has not seen yet explains nothing.
     answer = send(browser, path, counted="450", comment="Недостача")
     assert answer.status_code == 422
-    assert "Должно быть 500,00: не хватает 50,00" in errors(answer.text)["comment"]
+    said = errors(answer.text)
+    assert list(said) == [""]  # nothing is wrong with the explanation itself
+    assert "Должно быть 500,00: не хватает 50,00" in said[""]
+    assert "нажмите «Открыть с расхождением»" in said[""]
+    assert "Открыть с расхождением</button>" in answer.text
     assert current_shift(till) is None
     again = {**fields(answer.text), "comment": "Размен у курьера"}
     assert browser.post(path, data=again).status_code == 302

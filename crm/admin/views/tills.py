@@ -209,6 +209,7 @@ class TillView(KontoraView):
             flash(_("The shift has been closed already."), "warning")
             return redirect(self.row_url(till))
         form = CountForm(request.form if request.method == "POST" else None)
+        despite = _("Open with a difference") if is_opening else _("Close with a difference")
 
         def count() -> Any:
             facts = {
@@ -221,10 +222,12 @@ class TillView(KontoraView):
                 return open_shift(till, **facts) if is_opening or shift is None else close_shift(shift, **facts)
             except DifferenceUnexplained as error:
                 form.expected.data = str(error.expected)
-                if not self.sees_balance:
-                    text = _("There is a difference. Count again, or explain it.")
+                text = str(error) if self.sees_balance else _("There is a difference. Count again, or explain it.")
+                if not form.comment.data.strip():
                     raise DomainError(error.code, text, error.field) from None
-                raise
+                # Explained already: nothing is wrong with the field, only the sum had not been seen.
+                text = _("%(what)s If the count is right, press “%(button)s”.", what=text, button=despite)
+                raise DomainError(error.code, text) from None
 
         return self.answer(
             form,
@@ -241,6 +244,7 @@ class TillView(KontoraView):
             submit=_("Open the shift") if is_opening else _("Close the shift"),
             template="admin/count.html",
             act="open" if is_opening else "close",
+            despite=despite,
         )
 
     @expose("/move/", methods=("GET", "POST"))
