@@ -176,7 +176,9 @@ def test_a_client_of_another_city_is_shown_with_the_reason(network: Any, web: An
 def test_closing_and_opening_again(director: Any, account: Account) -> None:
     other = make_account(account.client)
     answer = send(director, path(account, "close"), target=str(other.id), comment="Объединили")
-    assert said(director, answer) == "Счет закрыт."
+    assert said(director, answer) == (
+        f"Счет закрыт; остаток перенесён на счет «{other.title}». Баланс: 1 000,00 → 0,00. Напечатать квитанцию"
+    )
     assert (balance(account), balance(other), account.is_closed) == (0, 1000, True)
     assert "закрыт" in errors(director.get(path(account, "top-up")).text)[""]
     answer = send(director, path(account, "top-up"), amount="5", method="cash")

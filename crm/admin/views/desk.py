@@ -27,7 +27,7 @@ from crm.db import db
 from crm.errors import DomainError
 from crm.ledger.models import Account, AccountKind, Transaction, Unit
 from crm.ledger.operations import base_account, closed_text
-from crm.ledger.queries import open_accounts_of
+from crm.ledger.queries import entries_of, open_accounts_of
 from crm.ledger.reach import check_within_reach
 from crm.payments.desk import (
     REFUND_METHODS,
@@ -248,16 +248,26 @@ class AccountDeskView(ImportableView):
         if not account.balance:
             del form.target
 
-        def change() -> Account:
+        def change() -> Account | Transaction:
+            """What was left, as the transfer that took it; the account when it was empty."""
             facts = form.data
             rest = facts.pop("target", None) or (base_account(*home) if to_base else None)
-            return close_account(account, transfer_to=rest, **facts, by=current_user)
+            closed = close_account(account, transfer_to=rest, **facts, by=current_user)
+            if rest is None:
+                return closed
+            g.rest_went_to = rest.title
+            return db.session.scalars(entries_of(closed).limit(1)).one().transaction
+
+        def said(_done: Any) -> str:
+            if target := g.get("rest_went_to"):
+                return _("The account is closed; what was left went to “%(account)s”.", account=target)
+            return _("The account is closed.")
 
         return self._answer(
             form,
             change,
             title=_("Close the account “%(account)s”?", account=account.title),
-            said=_("The account is closed."),
+            said=said,
             submit=_("Close the account"),
             balances=[Balance(account.title, account.balance, Decimal(0))],
         )
@@ -333,7 +343,7 @@ class AccountDeskView(ImportableView):
         change: Callable[[], Any],
         *,
         title: str,
-        said: str,
+        said: str | Callable[[Any], str],
         submit: str,
         sign: int = 0,
         balances: list[Balance] | None = None,
@@ -351,7 +361,7 @@ class AccountDeskView(ImportableView):
             title=title,
             back=back,
             done=lambda result: back,
-            said=lambda result: with_slip(said, result, account),
+            said=lambda result: with_slip(said(result) if callable(said) else said, result, account),
             template=template,
             submit=submit,
             subtitle=subtitle,
