@@ -20,9 +20,12 @@ from crm.payments.models import DESK_METHODS, Payment, PaymentMethod
 from crm.tills.models import Till
 from crm.tills.queries import tills_in
 
+# Of each, what it holds could be told from the rest.
+ACCOUNT_SUMS = frozenset({"balance", "credited", "debited"})
+
 
 def sees_balances() -> bool:
-    return "balance" not in field_rules(current_user, "account").hidden
+    return not ACCOUNT_SUMS & field_rules(current_user, "account").hidden
 
 
 def account_with_balance(account: Account) -> str:

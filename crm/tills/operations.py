@@ -21,7 +21,6 @@ from crm.access.models import Branch
 from crm.access.scope import current_scope
 from crm.db import db
 from crm.errors import Conflict, DomainError, Forbidden, NotFound
-from crm.i18n import money
 from crm.ledger.models import Account, Unit
 from crm.tills.models import Till, TillKind
 from crm.tills.queries import current_shift, money_in, tills_in
@@ -127,10 +126,10 @@ def change_till(
     if is_archived and not till.is_archived:
         if is_open:
             raise DomainError("shift_open", _("A shift is open: close it first."), "is_archived")
-        if there := money_in(till):
+        if money_in(till):
             raise DomainError(
                 "till_not_empty",
-                _("There is money there: %(sum)s. Move it before it goes to the archive.", sum=money(there)),
+                _("There is money there. Move it before it goes to the archive."),
                 "is_archived",
             )
     till.name, till.uses_shifts, till.position, till.is_archived = name, uses_shifts, position or 0, is_archived

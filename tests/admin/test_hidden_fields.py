@@ -6,13 +6,15 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from crm.access.actors import SYSTEM
 from crm.access.models import FieldRule, Role
 from crm.access.roles import change_role
-from crm.db import transaction
+from crm.db import db, transaction
+from crm.ledger.models import Entry
 from tests.access.test_roles import settings_of
-from tests.factories import make_account, make_bill, make_client
+from tests.factories import make_account, make_bill, make_client, make_shift, make_till
 
 
 def hide(*fields: str) -> None:
@@ -52,3 +54,29 @@ def test_hidden_sums_are_not_on_the_card(network: Any, web: Any) -> None:
         text = staff.get(page).text.replace("\xa0", "")
         assert "7123,45" not in text, page
         assert "3456,78" not in text, page
+
+
+@pytest.mark.parametrize("field", ["balance", "credited", "debited"])
+def test_one_hidden_sum_of_an_account_hides_those_that_tell_it(network: Any, web: Any, field: str) -> None:
+    account = make_account(make_client(network.lesnoy), balance=Decimal("7123.45"))
+    hide(f"account.{field}")
+    staff = web(network.administrator)
+    for page in ("/admin/account/", f"/admin/account/details/?id={account.id}"):
+        assert "7123,45" not in staff.get(page).text.replace("\xa0", ""), page
+
+
+def test_a_hidden_sum_of_operations_is_not_told_by_the_others(network: Any, web: Any) -> None:
+    account = make_account(make_client(network.lesnoy), balance=Decimal("7123.45"))
+    entry = db.session.scalars(select(Entry).where(Entry.account_id == account.id)).one()
+    hide("entry.amount")
+    staff = web(network.administrator)
+    reverse = f"/admin/account/operation/{entry.transaction_id}/reverse/"
+    for page in ("/admin/entry/", f"/admin/entry/details/?id={entry.id}", reverse):
+        assert "7123,45" not in staff.get(page).text.replace("\xa0", ""), page
+
+
+@pytest.mark.parametrize("field", ["payment.amount", "cashflow.amount"])
+def test_hidden_movements_are_not_printed(network: Any, web: Any, field: str) -> None:
+    shift = make_shift(make_till(network.lesnoy, money=500, uses_shifts=True))
+    hide(field)
+    assert web(network.administrator, network.lesnoy).get(f"/admin/shift/report/{shift.id}/").status_code == 403

@@ -97,7 +97,8 @@ def test_what_is_wrong_is_said_beside_its_field(network: Any, web: Any) -> None:
     assert answer.status_code == 422
     assert "name" in errors(answer.text)
     answer = send(browser, f"{GRID}edit/?id={till.id}", is_archived="y")
-    assert "10,00" in errors(answer.text)["is_archived"]
+    assert "Там есть деньги" in errors(answer.text)["is_archived"]
+    assert "10,00" not in errors(answer.text)["is_archived"]
 
 
 def test_archived_tills_are_shown_when_they_are_asked_for(network: Any, web: Any) -> None:
@@ -168,7 +169,10 @@ def test_who_does_not_see_the_money_counts_blind(network: Any, web: Any) -> None
     answer = send(browser, f"{GRID}shift/?id={till.id}", counted="450")
     assert "Есть расхождение" in errors(answer.text)["comment"]
     seen += [errors(answer.text)["comment"]]
+    seen += [browser.get("/admin/cashflow/").text]
     assert not any("512,34" in page or "62,34" in page for page in seen)
+    assert "512.34" not in answer.text
+    assert browser.get("/admin/cashflow/totals/").status_code == 403
 
 
 def test_a_form_of_a_shift_that_somebody_else_has_closed_says_so(network: Any, web: Any) -> None:

@@ -191,9 +191,11 @@ class MovementView(KontoraView):
     has_search = True
 
     def field_rules(self, row: Any = None) -> FieldRules:
-        """Who does not see what clients pay does not see it here either."""
+        """Who does not see what clients pay, or what is in a till, does not see it here either."""
         rules = super().field_rules(row)
-        if "amount" not in field_rules(current_user, "payment").hidden and not {*SUMS} & rules.hidden:
+        hides_payments = "amount" in field_rules(current_user, "payment").hidden
+        counts_blind = "balance" in field_rules(current_user, "till").hidden
+        if not (hides_payments or counts_blind or {*SUMS} & rules.hidden):
             return rules
         return FieldRules(rules.hidden | {*SUMS}, rules.frozen)
 

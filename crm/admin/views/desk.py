@@ -21,10 +21,12 @@ from crm.admin.base import permission
 from crm.admin.fields import REQUIRED, EnumField, Form, ReferenceField
 from crm.admin.importing import ImportableView
 from crm.admin.money import account_with_balance, sees_balances, sum_field, till_field, tills_to_choose, with_slip
+from crm.admin.views.operations import SUMS
 from crm.clients.models import Client
 from crm.clients.queries import find_clients, payer_of
 from crm.db import db
 from crm.errors import DomainError
+from crm.ledger.history import AccountOperation
 from crm.ledger.models import Account, AccountKind, Transaction, Unit
 from crm.ledger.operations import base_account, closed_text
 from crm.ledger.queries import entries_of, open_accounts_of
@@ -295,6 +297,8 @@ class AccountDeskView(ImportableView):
         touched = [entry for entry in operation.entries if entry.account is not None and entry.account.client_id]
         accounts = {entry.account.id: entry.account for entry in touched}
         changes = {id: sum((e.amount for e in touched if e.account_id == id), Decimal(0)) for id in accounts}
+        operations = self.view_of(AccountOperation)
+        hides_sums = operations is None or bool(SUMS & operations.field_rules().hidden)
         form = ReverseForm(request.form if request.method == "POST" else None)
         # A form sent twice is told that it is done already.
         refusal = refusal_of_reversal(operation) if request.method == "GET" else None
@@ -313,7 +317,7 @@ class AccountDeskView(ImportableView):
             balances=[
                 Balance(account.title, account.balance, account.balance - changes[account.id])
                 for account in accounts.values()
-                if account.unit is Unit.MONEY and not refusal
+                if account.unit is Unit.MONEY and not refusal and not hides_sums
             ],
         )
 

@@ -13,6 +13,7 @@ from flask_login import current_user
 from sqlalchemy import case
 from wtforms import BooleanField, IntegerField, StringField, validators
 
+from crm.access.fields import FieldRules
 from crm.access.models import Branch
 from crm.admin.base import GridColumn, KontoraView, QuickFilter
 from crm.admin.cells import Joins, SqlCell
@@ -20,6 +21,7 @@ from crm.admin.column import LoadedColumn
 from crm.admin.exporting import labels_of
 from crm.admin.fields import REQUIRED, Form, ReferencesField
 from crm.admin.kinds import BalanceKind, MomentKind
+from crm.admin.money import ACCOUNT_SUMS
 from crm.admin.selection import Selection
 from crm.admin.views.desk import AccountDeskView
 from crm.audit.bulk import Change
@@ -96,6 +98,11 @@ class AccountView(AccountDeskView):
     details_template = "admin/account.html"
     empty_hint = _l("Accounts are opened from a client's card, in a branch.")
     has_search = True
+
+    def field_rules(self, row: Any = None) -> FieldRules:
+        """The balance is the difference of the other two: of who does not see one, none is seen."""
+        rules = super().field_rules(row)
+        return FieldRules(rules.hidden | ACCOUNT_SUMS, rules.frozen) if ACCOUNT_SUMS & rules.hidden else rules
 
     def quick_filters(self) -> list[QuickFilter]:
         return [

@@ -127,7 +127,7 @@ class OperationView(KontoraView):
         """Who does not see balances does not see what they are made of either."""
         rules = super().field_rules(row)
         sums = field_rules(current_user, "account").hidden & {"balance", "credited", "debited"}
-        if not sums and "amount" not in field_rules(current_user, "payment").hidden:
+        if not sums and not SUMS & rules.hidden and "amount" not in field_rules(current_user, "payment").hidden:
             return rules
         return FieldRules(rules.hidden | SUMS, rules.frozen)
 

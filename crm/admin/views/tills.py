@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 from collections.abc import Callable
 from datetime import time
 from decimal import Decimal
 from typing import Any
 
 import sqlalchemy as sa
-from flask import Response, abort, flash, g, redirect, request, url_for
+from flask import Response, abort, current_app, flash, g, redirect, request, url_for
 from flask_admin import expose
 from flask_babel import get_locale, pgettext
 from flask_babel import gettext as _
@@ -27,6 +29,7 @@ from crm.admin.fields import REQUIRED, EnumField, Form, MoneyField, ReferenceFie
 from crm.admin.kinds import MoneyKind
 from crm.admin.money import sum_field
 from crm.admin.selection import Selection
+from crm.admin.views.cashflow import SUMS as MOVED_SUMS
 from crm.admin.views.cashflow import BranchTillKind
 from crm.admin.views.desk import Balance
 from crm.db import db
@@ -93,7 +96,7 @@ class TillChangeForm(TillForm):
 
 
 class CountForm(Form):
-    """The cash counted in a desk. expected: what a person who explains a difference was shown."""
+    """The cash counted in a desk. expected: the mark of the sum a person who explains a difference was shown."""
 
     counted = MoneyField(_l("Cash counted"), [REQUIRED, validators.NumberRange(min=0)])
     comment = TextAreaField(
@@ -212,16 +215,18 @@ class TillView(KontoraView):
         despite = _("Open with a difference") if is_opening else _("Close with a difference")
 
         def count() -> Any:
+            there = money_in(till)
+            is_shown = hmac.compare_digest((form.expected.data or "").encode(), _mark(till, shift, there).encode())
             facts = {
                 "counted": form.counted.data,
-                "comment": form.comment.data if form.expected.data else "",  # nobody explains what he has not seen
-                "expected": _read_sum(form.expected.data),
+                "comment": form.comment.data if is_shown else "",  # nobody explains what he has not seen
+                "expected": there if is_shown else None,
                 "by": current_user,
             }
             try:
                 return open_shift(till, **facts) if is_opening or shift is None else close_shift(shift, **facts)
             except DifferenceUnexplained as error:
-                form.expected.data = str(error.expected)
+                form.expected.data = _mark(till, shift, error.expected)
                 text = str(error) if self.sees_balance else _("There is a difference. Count again, or explain it.")
                 if not form.comment.data.strip():
                     raise DomainError(error.code, text, error.field) from None
@@ -366,7 +371,9 @@ class ShiftView(KontoraView):
     @property
     def sees_sums(self) -> bool:
         """Whether this person may know what was in the desk and what moved."""
-        return not SHIFT_SUMS & self.field_rules().hidden
+        movements = self.view_of(Movement)
+        shows_moves = movements is not None and not {*MOVED_SUMS} & movements.field_rules().hidden
+        return shows_moves and not SHIFT_SUMS & self.field_rules().hidden
 
     def details_context(self, row: Shift) -> dict[str, Any]:
         span = {"f.till.is": row.till_id, "f.id.from": row.from_entry_id + 1}
@@ -461,9 +468,8 @@ def _span(shift: Shift) -> list[Any]:
     return conditions if shift.to_entry_id is None else [*conditions, Movement.id <= shift.to_entry_id]
 
 
-def _read_sum(text: str | None) -> Decimal | None:
-    """A sum this page has written itself; anything else is as if nobody had been shown any."""
-    try:
-        return Decimal(text) if text else None
-    except ArithmeticError:
-        return None
+def _mark(till: Till, shift: Shift | None, there: Decimal) -> str:
+    """Tells whether a form knew of this sum in the desk, and nothing of the sum itself."""
+    text = f"count:{till.id}:{shift.id if shift else 0}:{there:.2f}"
+    secret = current_app.secret_key or ""
+    return hmac.new(secret.encode() if isinstance(secret, str) else secret, text.encode(), hashlib.sha256).hexdigest()
