@@ -8,9 +8,10 @@ from typing import Any
 
 from flask_babel import gettext as _
 from sqlalchemy import ColumnElement, and_, column, false, func, or_, select, table, union
-from sqlalchemy.orm import aliased
+from sqlalchemy.orm import aliased, selectinload
 
 from crm.access.fields import field_rules
+from crm.access.models import Branch
 from crm.clients.models import Client, ClientStatus
 from crm.db import db
 from crm.errors import NotFound
@@ -75,6 +76,7 @@ def find_clients(text: str, *, limit: int = 20, by: Any = None) -> list[Client]:
     query = (
         select(Client)
         .where(Client.status == ClientStatus.ACTIVE, matches_text(text, by=by))
+        .options(selectinload(Client.branch).selectinload(Branch.city))
         .order_by(Client.name, Client.id)
         .limit(limit)
     )

@@ -14,14 +14,14 @@ from crm.ledger.models import Account, AccountKind, Entry, Transaction, Unit
 from crm.ledger.turnover import wrong_sums
 
 
-def accounts_of(client_id: int) -> list[Account]:
-    """A client's money accounts: the base account first, then deposits as opened."""
+def accounts_of(*client_ids: int) -> list[Account]:
+    """Money accounts of clients, in their order: of each the base account first, then deposits as opened."""
     query = (
         select(Account)
-        .where(Account.client_id == client_id, Account.unit == Unit.MONEY)
+        .where(Account.client_id.in_(client_ids), Account.unit == Unit.MONEY)
         .order_by((Account.kind != AccountKind.BASE), Account.id)
     )
-    return list(db.session.scalars(query))
+    return sorted(db.session.scalars(query), key=lambda account: client_ids.index(account.client_id or 0))
 
 
 def open_accounts_of(client_id: int) -> list[Account]:

@@ -62,7 +62,7 @@ def _main(card: Card) -> dict[str, Any]:
 
 
 def _accounts(card: Card) -> dict[str, Any]:
-    accounts = [account for person in family_of(card.payer) for account in accounts_of(person.id)]
+    accounts = accounts_of(*(person.id for person in family_of(card.payer)))
     authors = {account.author_id for account in accounts} - {None}
     names = db.session.execute(sa.select(User.id, User.name).where(User.id.in_(authors)))
     return {

@@ -23,13 +23,14 @@ from crm.admin.fields import REQUIRED, Form, ReferencesField
 from crm.admin.kinds import BalanceKind, MomentKind
 from crm.admin.money import ACCOUNT_SUMS
 from crm.admin.selection import Selection
+from crm.admin.views.card_history import OF_ACCOUNTS, history_of
 from crm.admin.views.desk import AccountDeskView
+from crm.admin.views.operations import OperationView
 from crm.audit.bulk import Change
 from crm.clients.queries import client_matches
-from crm.db import db
+from crm.ledger.history import AccountOperation
 from crm.ledger.models import Account, AccountType, Unit
 from crm.ledger.operations import change_account_type, changing_accounts, create_account_type
-from crm.ledger.queries import entries_of
 from crm.ledger.turnover import end_of, last_movement, opened_by, sums_of_account, totals_of_clients
 
 
@@ -163,4 +164,7 @@ class AccountView(AccountDeskView):
         return changing_accounts(values, by=current_user)
 
     def details_context(self, row: Any) -> dict[str, Any]:
-        return {"entries": list(db.session.scalars(entries_of(row).limit(200)))}
+        operations = self.view_of(AccountOperation)
+        if not isinstance(operations, OperationView) or not current_user.may("entry.view"):
+            return {"operations": None}
+        return {"operations": history_of(operations, [], OF_ACCOUNTS, **{"f.account.is": str(row.id)})}
