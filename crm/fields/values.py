@@ -153,7 +153,7 @@ class MoneyValue(ValueType):
         minor = Decimal(value) * 100
         if minor != minor.to_integral_value():
             raise ValueError(_("A sum has two digits after the comma at most."))
-        if abs(value) > MAX_AMOUNT:
+        if abs(minor) > MAX_AMOUNT * 100:
             raise ValueError(_("Enter a sum above zero and not above 100 000 000."))
         return int(minor)
 

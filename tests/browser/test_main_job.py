@@ -20,7 +20,7 @@ def sign_in(page: Page, url: str, who: str = "administrator") -> None:
 
 def choose_branch(page: Page, name: str) -> None:
     page.get_by_label("Сеть или филиал").click()
-    page.get_by_role("button", name=name).click()
+    page.locator(".place").get_by_role("button", name=name).click()
     expect(page.get_by_label("Сеть или филиал")).to_contain_text(name)
 
 
