@@ -14,6 +14,7 @@ from crm.admin import exports, session  # noqa: F401 - exports registers what wo
 from crm.admin.home import HomeView
 from crm.admin.importing import admit_large_files
 from crm.admin.menu import add_views, menu_sections
+from crm.admin.money import sees_balances
 from crm.once import new_form_key
 from crm.phones import format_phone
 
@@ -31,7 +32,12 @@ def register(app: Flask) -> None:
     app.config["BOOTSTRAP_SERVE_LOCAL"] = True
     bootstrap.init_app(app)
     app.jinja_env.globals.update(
-        menu_sections=menu_sections, phone=format_phone, sees=sees, new_form_key=new_form_key, pgettext=pgettext
+        menu_sections=menu_sections,
+        phone=format_phone,
+        sees=sees,
+        sees_balances=sees_balances,
+        new_form_key=new_form_key,
+        pgettext=pgettext,
     )
     app.register_blueprint(session.blueprint)
     admit_large_files(app)

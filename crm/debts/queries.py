@@ -241,7 +241,7 @@ def balances_by_city(client_id: int, *, by: Actor) -> list[CityBalance]:
     other branches, and whoever has the card open is to know that the person owes there. Names of cities and sums are
     all that is told. The caller has found the card within the scope. Nothing when balances are hidden from `by`.
     """
-    if not by.may("account.view") or "balance" in field_rules(by, "account").hidden:
+    if not by.may("account.view") or {"balance", "credited", "debited"} & field_rules(by, "account").hidden:
         return []
     zero = sa.literal(Decimal(0), Account.balance.type)
     query = (

@@ -57,6 +57,17 @@ def test_hidden_sums_are_not_on_the_card(network: Any, web: Any) -> None:
 
 
 @pytest.mark.parametrize("field", ["balance", "credited", "debited"])
+@pytest.mark.parametrize("tab", ["main", "accounts"])
+def test_the_card_keeps_a_balance_that_could_be_reckoned(network: Any, web: Any, field: str, tab: str) -> None:
+    client = make_client(network.lesnoy)
+    make_account(client, balance=Decimal("4321.50"))
+    address = f"/admin/client/card/{client.id}/?tab={tab}"
+    assert "4\xa0321,50" in web(network.administrator).get(address).text
+    hide(f"account.{field}")
+    assert "4\xa0321,50" not in web(network.administrator).get(address).text
+
+
+@pytest.mark.parametrize("field", ["balance", "credited", "debited"])
 def test_one_hidden_sum_of_an_account_hides_those_that_tell_it(network: Any, web: Any, field: str) -> None:
     account = make_account(make_client(network.lesnoy), balance=Decimal("7123.45"))
     hide(f"account.{field}")

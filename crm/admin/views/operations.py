@@ -19,6 +19,7 @@ from crm.admin.base import GridColumn, KontoraView, QuickFilter, grid_url, permi
 from crm.admin.cells import Joins, SqlCell
 from crm.admin.exporting import labels_of
 from crm.admin.kinds import NOTHING, BalanceKind, EnumKind, Kind, ListKind, MoneyKind, Place
+from crm.admin.money import sees_balances
 from crm.bills.models import bill_title
 from crm.clients.queries import client_matches
 from crm.db import db
@@ -238,5 +239,4 @@ class OperationView(KontoraView):
         that hides the sum itself takes it off.
         """
         own = field_rules(current_user, self.entity).hidden & SUMS
-        is_balance_hidden = "balance" in field_rules(current_user, "account").hidden
-        return own | ({"balance_after"} if is_balance_hidden else set())
+        return own if not own and sees_balances() else own | {"balance_after"}
