@@ -125,7 +125,7 @@ def _other_money(desk: _Desk) -> None:
 
     def to_the_bank() -> None:
         assert desk.till is not None
-        bank = create_till(kind=TillKind.BANK, branch=branch, name="Расчётный счёт", by=head)
+        bank = create_till(kind=TillKind.BANK, branch=branch, name="Счёт в «Северном»", by=head)
         move_money(desk.till, bank, amount=Decimal(1000), comment="Инкассация", by=head)
 
     for days_ago, hour, event in ((4, 9, change), (3, 11, paper), (1, 20, to_the_bank)):
