@@ -265,8 +265,8 @@ def _check_balanced(lines: Sequence[Line]) -> None:
         if line.account.unit is not Unit.MONEY and line.amount != int(line.amount):
             raise ValueError(f"{line.account.unit.value} are counted in whole numbers, not {line.amount}")
         sums[line.account.unit] += line.amount
-    if len(lines) < 2 or any(sums.values()):
-        raise ValueError("entries must sum to zero per unit")
+    if len({line.account for line in lines}) < 2 or any(sums.values()):
+        raise ValueError("entries of two accounts or more must sum to zero per unit")
 
 
 def settlements(lines: Sequence[Line]) -> list[Line]:

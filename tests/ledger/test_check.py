@@ -107,7 +107,7 @@ def test_any_sequence_of_operations_leaves_the_ledger_clean(
     granted = house_account(AccountKind.SERVICE, branch_id, Unit.LESSON)
 
     for number, (kind, who, whom, sum_) in enumerate(steps):
-        account, other = deposits[who], deposits[whom]
+        account, other = deposits[who], deposits[(who + 1 + whom % 2) % 3]
         key = f"step:{clients[0].id}:{number}"
         moves: list[tuple[Account, Decimal]]
         if kind == "top_up":
