@@ -27,7 +27,7 @@ from crm.access.scope import install_scope
 from crm.audit.operations import install_audit
 from crm.clients.merging import install_merge_guard
 from crm.config import ROOT, Settings, read_settings
-from crm.db import configure_sqlite, db, engine_options
+from crm.db import configure_engine, db, engine_options
 
 __all__ = ["create_app"]
 
@@ -54,7 +54,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     db.init_app(app)
     migrate.init_app(app, db, directory=str(ROOT / "migrations"))
     with app.app_context():
-        configure_sqlite(db.engine)
+        configure_engine(db.engine)
     i18n.register(app)
     csrf.init_app(app)
     security.register(app)

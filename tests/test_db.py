@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
@@ -229,3 +230,16 @@ def test_utc_is_the_zone_of_storage() -> None:
     instant = datetime(2026, 7, 1, tzinfo=UTC)
     assert UtcDateTime().process_bind_param(instant, DIALECTS[1]) == instant
     assert UtcDateTime().process_bind_param(instant, DIALECTS[0]) == instant.replace(tzinfo=None)
+
+
+@pytest.mark.parametrize("dialect", ["postgresql"], indirect=True)
+def test_a_connection_that_broke_while_idle_is_not_handed_out(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["crm.db"], "MAX_IDLE", 0)
+    kill = text("SELECT pg_terminate_backend(:pid)")
+    with db.engine.connect() as one, db.engine.connect() as another:
+        pid = one.scalar(text("SELECT pg_backend_pid()"))
+        one.close()
+        assert another.scalar(kill, {"pid": pid}) is True
+        another.invalidate()
+    with db.engine.connect() as again:
+        assert again.scalar(text("SELECT pg_backend_pid()")) != pid

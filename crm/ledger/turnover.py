@@ -272,7 +272,7 @@ def _by_day(*conditions: Any) -> Any:
 def _local_day(instant: Any, time_zone: Any) -> Any:
     if db.engine.dialect.name == "postgresql":
         return cast(func.timezone(time_zone, instant), Date)
-    return func.local_day(instant, time_zone, type_=Date)  # db.configure_sqlite
+    return func.local_day(instant, time_zone, type_=Date)  # db.configure_engine
 
 
 # --- proving it -----------------------------------------------------------------------------------------------------
