@@ -19,7 +19,10 @@ import crm.exchange.schedules.models
 import crm.jobs.models
 import crm.mailings.models
 import crm.payments.models
+import crm.schedule.merging
+import crm.schedule.models
 import crm.subscriptions.models
+import crm.tasks.models
 import crm.tills.models
 import crm.visits.models  # noqa: F401
 from crm import admin, cli, i18n, jobs, observability, public, security, static_files

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
+import sqlalchemy as sa
 from alembic import op
 
 
@@ -45,6 +46,40 @@ def add_check(table: str, name: str, condition: str) -> None:
         )
     else:
         op.create_check_constraint(op.f(name), table, condition)
+
+
+def set_check(table: str, name: str, condition: str) -> None:
+    """Put another condition into a CHECK of one line; all rows fulfil it already."""
+    if op.get_bind().dialect.name == "sqlite":
+        pattern = re.compile(rf"CONSTRAINT {name} CHECK \([^\n]*\)(?=,|\s*\n)")
+
+        def rewrite(sql: str) -> str:
+            new, count = pattern.subn(lambda _found: f"CONSTRAINT {name} CHECK ({condition})", sql)
+            if count != 1:
+                raise RuntimeError(f"{table} has {count} constraints {name}")
+            return new
+
+        _rewrite_table(table, rewrite)
+    else:
+        op.drop_constraint(op.f(name), table, type_="check")
+        op.create_check_constraint(op.f(name), table, condition)
+
+
+def let_be_null(table: str, column: str) -> None:
+    """Take NOT NULL from a column of whole numbers."""
+    _set_null(table, column, "INTEGER NOT NULL", "INTEGER", is_nullable=True)
+
+
+def refuse_null(table: str, column: str) -> None:
+    """Give it back; no row has NULL there."""
+    _set_null(table, column, "INTEGER", "INTEGER NOT NULL", is_nullable=False)
+
+
+def _set_null(table: str, column: str, old: str, new: str, *, is_nullable: bool) -> None:
+    if op.get_bind().dialect.name == "sqlite":
+        _rewrite_table(table, lambda sql: re.sub(rf"\b{column} {old}(?=,)", f"{column} {new}", sql, count=1))
+    else:
+        op.alter_column(table, column, existing_type=sa.Integer(), nullable=is_nullable)
 
 
 def add_reference(table: str, column: str, target: str) -> None:

@@ -22,6 +22,7 @@ from crm.background.models import BackgroundJob
 from crm.background.operations import EXECUTORS, start_job
 from crm.bills.models import Bill
 from crm.bills.operations import issue_bill
+from crm.catalogue.models import Holiday, LessonFormat, LessonType, Room, Subject
 from crm.clients.models import Client
 from crm.clients.operations import create_client
 from crm.db import db, transaction
@@ -262,6 +263,36 @@ def make_subscription(
     today = clock.today(db.session.get_one(Branch, client.branch_id))
     with transaction():
         return sell_subscription(client, plan, starts_on=starts_on or today, by=by, **changes)
+
+
+def make_subject(**changes: Any) -> Subject:
+    with transaction():
+        subject = Subject(**{"name": f"Предмет {next(_numbers)}", **changes})
+        db.session.add(subject)
+    return subject
+
+
+def make_lesson_type(format: LessonFormat = LessonFormat.GROUP, **changes: Any) -> LessonType:
+    """A type of lessons of an hour, 700 for a single visit."""
+    facts = {"name": f"Тип занятия {next(_numbers)}", "single_price": Decimal("700.00"), "format": format, **changes}
+    with transaction():
+        lesson_type = LessonType(**facts)
+        db.session.add(lesson_type)
+    return lesson_type
+
+
+def make_room(branch: Branch, **changes: Any) -> Room:
+    with transaction():
+        room = Room(**{"branch_id": branch.id, "name": f"Зал {next(_numbers)}", **changes})
+        db.session.add(room)
+    return room
+
+
+def make_holiday(branch: Branch, day: date, **changes: Any) -> Holiday:
+    with transaction():
+        holiday = Holiday(branch_id=branch.id, day=day, **changes)
+        db.session.add(holiday)
+    return holiday
 
 
 def make_visit(client: Client, *, by: Actor = SYSTEM, **changes: Any) -> Visit:

@@ -8,7 +8,8 @@ from typing import Any
 
 from flask_babel import lazy_gettext as _l
 from flask_login import UserMixin
-from sqlalchemy import Boolean, Column, ForeignKey, Integer, String, Table, Text
+from sqlalchemy import JSON, Boolean, Column, ForeignKey, Integer, String, Table, Text, false, text, true
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, foreign, mapped_column, relationship
 
 from crm.access.permissions import may
@@ -45,6 +46,10 @@ class Company(Model):
     email: Mapped[str] = mapped_column(String(254), default="")
     offer_url: Mapped[str | None] = mapped_column(String(500))
     currency: Mapped[str] = mapped_column(String(3), default="RUB")
+    # What support switches on and off for the branches of the company.
+    has_waiting_list: Mapped[bool] = mapped_column(Boolean, default=True, server_default=true())
+    has_parallel_rooms: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
+    binds_instructor: Mapped[bool] = mapped_column(Boolean, default=True, server_default=true())
     version: Mapped[int] = mapped_column(Integer)
 
     __mapper_args__ = {"version_id_col": version}
@@ -62,7 +67,11 @@ class City(Model):
 
 
 class Branch(Model):
-    """A place where clients are served; its day is the day of its own time zone."""
+    """A place where clients are served; its day is the day of its own time zone.
+
+    working_hours: {"0".."6", Monday first: ["09:00", "21:00"]}; a day that is missing is closed, without any day the
+    branch never is.
+    """
 
     id: Mapped[PrimaryKey]
     company_id: Mapped[int] = mapped_column(ForeignKey("company.id"))
@@ -71,6 +80,9 @@ class Branch(Model):
     time_zone: Mapped[str] = mapped_column(String(64))
     address: Mapped[str] = mapped_column(Text, default="")
     phone: Mapped[str | None] = mapped_column(Phone)
+    working_hours: Mapped[dict[str, Any]] = mapped_column(
+        JSON().with_variant(JSONB(), "postgresql"), default=dict, server_default=text("'{}'")
+    )
     version: Mapped[int] = mapped_column(Integer)
 
     company: Mapped[Company] = relationship(lazy="joined")
@@ -161,7 +173,7 @@ class User(UserMixin, Model):
 
 
 class Employee(Model):
-    """Someone who works with clients (instructor, desk); may have no login."""
+    """Someone who works with clients (instructor, desk); may have no login. teaches: may hold lessons."""
 
     id: Mapped[PrimaryKey]
     name: Mapped[Text200]
@@ -169,6 +181,7 @@ class Employee(Model):
     branch_id: Mapped[int] = mapped_column(ForeignKey("branch.id"))
     user_id: Mapped[int | None] = mapped_column(ForeignKey("user.id"), unique=True)
     is_active: Mapped[bool] = mapped_column(Boolean, default=True)
+    teaches: Mapped[bool] = mapped_column(Boolean, default=True, server_default=true())
     version: Mapped[int] = mapped_column(Integer)
 
     branch: Mapped[Branch] = relationship()

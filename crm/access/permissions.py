@@ -22,7 +22,7 @@ EDITED = (*SEEN, "create", "edit")
 
 # Everything that can be allowed: what a view or an operation asks for and is not here, fails a test.
 ACTIONS: dict[str, tuple[str, ...]] = {
-    "client": (*EDITED, "archive", "import", "merge"),
+    "client": (*EDITED, "archive", "import", "merge", "discount"),
     "account": (
         *(*SEEN, "edit", "open", "top_up", "spend", "import"),
         *("write_off", "refund", "transfer", "transfer_out", "reverse", "close", "debt", "bad_debt"),
@@ -36,8 +36,21 @@ ACTIONS: dict[str, tuple[str, ...]] = {
     "visit": (*EDITED, "pay"),
     "bill": (*SEEN, "edit", "issue", "archive"),
     "payment": SEEN,
-    "subscription": (*SEEN, "edit", "sell"),
+    "subscription": (
+        *(*SEEN, "edit", "sell", "freeze", "prolong", "archive", "recalculate", "return", "cancel"),
+        *("add_lessons", "transfer_lessons"),
+    ),
     "plan": EDITED,
+    "lesson": (*EDITED, "all", "past", "enrol", "mark", "cancel"),
+    "attendance": SEEN,
+    "clientgroup": (*EDITED, "enrol"),
+    "booking": (*EDITED, "delete"),
+    "waiting": (*SEEN, "edit"),
+    "task": EDITED,
+    "subject": EDITED,
+    "lessontype": EDITED,
+    "room": EDITED,
+    "holiday": (*EDITED, "delete"),
     "mailingrule": (*EDITED, "run"),
     "mailingrun": SEEN,
     "template": EDITED,
@@ -62,6 +75,18 @@ ACTION_NAMES: dict[str, Any] = {
     "edit": _lp("permission", "Change"),
     "delete": _lp("permission", "Delete"),
     "archive": _l("Archive and restore"),
+    "add_lessons": _l("Add lessons"),
+    "all": _l("Lessons of every instructor"),
+    "cancel": _lp("permission", "Cancel"),
+    "discount": _l("Set a client's discount"),
+    "enrol": _l("Enrol and take off"),
+    "freeze": _l("Freeze and resume"),
+    "mark": _l("Mark attendance"),
+    "past": _l("Plan into the past"),
+    "prolong": _lp("permission", "Prolong"),
+    "recalculate": _lp("permission", "Recalculate"),
+    "return": _l("Return to the client"),
+    "transfer_lessons": _l("Transfer lessons to another client"),
     "import": _l("Import from files"),
     "bad_debt": _l("Write off bad debts"),
     "close": _l("Close and reopen"),
@@ -99,7 +124,14 @@ DESK = {
     "cashflow": ("view",),
     "visit": (*READ, "create", "edit", "pay"),
     "bill": (*READ, "issue", "edit", "archive"),
-    "subscription": (*READ, "sell"),
+    "subscription": (*READ, "sell", "freeze", "prolong", "archive", "recalculate"),
+    "lesson": (*READ, "create", "edit", "all", "enrol", "mark", "cancel"),
+    "attendance": READ,
+    "clientgroup": (*READ, "create", "edit", "enrol"),
+    "booking": (*READ, "create", "edit", "delete"),
+    "waiting": (*READ, "edit"),
+    "task": (*READ, "create", "edit"),
+    **dict.fromkeys(("subject", "lessontype", "room", "holiday"), ("view",)),
     "plan": ("view",),
     "payment": READ,
     "message": (*READ, "send"),
@@ -112,7 +144,11 @@ DIRECTOR = DESK | {
     "client": ("*",),
     **dict.fromkeys(("account", "entry", "debtor", "till", "shift", "cashflow", "visit"), ("*",)),
     "bill": ("*",),
-    "subscription": ("*",),
+    # Lessons are given to another client by the regional director alone.
+    "subscription": tuple(action for action in ACTIONS["subscription"] if action != "transfer_lessons"),
+    **dict.fromkeys(("lesson", "attendance", "clientgroup", "booking", "waiting", "task", "holiday"), ("*",)),
+    "room": EDITED,
+    **dict.fromkeys(("subject", "lessontype"), READ),
     "payment": ("*",),
     "plan": READ,
     "template": READ,
@@ -129,15 +165,22 @@ OWNER = "owner"
 ROLES: dict[str, dict[str, tuple[str, ...]]] = {
     OWNER: {"*": ("*",)},
     "regional_director": DIRECTOR
-    | {"accounttype": ("*",), "plan": ("*",), "template": ("*",)}
+    | dict.fromkeys(("accounttype", "plan", "template", "subscription", "subject", "lessontype"), ("*",))
     | {"branch": (*READ, "edit"), "city": READ, "company": ("view",)},
     "director": DIRECTOR,
     "administrator": DESK,
     "manager": {entity: READ for entity in ACTIONS if entity not in {"user", "company", "city", "role", "field"}}
     | {"exportschedule": ("*",)},
-    "instructor": {"client": ("view",), "subscription": ("view",), "employee": ("view",)},
+    "instructor": {
+        **dict.fromkeys(("client", "subscription", "employee", "clientgroup", "attendance"), ("view",)),
+        "lesson": ("view", "mark"),
+        "task": ("view", "edit"),
+    },
     "support": dict.fromkeys(
-        ("accounttype", "company", "city", "branch", "user", "employee", "template", "plan", "field", "contract"),
+        (
+            *("accounttype", "company", "city", "branch", "user", "employee", "template", "plan", "field", "contract"),
+            *("subject", "lessontype", "room", "holiday"),
+        ),
         ("*",),
     )
     | {

@@ -6,7 +6,7 @@ Which tables point at a card is asked of the metadata, so that those to come are
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -37,8 +37,11 @@ STAYS: dict[str, str] = {
     "mailing_run_line.client_id": "the protocol of a run: what it did for which card",
 }
 
-# Of these a client has one in a branch.
+# Of these a client has one in a branch; of lessons one of each type, besides those of his subscriptions.
 _SINGLE = frozenset({AccountKind.BASE, AccountKind.LESSONS})
+# What is unique per client and two cards may both have: fn(kept, gone, by) makes one of the two before the rest goes
+# over. Domains above the clients enter themselves.
+BEFORE_MERGE: list[Callable[[Client, Client, Actor], None]] = []
 
 TRIES = 40
 PAUSE = 0.05  # seconds
@@ -173,6 +176,8 @@ def _carry_out(merge: Merge, *, by: Actor) -> None:
         member.payer_id = kept.payer_id or kept.id
     for earlier in _rows(Client.merged_into_id, gone):
         earlier.merged_into_id = kept.id
+    for join in BEFORE_MERGE:
+        join(kept, gone, by)
     for move in merge.accounts:
         if move.into is not None:
             _empty(move.account, move.into, kept, by=by)
@@ -216,15 +221,15 @@ def _count(column: InstrumentedAttribute[Any], target: Any) -> int:
 
 
 def _account_moves(kept: Client, gone: Client) -> list[AccountMove]:
-    own = {
-        (account.branch_id, account.kind): account
-        for account in _rows(Account.client_id, kept)
-        if account.kind in _SINGLE and not account.is_closed
-    }
-    return [
-        AccountMove(account, None if account.is_closed else own.get((account.branch_id, account.kind)))
-        for account in _rows(Account.client_id, gone)
-    ]
+    own = {_place(account): account for account in _rows(Account.client_id, kept) if _place(account) is not None}
+    return [AccountMove(account, own.get(_place(account))) for account in _rows(Account.client_id, gone)]
+
+
+def _place(account: Account) -> tuple[Any, ...] | None:
+    """What a client has one open account of; None where he may have several."""
+    if account.is_closed or account.kind not in _SINGLE or account.subscription_id is not None:
+        return None
+    return account.branch_id, account.kind, account.lesson_type_id
 
 
 def _is_money(move: AccountMove) -> bool:

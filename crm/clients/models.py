@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date, datetime
+from decimal import Decimal
 from typing import Any
 
 from flask_babel import lazy_pgettext as _lp
-from sqlalchemy import Date, ForeignKey, Index, Integer, String, Text, event, text
+from sqlalchemy import CheckConstraint, Date, ForeignKey, Index, Integer, String, Text, event, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from crm.access.scope import BranchScoped
@@ -34,6 +35,7 @@ class Client(HasCustomFields, BranchScoped, Model):
     name: what everybody is called by; surname and patronymic only where the company has them switched on.
     search: names, e-mail, digits of both phones, as search.searchable() has them; kept by a listener, never set by
     hand.
+    discount: what is let off the price of every subscription sold to him (a large family, say).
     merged_into_id: the card of the same person this one was merged into; it stays in the archive for good.
     """
 
@@ -44,6 +46,7 @@ class Client(HasCustomFields, BranchScoped, Model):
         **dict.fromkeys(("id", "extra_phone", "email", "birth_date", "comment", "created_at"), True),
     }
     __table_args__ = (
+        CheckConstraint("discount >= 0", name="discount"),
         Index(None, "status", "name"),
         *(Index(None, name, "id") for name in ("name", "phone", "email", "created_at", "branch_id", "payer_id")),
         Index(None, "merged_into_id"),
@@ -71,6 +74,8 @@ class Client(HasCustomFields, BranchScoped, Model):
     email: Mapped[str | None] = mapped_column(String(254))
     birth_date: Mapped[date | None] = mapped_column(Date)
     comment: Mapped[str] = mapped_column(Text, default="")
+    discount: Mapped[Decimal] = mapped_column(default=Decimal(0), server_default=text("0"))
+    discount_reason: Mapped[str] = mapped_column(Text, default="", server_default=text("''"))
     search: Mapped[str] = mapped_column(Text, default="")
     created_at: Mapped[datetime]
     version: Mapped[int] = mapped_column(Integer)

@@ -30,7 +30,13 @@ def own_accounts(kind: AccountKind, owners: Mapping[int, int]) -> dict[int, Acco
 
     By client id. The caller commits.
     """
-    query = select(Account).where(Account.kind == kind, Account.client_id.in_(owners), Account.closed_at.is_(None))
+    query = select(Account).where(
+        Account.kind == kind,
+        Account.client_id.in_(owners),
+        Account.subscription_id.is_(None),
+        Account.lesson_type_id.is_(None),
+        Account.closed_at.is_(None),
+    )
     found = {
         account.client_id: account
         for account in db.session.scalars(query)

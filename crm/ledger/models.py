@@ -14,6 +14,7 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from crm.access.models import Branch, Employee
 from crm.access.scope import BranchScoped
+from crm.catalogue.models import LessonType
 from crm.db import BigId, LabelEnum, Model, PrimaryKey, Text200, label_enum
 from crm.fields.models import HasCustomFields
 
@@ -34,6 +35,7 @@ class AccountKind(LabelEnum):
     BASE = "base", _l("Base account")
     DEPOSIT = "deposit", _l("Deposit")
     LESSONS = "lessons", _l("Lessons left")
+    SUBSCRIPTION = "subscription", _l("Account of a subscription")
     CASH = "cash", _l("Cash desk")
     TERMINAL = "terminal", _l("Card terminal")
     ACQUIRING = "acquiring", _l("Online acquiring")
@@ -46,6 +48,7 @@ class AccountKind(LabelEnum):
     CASH_DIFFERENCE = "cash_difference", _l("Cash over and short")
     OTHER = "other", _l("Other income and expenses")
     SETTLEMENT = "settlement", _l("Settlements between branches")
+    ATTENDED = "attended", _l("Lessons attended")
 
     @property
     def is_till(self) -> bool:
@@ -53,14 +56,15 @@ class AccountKind(LabelEnum):
 
     @property
     def is_house(self) -> bool:
-        return self not in {AccountKind.BASE, AccountKind.DEPOSIT, AccountKind.LESSONS}
+        return self not in _OF_CLIENTS
 
     @property
     def may_be_negative(self) -> bool:
-        """A base account below zero is a debt; a deposit never goes there."""
-        return self is not AccountKind.DEPOSIT
+        """A base account below zero, or a subscription's, is a debt; deposits and lessons never go there."""
+        return self not in {AccountKind.DEPOSIT, AccountKind.LESSONS}
 
 
+_OF_CLIENTS = frozenset({AccountKind.BASE, AccountKind.DEPOSIT, AccountKind.LESSONS, AccountKind.SUBSCRIPTION})
 # Where the branch's own money is.
 TILL_KINDS = (AccountKind.CASH, AccountKind.TERMINAL, AccountKind.ACQUIRING, AccountKind.BANK)
 
@@ -73,6 +77,10 @@ class TransactionKind(LabelEnum):
     SALE = "sale", _l("Sale of a subscription")
     DISCOUNT = "discount", _l("Discount at the sale")
     VISIT = "visit", _l("Payment of a visit")
+    LESSON = "lesson", _l("Lesson written off")
+    GRANT = "grant", _l("Lessons added")
+    LESSONS_TRANSFER = "lessons_transfer", _l("Lessons transferred")
+    RETURN = "return", _l("Return of a subscription")
     TRANSFER = "transfer", _l("Transfer between accounts")
     DEBT = "debt", _l("Debt accrued")
     DEBT_WRITE_OFF = "debt_write_off", _l("Debt written off")
@@ -120,12 +128,14 @@ class Account(HasCustomFields, BranchScoped, Model):
 
     balance, credited, debited are caches of its entries, kept by post() for client accounts only:
     balance = credited - debited. closed_at: nothing is posted to a closed account any more; its balance is zero.
+    subscription_id: lessons left of a subscription, or the money of one that is kept on an account of its own.
+    lesson_type_id: lessons of a type that belong to no subscription (added, or transferred from somebody).
     """
 
     __optional_fields__ = {"employee": True}
     __table_args__ = (
         CheckConstraint("balance = credited - debited", name="balance"),
-        CheckConstraint("kind <> 'deposit' OR balance >= 0", name="floor"),
+        CheckConstraint("kind NOT IN ('deposit', 'lessons') OR balance >= 0", name="floor"),
         CheckConstraint("closed_at IS NULL OR balance = 0", name="closed"),
         Index(None, "account_type_id", "kind", "unit", "id"),
         *(
@@ -135,7 +145,16 @@ class Account(HasCustomFields, BranchScoped, Model):
         _unique_where(
             "uq_account_client_kind",
             *("client_id", "branch_id", "kind"),
-            where="kind IN ('base','lessons') AND closed_at IS NULL",
+            where="kind IN ('base','lessons') AND closed_at IS NULL"
+            " AND subscription_id IS NULL AND lesson_type_id IS NULL",
+        ),
+        _unique_where(
+            "uq_account_client_lesson_type",
+            *("client_id", "branch_id", "lesson_type_id"),
+            where="lesson_type_id IS NOT NULL AND closed_at IS NULL",
+        ),
+        _unique_where(
+            "uq_account_subscription_kind", *("subscription_id", "kind"), where="subscription_id IS NOT NULL"
         ),
         _unique_where(
             "uq_account_house_kind",
@@ -150,6 +169,8 @@ class Account(HasCustomFields, BranchScoped, Model):
     unit: Mapped[Unit] = mapped_column(label_enum(Unit), default=Unit.MONEY)
     client_id: Mapped[int | None] = mapped_column(ForeignKey("client.id"))
     account_type_id: Mapped[int | None] = mapped_column(ForeignKey("account_type.id"))
+    subscription_id: Mapped[int | None] = mapped_column(ForeignKey("subscription.id"))
+    lesson_type_id: Mapped[int | None] = mapped_column(ForeignKey("lesson_type.id"))
     employee_id: Mapped[int | None] = mapped_column(ForeignKey("employee.id"))
     author_id: Mapped[int | None] = mapped_column(ForeignKey("user.id"))
     opened_at: Mapped[datetime]
@@ -160,7 +181,9 @@ class Account(HasCustomFields, BranchScoped, Model):
 
     # By name: the ledger lies below the clients.
     client: Mapped[Any] = relationship("Client")
+    subscription: Mapped[Any] = relationship("Subscription", viewonly=True)
     account_type: Mapped[AccountType | None] = relationship(lazy="joined")
+    lesson_type: Mapped[LessonType | None] = relationship()
     employee: Mapped[Employee | None] = relationship()
 
     @property
@@ -169,7 +192,9 @@ class Account(HasCustomFields, BranchScoped, Model):
 
     @property
     def title(self) -> str:
-        """What staff and clients call it: its type's name, else its kind."""
+        """What staff and clients call it: its type's name, the subscription's, else its kind."""
+        if self.kind is AccountKind.SUBSCRIPTION and self.subscription is not None:
+            return str(self.subscription)
         return self.account_type.name if self.account_type else str(self.kind.label)
 
     def __str__(self) -> str:
@@ -198,6 +223,7 @@ class Transaction(BranchScoped, Model):
     bill_id: Mapped[int | None] = mapped_column(ForeignKey("bill.id"), index=True)
     subscription_id: Mapped[int | None] = mapped_column(ForeignKey("subscription.id"), index=True)
     visit_id: Mapped[int | None] = mapped_column(ForeignKey("visit.id"), index=True)
+    lesson_id: Mapped[int | None] = mapped_column(ForeignKey("lesson.id"), index=True)
     comment: Mapped[str] = mapped_column(Text, default="")
     idempotency_key: Mapped[str] = mapped_column(String(200), unique=True)
     reverses_id: Mapped[int | None] = mapped_column(ForeignKey("ledger_transaction.id"), unique=True)

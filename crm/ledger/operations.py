@@ -46,6 +46,7 @@ class Cause:
     bill_id: int | None = None
     subscription_id: int | None = None
     visit_id: int | None = None
+    lesson_id: int | None = None
     employee_id: int | None = None
 
 
@@ -235,6 +236,7 @@ def reverse(transaction: Transaction, *, by: Actor, comment: str) -> Transaction
             bill_id=transaction.bill_id,
             subscription_id=transaction.subscription_id,
             visit_id=transaction.visit_id,
+            lesson_id=transaction.lesson_id,
             employee_id=transaction.employee_id,
         ),
         comment=comment,
@@ -337,6 +339,8 @@ def closed_text(account: Account) -> str:
 
 
 def not_enough_on(account: Account) -> str:
+    if account.unit is Unit.LESSON:
+        return _("Not enough lessons left.")
     return _("Not enough money on the account “%(account)s”.", account=account.title)
 
 
@@ -386,9 +390,26 @@ def base_account(client_id: int, branch_id: int) -> Account:
     return _found_or_made(kind=AccountKind.BASE, unit=Unit.MONEY, branch_id=branch_id, client_id=client_id)
 
 
-def lessons_account(client_id: int, branch_id: int) -> Account:
-    """The client's count of lessons left, made at its first use."""
-    return _found_or_made(kind=AccountKind.LESSONS, unit=Unit.LESSON, branch_id=branch_id, client_id=client_id)
+def lessons_account(client_id: int, branch_id: int, lesson_type_id: int | None = None) -> Account:
+    """The client's lessons of a type that belong to no subscription (added by hand, transferred to him); without a type
+    those brought from another system, good for any. Made at its first use.
+    """
+    return _found_or_made(
+        kind=AccountKind.LESSONS,
+        unit=Unit.LESSON,
+        branch_id=branch_id,
+        client_id=client_id,
+        lesson_type_id=lesson_type_id,
+    )
+
+
+def subscription_account(kind: AccountKind, subscription_id: int, client_id: int, branch_id: int) -> Account:
+    """What is kept of one subscription, made at its first use. LESSONS: those left, of who attends; SUBSCRIPTION: the
+    money of one that has an account of its own, of who pays (client_id).
+    """
+    unit = Unit.LESSON if kind is AccountKind.LESSONS else Unit.MONEY
+    made = {"branch_id": branch_id, "client_id": client_id}
+    return _found_or_made(kind=kind, unit=unit, subscription_id=subscription_id, made=made)
 
 
 def heir_of(account: Account) -> Account:
@@ -401,31 +422,33 @@ def heir_of(account: Account) -> Account:
         Account.kind == account.kind,
         Account.client_id == account.client_id,
         Account.branch_id == account.branch_id,
+        Account.subscription_id.is_(None),
+        Account.lesson_type_id.is_not_distinct_from(account.lesson_type_id),
         Account.closed_at.is_(None),
     )
     return db.session.scalar(open_one) or account
 
 
-def _found_or_made(*, kind: AccountKind, unit: Unit, branch_id: int, client_id: int | None) -> Account:
+def _found_or_made(*, made: Mapping[str, Any] | None = None, **facts: Any) -> Account:
+    """The open account with these facts, which no other has; `made`: what else a new one gets."""
+    key = {"client_id": None, "subscription_id": None, "lesson_type_id": None} if made is None else {}
+    wanted = {**key, **facts}
     query = select(Account).where(
-        Account.kind == kind,
-        Account.unit == unit,
-        Account.client_id == client_id,
-        Account.branch_id == branch_id,
+        *(getattr(Account, name) == value for name, value in wanted.items()),
         Account.closed_at.is_(None),
     )
     if found := db.session.scalar(query):
         return found
-    made = Account(kind=kind, unit=unit, branch_id=branch_id, client_id=client_id, opened_at=clock.now())
+    account = Account(**wanted, **(made or {}), opened_at=clock.now())
     try:
         with db.session.begin_nested():
-            db.session.add(made)
+            db.session.add(account)
             db.session.flush()
     except IntegrityError:
         if found := db.session.scalar(query):
             return found  # somebody made it first
         raise NotFound("not_found", _("The account was not found in this branch.")) from None
-    return made
+    return account
 
 
 def create_account_type(

@@ -91,8 +91,8 @@ _CHECKS = (
         FROM account a JOIN ledger_entry e ON e.id = (SELECT max(id) FROM ledger_entry WHERE account_id = a.id)
         WHERE a.client_id IS NOT NULL AND e.balance_after <> a.balance""",
     """
-        SELECT 'deposit below zero' AS what, a.id AS id, 'balance ' || a.balance AS detail FROM account a
-        WHERE a.kind = 'deposit' AND a.balance < 0""",
+        SELECT 'account below its floor' AS what, a.id AS id, a.kind || ' ' || a.balance AS detail FROM account a
+        WHERE a.kind IN ('deposit', 'lessons') AND a.balance < 0""",
     """
         SELECT 'closed account not at zero' AS what, a.id AS id, 'balance ' || a.balance AS detail FROM account a
         WHERE a.closed_at IS NOT NULL AND a.balance <> 0""",

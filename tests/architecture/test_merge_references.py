@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from crm.clients.merging import STAYS, references
+from crm.clients.merging import BEFORE_MERGE, STAYS, references
 from crm.clients.models import Client
 from crm.db import db
 from crm.ledger.models import Account
@@ -42,4 +42,10 @@ def test_what_follows_a_card_cannot_meet_its_like_there() -> None:
         if (getattr(index, "unique", False) or type(index).__name__ == "UniqueConstraint")
         and column.key in {part.name for part in index.columns}
     }
-    assert unique == {"uq_account_client_kind"}
+    of_accounts = {"uq_account_client_kind", "uq_account_client_lesson_type"}
+    of_lessons = {
+        *("uq_attendance_lesson_id_client_id", "uq_group_member_group_id_client_id", "uq_trial_payer_id"),
+        "uq_waiting_client_id",
+    }
+    assert unique == of_accounts | of_lessons
+    assert [join.__module__ for join in BEFORE_MERGE] == ["crm.schedule.merging"]

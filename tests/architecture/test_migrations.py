@@ -11,12 +11,14 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import CheckConstraint, Enum, func, inspect, select, text
+from sqlalchemy import CheckConstraint, Enum, inspect, select, text
 from sqlalchemy.exc import DatabaseError
 
 from crm.config import ROOT
 from crm.db import LabelEnum, db, is_modelled
-from crm.ledger.models import Account, AccountKind, Entry, Transaction
+from crm.ledger.models import Account, AccountKind
+from crm.ledger.queries import check_ledger
+from crm.subscriptions.models import Subscription
 from crm.tills.models import Till, TillKind
 from tests.factories import make_account, make_client, make_network, make_subscription
 
@@ -100,20 +102,34 @@ def test_a_value_the_code_does_not_know_is_refused(app: Any) -> None:
 def test_down_and_up_again_keeps_rows_and_guards(app: Any) -> None:
     """Each migration after the first can be taken back and repeated in a database that is in use."""
     network = make_network()
-    client = make_client(network.lesnoy)
-    make_subscription(client, network.plan)
-    account_id = make_account(client, balance=700).id
+    account_id = make_account(make_client(network.lesnoy), balance=700).id
     db.session.commit()
-    before = _counts()
+    before, posted = _balances(), _posted()
     first = history().get_bases()[0]
     flask_migrate.downgrade(revision=first)
-    assert _counts() == before
+    assert (_balances(), _posted()) == (before, posted)
     flask_migrate.upgrade()
-    assert _counts() == before
+    assert (_balances(), _posted()) == (before, posted)
     assert db.session.get_one(Account, account_id).balance == Decimal(700)
     db.session.commit()
     with pytest.raises(DatabaseError), db.engine.begin() as connection:
         connection.execute(text("DELETE FROM ledger_entry"))
+
+
+def test_lessons_left_of_a_client_become_those_of_his_subscriptions(app: Any) -> None:
+    network = make_network()
+    client, other = make_client(network.lesnoy), make_client(network.mira)
+    for owner in (client, client, other):
+        make_subscription(owner, network.plan)
+    db.session.commit()
+    before, posted = _balances(), _posted()
+    flask_migrate.downgrade(revision="0012")
+    assert _balances() == before
+    assert _posted() > posted
+    flask_migrate.upgrade()
+    assert _balances() == before
+    assert [sold.lessons_left for sold in db.session.scalars(select(Subscription))] == [8, 8, 8]
+    assert check_ledger() == []
 
 
 def test_the_cash_desk_a_branch_had_becomes_its_first_till(app: Any) -> None:
@@ -156,10 +172,16 @@ def test_down_to_nothing_and_up_again(app: Any) -> None:
     assert make_network().lesnoy.id
 
 
-def _counts() -> dict[str, int]:
-    counts = {}
+def _balances() -> dict[tuple[int, int, str], int]:
+    """What each client has in a branch, by unit."""
+    sums = "SELECT client_id, branch_id, unit, sum(balance) FROM account WHERE client_id IS NOT NULL GROUP BY 1, 2, 3"
     with db.engine.connect() as connection:
-        for table in (Transaction.__table__, Entry.__table__, Account.__table__):
-            counts[table.name] = connection.scalar(select(func.count()).select_from(table)) or 0
-    assert all(counts.values())
-    return counts
+        found = {(row[0], row[1], row[2]): int(row[3]) for row in connection.execute(text(sums))}
+    assert found
+    return found
+
+
+def _posted() -> set[tuple[int, int, int]]:
+    with db.engine.connect() as connection:
+        rows = connection.execute(text("SELECT transaction_id, account_id, amount FROM ledger_entry"))
+        return {(row[0], row[1], row[2]) for row in rows}

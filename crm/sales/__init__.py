@@ -1,0 +1,1 @@
+"""Subscriptions and money at the desk: a sale with its payment, recalculation, return, transfer of lessons."""
