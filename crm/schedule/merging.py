@@ -39,7 +39,7 @@ def _leave_one(kept_one: Attendance, gone_one: Attendance, kept: Client) -> None
         raise DomainError(
             "both_marked",
             _(
-                "Both cards are marked at the lesson “%(lesson)s”. Correct one of the marks first.",
+                "Both cards are marked at one lesson, “%(lesson)s”. Correct a mark first.",
                 lesson=kept_one.lesson,
             ),
         )
