@@ -22,10 +22,11 @@ from crm.admin.views.ledger import AccountTypeView, AccountView
 from crm.admin.views.mailings import MailingRuleView, MailingRunView, MessageView, TemplateView
 from crm.admin.views.operations import OperationView
 from crm.admin.views.payments import PaymentView
+from crm.admin.views.plans import PlanView
 from crm.admin.views.reports import ArchivedClientsView, ReportView, StaffActionsView
 from crm.admin.views.roles import RoleView
 from crm.admin.views.schedules import ScheduleView
-from crm.admin.views.subscriptions import PlanView, SubscriptionView
+from crm.admin.views.subscriptions import SubscriptionView
 from crm.admin.views.tills import ShiftView, TillView
 from crm.admin.views.visits import VisitView
 from crm.audit.models import AuditEntry
@@ -45,7 +46,8 @@ from crm.tills.models import Shift, Till
 from crm.tills.movements import Movement
 from crm.visits.models import Visit
 
-ACCOUNTS, FINANCE, SUBSCRIPTIONS = _l("Client accounts"), _l("Finance"), _l("Subscriptions")
+LESSONS, ACCOUNTS, FINANCE = _l("Lessons"), _l("Client accounts"), _l("Finance")
+SUBSCRIPTIONS = _l("Subscriptions")
 MAILINGS, REPORTS, SETTINGS = _l("Auto-actions and mailings"), _l("Reports"), _l("Settings")
 
 
