@@ -1,29 +1,57 @@
-"""Selling subscriptions."""
+"""Verbs on subscriptions: sell, prolong, archive."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 from flask_babel import gettext as _
 from sqlalchemy import select
+from sqlalchemy.orm import joinedload
 
 from crm import clock
 from crm.access.actors import Actor, require
 from crm.access.models import Branch
 from crm.audit.bulk import Change
+from crm.audit.operations import transition
 from crm.clients.models import Client
 from crm.clients.queries import payer_of
 from crm.db import amount as to_amount
 from crm.db import db
-from crm.errors import DomainError
+from crm.errors import Conflict, DomainError
 from crm.fields.operations import custom_change, set_custom
+from crm.i18n import day
 from crm.ledger.models import Account, AccountKind, TransactionKind, Unit
 from crm.ledger.operations import Cause, Line, base_account, house_account, lock_accounts, post, subscription_account
 from crm.ledger.reach import check_within_reach
-from crm.subscriptions.models import ChargeMoment, Plan, PlanAccount, Subscription
+from crm.protocol import ProtocolLine
+from crm.subscriptions.models import (
+    SUBSCRIPTION_MOVES,
+    ChargeMoment,
+    Plan,
+    PlanAccount,
+    Subscription,
+    SubscriptionState,
+    SubscriptionStatus,
+)
+
+LONGEST_DAYS = 3660  # a subscription is moved on by at once
+
+
+class Sale(NamedTuple):
+    """A subscription, and the account that pays for it."""
+
+    subscription: Subscription
+    account: Account
+
+
+def lock_subscription(subscription: Subscription) -> None:
+    """Hold the subscription until the transaction ends, and know it as it is now; before tills and accounts."""
+    query = select(Subscription.id).where(Subscription.id == subscription.id)
+    db.session.execute(query.with_for_update(key_share=True))
+    db.session.refresh(subscription)
 
 
 def sell_subscription(
@@ -48,6 +76,35 @@ def sell_subscription(
     one it is recalculated from. custom: values of the company's own fields, by key. Raises DomainError beside the
     field: "plan_archived", "plan_elsewhere", "discount_invalid", "account_foreign", "account_separate", "city_differs",
     "company_differs", "not_enough", "account_closed".
+    """
+    subscription, account = draw_up_sale(
+        client,
+        plan,
+        starts_on=starts_on,
+        discount=discount,
+        account=account,
+        is_trial=is_trial,
+        replaces=replaces,
+        custom=custom,
+        by=by,
+    )
+    return charge_sale(subscription, account, by=by)
+
+
+def draw_up_sale(
+    client: Client,
+    plan: Plan,
+    *,
+    starts_on: date,
+    by: Actor,
+    discount: Decimal | None = None,
+    account: Account | None = None,
+    is_trial: bool | None = None,
+    replaces: Subscription | None = None,
+    custom: Mapping[str, Any] | None = None,
+) -> Sale:
+    """The first half of sell_subscription(): the subscription and the account that will pay, nothing charged or granted
+    yet, so that money can be taken onto that account before charge_sale() takes it off.
     """
     require(by, "subscription.sell", client)
     check_sold_here(plan, client.branch)
@@ -84,7 +141,12 @@ def sell_subscription(
     set_custom(subscription, custom or {})
     db.session.add(subscription)
     db.session.flush()
-    _charge(subscription, account or account_of(subscription, payer), by=by)
+    return Sale(subscription, account or account_of(subscription, payer))
+
+
+def charge_sale(subscription: Subscription, account: Account, *, by: Actor) -> Subscription:
+    """The second half: post what draw_up_sale() has written down, on the account it gave."""
+    _charge(subscription, account, by=by)
     db.session.refresh(subscription)  # its lessons
     return subscription
 
@@ -146,6 +208,104 @@ def _charge(subscription: Subscription, account: Account, *, by: Actor) -> None:
                 cause=Cause(client_id=subscription.client_id, subscription_id=subscription.id),
                 happened_at=subscription.sold_at,
             )
+
+
+# --- its life -------------------------------------------------------------------------------------------------------
+
+OVER = frozenset(
+    {
+        *(SubscriptionState.USED_UP, SubscriptionState.EXPIRED),
+        *(SubscriptionState.RETURNED, SubscriptionState.CANCELED),
+    }
+)
+
+
+def prolong_subscription(
+    subscription: Subscription, *, by: Actor, days: int | None = None, until: date | None = None
+) -> Subscription:
+    """Move the last day on, by `days` or to the day `until`: one that has expired is good again. The caller commits.
+
+    Raises DomainError beside `days` or `until`: "prolong_required", "prolong_twice", "days_invalid", "until_invalid";
+    "subscription_over" when it was returned, sold by mistake or archived.
+    """
+    require(by, "subscription.prolong", subscription)
+    if days is None and until is None:
+        raise DomainError("prolong_required", _("Enter by how many days, or until which day."), "days")
+    if days is not None and until is not None:
+        raise DomainError("prolong_twice", _("Enter either the days or the day, not both."), "until")
+    lock_subscription(subscription)
+    check_still_good(subscription)
+    if days is not None:
+        if not 1 <= days <= LONGEST_DAYS:
+            raise DomainError("days_invalid", _("Enter from 1 to %(most)s days.", most=LONGEST_DAYS), "days")
+        until = subscription.ends_on + timedelta(days=days)
+    assert until is not None
+    if not subscription.ends_on < until <= subscription.ends_on + timedelta(days=LONGEST_DAYS):
+        raise DomainError(
+            "until_invalid",
+            _("Enter a day after %(end)s, when the subscription ends now.", end=day(subscription.ends_on)),
+            "until",
+        )
+    subscription.ends_on = until
+    db.session.flush()
+    return subscription
+
+
+def check_still_good(subscription: Subscription) -> None:
+    """Raise DomainError "subscription_over" when it was returned, sold by mistake or archived."""
+    if subscription.status not in {SubscriptionStatus.ACTIVE, SubscriptionStatus.FROZEN}:
+        raise DomainError(
+            "subscription_over",
+            _("The subscription is “%(status)s”: nothing changes in it any more.", status=subscription.status.label),
+        )
+
+
+def archive_subscription(subscription: Subscription, *, by: Actor) -> Subscription:
+    """Put away a subscription that is over: used up, expired, returned or sold by mistake. The caller commits.
+
+    Raises DomainError "subscription_not_over", Conflict when it is in the archive already.
+    """
+    require(by, "subscription.archive", subscription)
+    lock_subscription(subscription)
+    state = subscription.state(clock.today(subscription.branch))
+    if state is SubscriptionState.ARCHIVED:
+        raise Conflict("archived_already", _("The subscription is in the archive already."))
+    if state not in OVER:
+        raise DomainError(
+            "subscription_not_over",
+            _("The subscription is “%(state)s”: only what is over goes to the archive.", state=state.label),
+        )
+    return transition(subscription, SUBSCRIPTION_MOVES, SubscriptionStatus.ARCHIVED, by=by)
+
+
+def archive_subscriptions(ids: Sequence[int], *, by: Actor) -> list[ProtocolLine]:
+    """archive_subscription() for many; one line per id, in the order given. The caller commits."""
+    require(by, "subscription.archive")
+    return each_of(ids, lambda subscription: archive_subscription(subscription, by=by))
+
+
+def prolong_subscriptions(
+    ids: Sequence[int], *, by: Actor, days: int | None = None, until: date | None = None
+) -> list[ProtocolLine]:
+    """prolong_subscription() for many; one line per id, in the order given. The caller commits."""
+    require(by, "subscription.prolong")
+    return each_of(ids, lambda subscription: prolong_subscription(subscription, days=days, until=until, by=by))
+
+
+def each_of(ids: Sequence[int], change: Callable[[Subscription], Any]) -> list[ProtocolLine]:
+    """Change subscription after subscription, in the order of their ids; a broken rule is told in its line, and what is
+    out of sight was not found.
+    """
+    query = select(Subscription).where(Subscription.id.in_(ids)).options(joinedload(Subscription.plan))
+    lines = {}
+    for subscription in db.session.scalars(query.order_by(Subscription.id)).all():
+        error = None
+        try:
+            change(subscription)
+        except DomainError as refused:
+            error = str(refused)
+        lines[subscription.id] = ProtocolLine(subscription.id, str(subscription), error)
+    return [lines.get(row_id) or ProtocolLine(row_id, f"#{row_id}", _("Not found")) for row_id in ids]
 
 
 def changing_subscriptions(values: Mapping[str, Any], *, by: Actor) -> Change:
