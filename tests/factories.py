@@ -32,8 +32,12 @@ from crm.ledger.models import Account, AccountKind, AccountType
 from crm.mailings.models import BilledAccounts, Channel, MailingKind, MailingRule, Message, Periodicity, Template
 from crm.payments.models import Payment, PaymentMethod
 from crm.payments.operations import open_account_paid, top_up
+from crm.schedule.enrolment import enrol
+from crm.schedule.models import ClientGroup, Lesson
 from crm.subscriptions.models import Plan, Subscription
 from crm.subscriptions.operations import sell_subscription
+from crm.tasks.models import Task, TaskKind
+from crm.tasks.operations import create_task
 from crm.tills.models import Shift, Till, TillKind
 from crm.tills.moves import take_other
 from crm.tills.operations import create_till
@@ -293,6 +297,45 @@ def make_holiday(branch: Branch, day: date, **changes: Any) -> Holiday:
         holiday = Holiday(branch_id=branch.id, day=day, **changes)
         db.session.add(holiday)
     return holiday
+
+
+def make_group(branch: Branch, **changes: Any) -> ClientGroup:
+    """A group of lessons of a type of its own, without anybody in it."""
+    facts = {"branch_id": branch.id, "name": f"Группа {next(_numbers)}", **changes}
+    if not {"lesson_type", "lesson_type_id"} & facts.keys():
+        facts["lesson_type_id"] = make_lesson_type().id
+    with transaction():
+        group = ClientGroup(**facts)
+        db.session.add(group)
+    return group
+
+
+def make_lesson(branch: Branch, *clients: Client, **changes: Any) -> Lesson:
+    """A planned lesson of an hour that begins in an hour, with these clients enrolled."""
+    starts_at = changes.pop("starts_at", clock.now() + timedelta(hours=1))
+    facts = {
+        "branch_id": branch.id,
+        "starts_at": starts_at,
+        "ends_at": starts_at + timedelta(hours=1),
+        "created_at": clock.now(),
+        **changes,
+    }
+    if not {"lesson_type", "lesson_type_id"} & facts.keys():
+        facts["lesson_type_id"] = make_lesson_type().id
+    with transaction():
+        lesson = Lesson(**facts)
+        db.session.add(lesson)
+        db.session.flush()
+        for client in clients:
+            enrol(lesson, client, by=SYSTEM)
+    return lesson
+
+
+def make_task(branch: Branch, *, by: Actor = SYSTEM, **changes: Any) -> Task:
+    """Something to be done today in the branch."""
+    facts = {"kind": TaskKind.OTHER, "text": f"Дело {next(_numbers)}", "due_on": clock.today(branch), **changes}
+    with transaction():
+        return create_task(branch, **facts, by=by)
 
 
 def make_visit(client: Client, *, by: Actor = SYSTEM, **changes: Any) -> Visit:
