@@ -19,6 +19,7 @@ import crm.exchange.schedules.models
 import crm.jobs.models
 import crm.mailings.models
 import crm.payments.models
+import crm.schedule.archiving
 import crm.schedule.merging
 import crm.schedule.models
 import crm.subscriptions.models

@@ -27,6 +27,9 @@ from crm.fields.queries import Definitions
 from crm.phones import format_phone, parse_phone
 from crm.protocol import ProtocolLine
 
+# What becomes of cards that have been archived: fn(ids, by=). Domains above the clients enter themselves.
+AFTER_ARCHIVE: list[Callable[..., None]] = []
+
 
 class ClientFacts(TypedDict, total=False):
     """What staff fill in of a card; names, phones and e-mail in any spelling. custom: values of the company's own
@@ -169,14 +172,23 @@ def _refuse_taken_phone(phone: str, client: Client) -> None:
 def archive_client(client: Client, *, by: Actor) -> Client:
     """Take a card out of work. Raises Conflict when it is archived already. The caller commits."""
     require(by, "client.archive", client)
-    return transition(client, CLIENT_MOVES, ClientStatus.ARCHIVED, by=by)
+    transition(client, CLIENT_MOVES, ClientStatus.ARCHIVED, by=by)
+    _follow_archiving([client.id], by)
+    return client
 
 
 def archive_clients(ids: Sequence[int], *, by: Actor) -> list[ProtocolLine]:
     """Take cards out of work; a refused one does not stop the rest. One line per id, in the order given. The caller
     commits.
     """
-    return change_many(archiving_clients(by=by), ids, by=by)
+    lines = change_many(archiving_clients(by=by), ids, by=by)
+    _follow_archiving([line.id for line in lines if line.error is None], by)
+    return lines
+
+
+def _follow_archiving(ids: Sequence[int], by: Actor) -> None:
+    for follow in AFTER_ARCHIVE if ids else ():
+        follow(ids, by=by)
 
 
 def archiving_clients(*, by: Actor) -> Change:

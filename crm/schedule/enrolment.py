@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,8 @@ from crm.access.actors import Actor, require
 from crm.clients.models import Client, ClientStatus
 from crm.db import db
 from crm.errors import Conflict, DomainError
-from crm.schedule.models import Attendance, Lesson, LessonStatus, Mark, Trial, Waiting
+from crm.schedule.models import Attendance, Lesson, LessonStatus, Mark, Trial
+from crm.schedule.waiting import leave_for_lesson
 
 
 @dataclass(frozen=True)
@@ -86,14 +87,14 @@ def enrol(lesson: Lesson, client: Client, *, by: Actor, by_group: bool = False, 
     if attendance is None:
         attendance = Attendance(
             branch_id=lesson.branch_id,
-            lesson_id=lesson.id,
-            client_id=client.id,
+            lesson=lesson,
+            client=client,
             author_id=by.id,
             created_at=clock.now(),
         )
         db.session.add(attendance)
     attendance.mark, attendance.by_group, attendance.is_trial = Mark.PLANNED, by_group, is_trial
-    _leave_waiting_list(client, lesson)
+    leave_for_lesson(client, lesson, by=by)
     db.session.flush()
     db.session.expire(lesson, ["attendances"])
     return attendance
@@ -109,16 +110,17 @@ def take_off(attendance: Attendance, *, by: Actor) -> Attendance:
     db.session.refresh(attendance)
     if attendance.mark is not Mark.PLANNED:
         raise DomainError("marked_already", _("The client has been marked at this lesson: change the mark first."))
-    trials: Any = select(Trial).where(Trial.attendance_id == attendance.id)
-    for trial in db.session.scalars(trials):
-        db.session.delete(trial)
-    attendance.mark, attendance.is_trial = Mark.CANCELED, False
-    db.session.flush()
-    db.session.expire(attendance.lesson, ["attendances"])
+    cancel_enrolments([attendance])
     return attendance
 
 
-def _leave_waiting_list(client: Client, lesson: Lesson) -> None:
-    waiting = db.session.scalar(select(Waiting).where(Waiting.client_id == client.id))
-    if waiting is not None and waiting.instructor_id in {None, lesson.instructor_id}:
-        db.session.delete(waiting)
+def cancel_enrolments(attendances: Sequence[Attendance]) -> None:
+    """As take_off(), without asking: an effect on planned attendances whose lessons the caller has locked."""
+    trials: Any = select(Trial).where(Trial.attendance_id.in_([attendance.id for attendance in attendances]))
+    for trial in db.session.scalars(trials):
+        db.session.delete(trial)
+    for attendance in attendances:
+        attendance.mark, attendance.is_trial = Mark.CANCELED, False
+    db.session.flush()
+    for attendance in attendances:
+        db.session.expire(attendance.lesson, ["attendances"])

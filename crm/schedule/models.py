@@ -84,7 +84,7 @@ class GroupMember(BranchScoped, Model):
     client: Mapped[Client] = relationship()
 
     def __str__(self) -> str:
-        return f"{self.group.name}: {self.client.shown_name}" if self.client is not None else self.group.name
+        return ": ".join(str(part) for part in (self.group, self.client and self.client.shown_name) if part)
 
 
 class LessonSeries(BranchScoped, Model):
@@ -245,7 +245,7 @@ class Attendance(BranchScoped, Model):
     __mapper_args__ = {"version_id_col": version}
 
     def __str__(self) -> str:
-        return f"{self.lesson.title}: {self.client.shown_name}" if self.client is not None else self.lesson.title
+        return ": ".join(str(part) for part in (self.lesson, self.client and self.client.shown_name) if part)
 
 
 class Trial(BranchScoped, Model):
@@ -265,6 +265,8 @@ class Waiting(BranchScoped, Model):
 
     instructor_id: whom he would like; information only.
     """
+
+    __audited__ = False  # waiting.py tells of it in the history of the card, without the comment
 
     id: Mapped[PrimaryKey]
     client_id: Mapped[int] = mapped_column(ForeignKey("client.id"), unique=True)
