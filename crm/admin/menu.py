@@ -19,6 +19,7 @@ from crm.admin.views.contracts import ContractView
 from crm.admin.views.debts import DebtorView
 from crm.admin.views.fields import FieldView
 from crm.admin.views.ledger import AccountTypeView, AccountView
+from crm.admin.views.lesson_reports import AttendanceReportView, RoomLoadView
 from crm.admin.views.mailings import MailingRuleView, MailingRunView, MessageView, TemplateView
 from crm.admin.views.operations import OperationView
 from crm.admin.views.payments import PaymentView
@@ -72,6 +73,8 @@ def add_views(admin: Admin) -> None:
         TemplateView(Template, _l("Email templates"), MAILINGS),
         MessageView(Message, _l("Messages"), MAILINGS),
         ScheduleView(ExportSchedule, _l("Exports by the clock"), MAILINGS),
+        AttendanceReportView(_l("Attendance"), REPORTS, endpoint="attendancereport"),
+        RoomLoadView(_l("Load of rooms"), REPORTS, endpoint="roomload"),
         ArchivedClientsView(_l("Archived clients"), REPORTS, endpoint="archivedclients"),
         StaffActionsView(_l("Report on staff actions"), REPORTS, endpoint="staffactions"),
         UserView(User, _l("Users"), SETTINGS),

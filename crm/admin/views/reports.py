@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, timedelta
 from typing import Any, ClassVar
 
@@ -110,43 +110,15 @@ class StaffActionsView(ReportView):
             excel.Column(_("Employee"), "text", 30),
             *(excel.Column(str(heading), "integer") for heading in headings),
         ]
-        with transaction():
-            record_export(AuditEntry.__tablename__, rows=len(days), description=title, by=current_user)
         sums = [sum(column) for column in zip(*map(_counts, days), strict=True)] if days else None
         rows: Iterator[list[Any]] = ([day.day, names[day.person_id], *_counts(day)] for day in days)
-        chunks = excel.export_file(
-            columns, rows, title=title, time_zone=None, totals=lambda: [_("Total"), None, *sums] if sums else None
-        )
-        name = f"{title} {asked['first']:%Y-%m-%d}–{asked['last']:%Y-%m-%d}.xlsx"
-        headers = {"Content-Disposition": excel.content_disposition(name)}
-        return Response(chunks, mimetype=excel.XLSX, headers=headers)
+        totals = [_("Total"), None, *sums] if sums else None
+        return workbook(AuditEntry.__tablename__, title, asked, columns, rows, totals=totals, count=len(days))
 
     # --- parts ------------------------------------------------------------------------------------------------------
 
     def _asked(self) -> dict[str, Any]:
-        """What the address asks for; what cannot be read is as if it were not there."""
-        branch = chosen_branch() or next(iter(g.branches), None)
-        zone = branch.time_zone if branch else DEFAULT_ZONE
-        today = clock.today(Place(zone))
-        period = request.args.get("period", "")
-        first, last = _read_day("from"), _read_day("to")
-        if first or last:
-            period = ""
-            first, last = first or last or today, last or max(first or today, today)
-        else:
-            period = period if period in PAST else "last_7_days"
-            first, last = days_of(period, today)
-        first, last = min(first, last), max(first, last)
-        last = min(last, first + timedelta(days=MAX_DAYS - 1))
-        branch_id = _read_id("branch")
-        return {
-            "zone": zone,
-            "period": period,
-            "first": first,
-            "last": last,
-            "person": _read_id("person"),
-            "branch": branch_id if branch_id in {branch.id for branch in g.branches} else None,
-        }
+        return {**asked_days("last_7_days"), "person": _read_id("person")}
 
     def _days(self, asked: dict[str, Any]) -> list[StaffDay]:
         def narrow(query: Any) -> Any:
@@ -174,6 +146,52 @@ class StaffActionsView(ReportView):
         if asked["branch"] is not None:
             args.append(("f.branch.is", asked["branch"]))
         return url_for("audit.index_view") + "?" + "&".join(f"{key}={value}" for key, value in args)
+
+
+def asked_days(default: str) -> dict[str, Any]:
+    """What a report's address asks for: period, first and last day, zone, branch; what cannot be read is as if it were
+    not there. default: of PERIODS.
+    """
+    branch = chosen_branch() or next(iter(g.branches), None)
+    zone = branch.time_zone if branch else DEFAULT_ZONE
+    today = clock.today(Place(zone))
+    period = request.args.get("period", "")
+    first, last = _read_day("from"), _read_day("to")
+    if first or last:
+        period = ""
+        first, last = first or last or today, last or max(first or today, today)
+    else:
+        period = period if period in PAST else default
+        first, last = days_of(period, today)
+    first, last = min(first, last), max(first, last)
+    last = min(last, first + timedelta(days=MAX_DAYS - 1))
+    branch_id = _read_id("branch")
+    return {
+        "zone": zone,
+        "period": period,
+        "first": first,
+        "last": last,
+        "branch": branch_id if branch_id in {branch.id for branch in g.branches} else None,
+    }
+
+
+def workbook(
+    entity: str,
+    title: str,
+    asked: dict[str, Any],
+    columns: list[excel.Column],
+    rows: Iterable[Sequence[Any]],
+    *,
+    totals: Sequence[Any] | None,
+    count: int,
+) -> Response:
+    """A report as an Excel file, named by its title and days; whose personal data left is in the audit."""
+    with transaction():
+        record_export(entity, rows=count, description=title, by=current_user)
+    chunks = excel.export_file(columns, rows, title=title, time_zone=None, totals=lambda: totals)
+    name = f"{title} {asked['first']:%Y-%m-%d}–{asked['last']:%Y-%m-%d}.xlsx"
+    headers = {"Content-Disposition": excel.content_disposition(name)}
+    return Response(chunks, mimetype=excel.XLSX, headers=headers)
 
 
 def _counts(day: StaffDay) -> list[int]:
