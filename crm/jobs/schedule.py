@@ -40,6 +40,7 @@ SCHEDULE = (
     Periodic("jobs.sweep", MINUTE),
     Periodic("payments.poll", MINUTE),
     Periodic("ledger.sum", MINUTE),
+    Periodic("subscriptions.freezes", 15 * MINUTE),  # with the midnight of any zone
     Periodic("ledger.check", DAY, offset=timedelta(hours=1)),
     Periodic("jobs.prune", DAY, offset=timedelta(hours=1)),
 )

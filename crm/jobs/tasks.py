@@ -37,6 +37,7 @@ from crm.payments.gateways.base import GatewayError
 from crm.payments.operations import accept_notice
 from crm.payments.polling import take_questions
 from crm.security import on_behalf_of
+from crm.subscriptions.freezing import due_freezes, keep_freeze
 
 TRACES_KEPT = timedelta(days=7)
 
@@ -111,6 +112,16 @@ def _run_background(job_id: int) -> None:
         finish_job(job_id, JobStatus.FAILED, str(error))
 
 
+def _keep_freezes() -> None:
+    """Subscriptions whose freeze begins or ends with the day of their branch."""
+    for subscription_id in due_freezes():
+        try:
+            with transaction():
+                keep_freeze(subscription_id)
+        except DomainError as error:  # somebody at the desk was first
+            log.info("freeze_left", subscription=subscription_id, reason=str(error))
+
+
 def _poll_payments() -> None:
     """Ask the gateways about payments whose notice may have been lost."""
     with transaction():
@@ -154,6 +165,7 @@ TASKS: dict[str, Callable[..., None]] = {
     "exports.plan": _plan_exports,
     DELIVER_EXPORTS: deliver_export_letters,
     "jobs.sweep": _sweep,
+    "subscriptions.freezes": _keep_freezes,
     "payments.poll": _poll_payments,
     "ledger.sum": _sum_ledger,
     "ledger.check": _check_ledger,
