@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
 
 from crm import clock
 from crm.access.actors import Actor
@@ -37,17 +38,31 @@ def own_accounts(kind: AccountKind, owners: Mapping[int, int]) -> dict[int, Acco
         Account.lesson_type_id.is_(None),
         Account.closed_at.is_(None),
     )
-    found = {
-        account.client_id: account
-        for account in db.session.scalars(query)
-        if account.client_id is not None and account.branch_id == owners[account.client_id]
-    }
+
+    def found() -> dict[int, Account]:
+        return {
+            account.client_id: account
+            for account in db.session.scalars(query)
+            if account.client_id is not None and account.branch_id == owners[account.client_id]
+        }
+
+    known = found()
+    try:
+        return known | _made(kind, {id: branch_id for id, branch_id in owners.items() if id not in known})
+    except IntegrityError:  # somebody has made one just now: it is there
+        known = found()
+        return known | _made(kind, {id: branch_id for id, branch_id in owners.items() if id not in known})
+
+
+def _made(kind: AccountKind, owners: Mapping[int, int]) -> dict[int, Account]:
+    """New accounts of clients, by client id: all or none."""
     unit = Unit.LESSON if kind is AccountKind.LESSONS else Unit.MONEY
-    made = [
-        Account(kind=kind, unit=unit, branch_id=branch_id, client_id=client_id, opened_at=clock.now())
+    made = {
+        client_id: Account(kind=kind, unit=unit, branch_id=branch_id, client_id=client_id, opened_at=clock.now())
         for client_id, branch_id in owners.items()
-        if client_id not in found
-    ]
-    db.session.add_all(made)
-    db.session.flush()
-    return {account.client_id: account for account in (*found.values(), *made) if account.client_id is not None}
+    }
+    if made:
+        with db.session.begin_nested():
+            db.session.add_all(made.values())
+            db.session.flush()
+    return made

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from decimal import Decimal
 from functools import cache
@@ -220,31 +220,39 @@ def reverse(transaction: Transaction, *, by: Actor, comment: str) -> Transaction
 
     What stood on an account that a merge of cards has emptied is reversed on its heir.
     """
-    if transaction.reverses_id is not None:
-        raise DomainError("is_reversal", _("A reversal cannot be reversed; repeat the operation instead."))
-    lines = [Line(heir_of(entry.account), -entry.amount) for entry in transaction.entries]
-    if len({line.account for line in lines}) < 2:
-        raise DomainError("one_account", _("Both accounts of this operation are one by now: nothing to reverse."))
+    posting = reversal_of(transaction, comment=comment)
     mirror = post(
-        TransactionKind.REVERSAL,
-        lines,
-        branch_id=transaction.branch_id,
+        posting.kind,
+        posting.lines,
+        branch_id=posting.branch_id,
         by=by,
-        cause=Cause(
-            client_id=transaction.client_id,
-            payment_id=transaction.payment_id,
-            bill_id=transaction.bill_id,
-            subscription_id=transaction.subscription_id,
-            visit_id=transaction.visit_id,
-            lesson_id=transaction.lesson_id,
-            employee_id=transaction.employee_id,
-        ),
+        cause=posting.cause,
         comment=comment,
         reverses=transaction,
     )
     if told := AFTER_REVERSAL.get(transaction.kind):
         told(transaction, by)
     return mirror
+
+
+def reversal_of(transaction: Transaction, *, comment: str) -> Posting:
+    """The mirror image of a transaction, to be written with others; reverse() tells as well who rests on it. Raises
+    DomainError "is_reversal", "one_account".
+    """
+    if transaction.reverses_id is not None:
+        raise DomainError("is_reversal", _("A reversal cannot be reversed; repeat the operation instead."))
+    lines = [Line(heir_of(entry.account), -entry.amount) for entry in transaction.entries]
+    if len({line.account for line in lines}) < 2:
+        raise DomainError("one_account", _("Both accounts of this operation are one by now: nothing to reverse."))
+    return Posting(
+        TransactionKind.REVERSAL,
+        lines,
+        transaction.branch_id,
+        f"reversal:{transaction.id}",
+        Cause(**{field.name: getattr(transaction, field.name) for field in fields(Cause)}),
+        comment,
+        reverses_id=transaction.id,
+    )
 
 
 def transaction_by_key(key: str) -> Transaction | None:
