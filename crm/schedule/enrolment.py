@@ -15,7 +15,7 @@ from crm.clients.models import Client, ClientStatus
 from crm.db import db
 from crm.errors import Conflict, DomainError
 from crm.schedule.models import Attendance, Lesson, LessonStatus, Mark, Trial
-from crm.schedule.waiting import leave_for_lesson
+from crm.schedule.waiting import leave_for_lessons
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def seats_taken(lesson_ids: Collection[int]) -> dict[int, int]:
         .where(Attendance.lesson_id.in_(lesson_ids), Attendance.mark != Mark.CANCELED)
         .group_by(Attendance.lesson_id)
     )
-    return {lesson_id: count for lesson_id, count in db.session.execute(query)}
+    return dict(iter(db.session.execute(query)))
 
 
 def enrolment_of(lesson: Lesson, client: Client) -> Attendance | None:
@@ -94,7 +94,7 @@ def enrol(lesson: Lesson, client: Client, *, by: Actor, by_group: bool = False, 
         )
         db.session.add(attendance)
     attendance.mark, attendance.by_group, attendance.is_trial = Mark.PLANNED, by_group, is_trial
-    leave_for_lesson(client, lesson, by=by)
+    leave_for_lessons([(lesson, client.id)], by=by)
     db.session.flush()
     db.session.expire(lesson, ["attendances"])
     return attendance

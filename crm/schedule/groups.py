@@ -31,8 +31,8 @@ from crm.schedule.models import (
     LessonStatus,
     Mark,
     Trial,
-    Waiting,
 )
+from crm.schedule.waiting import leave_for_lessons
 
 MAX_CAPACITY = 10_000
 
@@ -261,7 +261,7 @@ def _enrol_one(client: Client, lessons: Sequence[Lesson], *, by: Actor) -> None:
         for lesson in lessons
         if lesson.id not in again
     )
-    _leave_waiting_list([(lesson, client.id) for lesson in lessons])
+    leave_for_lessons([(lesson, client.id) for lesson in lessons], by=by)
     db.session.flush()
     _set_marks(sorted(again.values()), client.shown_name, by=by, mark=Mark.PLANNED, by_group=True, is_trial=False)
     for lesson in lessons:
@@ -307,7 +307,7 @@ def enrol_members(lessons: Sequence[Lesson], *, by: Actor) -> list[LeftOut]:
             taken += 1
             pairs.append((lesson, member.client_id))
     _write(pairs, by=by)
-    _leave_waiting_list(pairs)
+    leave_for_lessons(pairs, by=by)
     db.session.flush()
     return left_out
 
@@ -352,18 +352,6 @@ def _write(pairs: Iterable[tuple[Lesson, int]], *, by: Actor) -> None:
         for lesson, client_id in pairs
     ]
     insert_rows(Attendance, rows)
-
-
-def _leave_waiting_list(pairs: Sequence[tuple[Lesson, int]]) -> None:
-    """Who waited for the instructor of a lesson he is at now, or for any, waits no longer."""
-    instructors: dict[int, set[int | None]] = {}
-    for lesson, client_id in pairs:
-        instructors.setdefault(client_id, {None}).add(lesson.instructor_id)
-    if not instructors:
-        return
-    for waiting in db.session.scalars(select(Waiting).where(Waiting.client_id.in_(instructors))):
-        if waiting.instructor_id in instructors[waiting.client_id]:
-            db.session.delete(waiting)
 
 
 def _branch_of(group: ClientGroup) -> Branch:

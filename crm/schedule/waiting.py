@@ -6,7 +6,7 @@ are gone once one waits no longer.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from flask_babel import gettext as _
@@ -97,20 +97,26 @@ def remove_from_waiting_list(waiting: Waiting, *, by: Actor) -> None:
 
 def leave_waiting_list(client_ids: Collection[int], *, by: Actor) -> None:
     """They wait no longer, as an effect of something else: whoever may do that may do this. The caller commits."""
-    _leave(select(Waiting).where(Waiting.client_id.in_(client_ids)), by)
+    _leave(_waiting(client_ids), by)
 
 
-def leave_for_lesson(client: Client, lesson: Lesson, *, by: Actor) -> None:
-    """The client is enrolled at a lesson: he has waited for its instructor, or for nobody in particular."""
-    wanted = Waiting.instructor_id.is_(None)
-    if lesson.instructor_id is not None:
-        wanted |= Waiting.instructor_id == lesson.instructor_id
-    _leave(select(Waiting).where(Waiting.client_id == client.id, wanted), by)
+def leave_for_lessons(expected: Iterable[tuple[Lesson, int]], *, by: Actor) -> None:
+    """Lessons were put for clients, by id: who waited for the instructor of his lesson, or for nobody in particular,
+    waits no longer. An effect, as leave_waiting_list(). The caller commits.
+    """
+    instructors: dict[int, set[int | None]] = {}
+    for lesson, client_id in expected:
+        instructors.setdefault(client_id, {None}).add(lesson.instructor_id)
+    leaving = [waiting for waiting in _waiting(instructors) if waiting.instructor_id in instructors[waiting.client_id]]
+    _leave(leaving, by)
 
 
-def _leave(query: Any, by: Actor) -> None:
-    query = query.options(joinedload(Waiting.client)).order_by(Waiting.id)
-    leaving = db.session.scalars(query.with_for_update(key_share=True, of=Waiting)).all()
+def _waiting(client_ids: Collection[int]) -> Sequence[Waiting]:
+    query = select(Waiting).where(Waiting.client_id.in_(client_ids)).options(joinedload(Waiting.client))
+    return db.session.scalars(query.order_by(Waiting.id).with_for_update(key_share=True, of=Waiting)).all()
+
+
+def _leave(leaving: Sequence[Waiting], by: Actor) -> None:
     clients = [waiting.client for waiting in leaving if waiting.client is not None]
     for waiting in leaving:
         db.session.delete(waiting)
