@@ -3,7 +3,7 @@
 A debt is an account below zero. Payments cover the oldest charges first, so what is unpaid are the newest ones: walked
 back from the newest until their sum reaches the debt. An operation that was reversed and its reversal are left out
 both, on every account they touched: their sum is zero there, so the charges that remain always reach the debt. A
-discount at the sale makes its subscription's charge smaller and pays for nothing else.
+discount and a return make their subscription's charge smaller and pay for nothing else.
 """
 
 from __future__ import annotations
@@ -98,10 +98,8 @@ def unpaid_of(accounts: Any = None) -> sa.Subquery:
     owing_rows = owing.subquery("owing")
     # Tables, not mapped classes: an operation between two branches belongs to one of them, its entries to both.
     done, undone = _DONE.alias("done"), _undone()
-    is_discount = done.c.kind == TransactionKind.DISCOUNT
-    is_sale = sa.and_(
-        done.c.kind.in_([TransactionKind.SALE, TransactionKind.DISCOUNT]), done.c.subscription_id.is_not(None)
-    )
+    lessens = done.c.kind.in_([TransactionKind.DISCOUNT, TransactionKind.RETURN])
+    is_sale = sa.and_(sa.or_(done.c.kind == TransactionKind.SALE, lessens), done.c.subscription_id.is_not(None))
     charge = sa.case((is_sale, -done.c.subscription_id), else_=done.c.id)
     total = sa.func.sum(_ENTRY.c.amount)
     charges = (
@@ -109,8 +107,8 @@ def unpaid_of(accounts: Any = None) -> sa.Subquery:
             owing_rows.c.id.label("account_id"),
             owing_rows.c.branch_id,
             owing_rows.c.debt,
-            sa.func.max(sa.case((sa.not_(is_discount), done.c.id))).label("transaction_id"),
-            sa.func.max(done.c.happened_at).label("happened_at"),
+            sa.func.max(sa.case((sa.not_(lessens), done.c.id))).label("transaction_id"),
+            sa.func.max(sa.case((sa.not_(lessens), done.c.happened_at))).label("happened_at"),
             (-total).label("amount"),
         )
         .join(_ENTRY, _ENTRY.c.account_id == owing_rows.c.id)

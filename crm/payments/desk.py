@@ -20,7 +20,7 @@ from crm.clients.models import Client, ClientStatus
 from crm.db import db
 from crm.errors import Conflict, DomainError, Forbidden, NotFound
 from crm.i18n import moment, money
-from crm.ledger.models import Account, AccountKind, Transaction, TransactionKind, Unit
+from crm.ledger.models import Account, AccountKind, Entry, Transaction, TransactionKind, Unit
 from crm.ledger.operations import (
     Cause,
     Line,
@@ -35,6 +35,7 @@ from crm.ledger.operations import (
 from crm.ledger.queries import open_accounts_of
 from crm.ledger.reach import check_within_reach, is_within_reach
 from crm.payments.models import PAYMENT_MOVES, Payment, PaymentMethod, PaymentStatus
+from crm.subscriptions.models import Subscription, SubscriptionStatus
 from crm.tills.models import Till
 from crm.tills.operations import hold_till, hold_tills
 
@@ -150,8 +151,16 @@ def _payer_id(account: Account) -> int | None:
 _IRREVERSIBLE = {
     TransactionKind.SALE: _l("A sale is undone by returning the subscription, not by a reversal."),
     TransactionKind.DISCOUNT: _l("A sale is undone by returning the subscription, not by a reversal."),
+    TransactionKind.LESSON: _l("A lesson that was written off comes back when its mark is changed."),
+    TransactionKind.RETURN: _l("A return is not undone: sell the subscription anew."),
     TransactionKind.CASH_COUNT: _l("A cash count is corrected by counting again."),
     TransactionKind.REVERSAL: _l("A reversal cannot be reversed; repeat the operation instead."),
+}
+
+# What else is needed to take back what only some may do.
+_OF_LESSONS = {
+    TransactionKind.GRANT: "subscription.add_lessons",
+    TransactionKind.LESSONS_TRANSFER: "subscription.transfer_lessons",
 }
 
 
@@ -164,6 +173,27 @@ def check_reversible(operation: Transaction) -> None:
         raise DomainError("irreversible", _("This was paid online: make a refund instead."))
     if is_reversed(operation):
         raise Conflict("already_reversed", _("This operation has already been reversed."))
+    if operation.kind in _OF_LESSONS:
+        _check_subscriptions_last(operation)
+
+
+def _check_subscriptions_last(operation: Transaction) -> None:
+    """Lessons do not go back to a subscription that has been returned."""
+    query = (
+        select(Subscription)
+        .join(Account, Account.subscription_id == Subscription.id)
+        .join(Entry, Entry.account_id == Account.id)
+        .where(
+            Entry.transaction_id == operation.id,
+            Subscription.status.not_in([SubscriptionStatus.ACTIVE, SubscriptionStatus.FROZEN]),
+        )
+        .limit(1)
+    )
+    if (ended := db.session.scalar(query)) is not None:
+        raise DomainError(
+            "irreversible",
+            _("The subscription %(name)s is “%(status)s” by now.", name=ended, status=ended.status.label),
+        )
 
 
 def refusal_of_reversal(operation: Transaction) -> str | None:
@@ -183,6 +213,8 @@ def reverse_operation(operation: Transaction, *, by: Actor, comment: str) -> Tra
     hold_tills() and post() do; Forbidden "foreign_branch" when one of the accounts is out of sight.
     """
     require(by, "account.reverse", operation)
+    if needed := _OF_LESSONS.get(operation.kind):
+        require(by, needed)
     comment = _said(comment, _("Say why it is reversed."), "comment")
     # Of two who reverse it one waits here, before anything is undone.
     db.session.execute(select(Transaction.id).where(Transaction.id == operation.id).with_for_update(key_share=True))

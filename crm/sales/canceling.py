@@ -1,0 +1,88 @@
+"""«Возврат абонемента из-за ошибочной продажи»: a sale that should not have been is undone."""
+
+from __future__ import annotations
+
+from flask_babel import gettext as _
+from sqlalchemy import select
+from sqlalchemy.orm import aliased
+
+from crm.access.actors import Actor, require
+from crm.db import db
+from crm.errors import DomainError
+from crm.ledger.models import Account, Entry, Transaction, TransactionKind, Unit
+from crm.ledger.operations import lock_accounts, reverse
+from crm.sales.worth import (
+    account_charged,
+    attended,
+    check_living,
+    end_as,
+    move_credit,
+    place_of_rest,
+)
+from crm.subscriptions.models import Subscription, SubscriptionStatus
+from crm.subscriptions.operations import lock_subscription
+
+
+def check_cancelable(subscription: Subscription) -> None:
+    """Raise DomainError when the sale cannot be undone: "not_living", "used_already", "lessons_added"."""
+    check_living(subscription)
+    left = int(subscription.lessons_left)
+    if attended(subscription) or (subscription.lessons or 0) > left:
+        raise DomainError("used_already", _("Lessons of this subscription have been used: return it instead."))
+    if (subscription.lessons or 0) < left:
+        raise DomainError(
+            "lessons_added", _("Lessons have been added to this subscription: reverse that, or return it instead.")
+        )
+
+
+def cancel_sale(subscription: Subscription, *, by: Actor, comment: str = "") -> Subscription:
+    """Undo a sale made by mistake, while nothing has been used of it: the sale and its discounts are reversed. What was
+    paid stays on the payer's account, the base one if the subscription had one of its own. The caller commits.
+
+    Raises DomainError as check_cancelable() does.
+    """
+    require(by, "subscription.cancel", subscription)
+    lock_subscription(subscription)
+    check_cancelable(subscription)
+    postings = _postings_of(subscription)
+    charged = account_charged(subscription)
+    rest = place_of_rest(charged)
+    lock_accounts([charged, rest, *_accounts_of(postings)])
+    end_as(subscription, SubscriptionStatus.CANCELED, by=by)
+    comment = comment.strip() or str(SubscriptionStatus.CANCELED.label)
+    for posting in postings:
+        reverse(posting, by=by, comment=comment)
+    move_credit(subscription, charged, rest, subscription.cost, by=by)
+    db.session.refresh(subscription)
+    return subscription
+
+
+def _postings_of(subscription: Subscription) -> list[Transaction]:
+    """The sale and its discounts as they stand; the sale first: its mirror brings what theirs takes."""
+    undone = aliased(Transaction)
+    query = (
+        select(Transaction)
+        .outerjoin(undone, undone.reverses_id == Transaction.id)
+        .where(
+            Transaction.subscription_id == subscription.id,
+            Transaction.kind.in_([TransactionKind.SALE, TransactionKind.DISCOUNT]),
+            undone.id.is_(None),
+        )
+        .order_by((Transaction.kind != TransactionKind.SALE), Transaction.id)
+    )
+    return list(db.session.scalars(query))
+
+
+def _accounts_of(postings: list[Transaction]) -> list[Account]:
+    query = (
+        select(Account)
+        .join(Entry, Entry.account_id == Account.id)
+        .where(
+            Entry.transaction_id.in_([posting.id for posting in postings]),
+            Account.client_id.is_not(None),
+            Account.closed_at.is_(None),
+            Account.unit.in_([Unit.MONEY, Unit.LESSON]),
+        )
+        .distinct()
+    )
+    return list(db.session.scalars(query))
