@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date
+from typing import Any
 
-from sqlalchemy import or_, select
+from sqlalchemy import ColumnElement, Date, Integer, String, and_, case, cast, func, literal, or_, select, type_coerce
 from sqlalchemy.orm import aliased
 
+from crm import clock
+from crm.access.models import Branch
 from crm.clients.models import Client
-from crm.db import db
+from crm.db import db, label_enum
+from crm.debts.queries import unpaid_of
 from crm.ledger.models import Account, AccountKind, Entry, Transaction, TransactionKind
-from crm.subscriptions.models import Subscription, SubscriptionStatus
+from crm.subscriptions.models import Subscription, SubscriptionState, SubscriptionStatus
 
 
 def subscriptions_paid_by(payer: Client, *, branch_id: int, period_from: date, period_to: date) -> list[Subscription]:
     """Active subscriptions in the branch, of the payer and of those he pays for, that overlap the period; oldest first.
-    A payer whose cards were merged may have some in several branches.
+    What is frozen, returned or sold by mistake is not asked for. A payer whose cards were merged may have some in
+    several branches.
     """
     query = (
         select(Subscription)
@@ -34,8 +39,11 @@ def subscriptions_paid_by(payer: Client, *, branch_id: int, period_from: date, p
 
 
 def without_paid(subscriptions: Sequence[Subscription]) -> list[Subscription]:
-    """Those of `subscriptions` no deposit paid for at the sale: a deposit pays at once and in full."""
+    """Those of `subscriptions` that were not paid for at the sale: neither from a deposit, which pays at once and in
+    full, nor with money taken at the desk for it.
+    """
     undone = aliased(Transaction)
+    is_from_deposit = (Transaction.kind == TransactionKind.SALE) & (Account.kind == AccountKind.DEPOSIT)
     query = (
         select(Transaction.subscription_id)
         .join(Entry, Entry.transaction_id == Transaction.id)
@@ -43,8 +51,7 @@ def without_paid(subscriptions: Sequence[Subscription]) -> list[Subscription]:
         .outerjoin(undone, undone.reverses_id == Transaction.id)
         .where(
             Transaction.subscription_id.in_([one.id for one in subscriptions]),
-            Transaction.kind == TransactionKind.SALE,
-            Account.kind == AccountKind.DEPOSIT,
+            is_from_deposit | (Transaction.kind == TransactionKind.TOP_UP),
             undone.id.is_(None),
         )
     )
@@ -56,3 +63,82 @@ def subscriptions_of(client_id: int) -> list[Subscription]:
     """A client's own subscriptions, newest first."""
     query = select(Subscription).where(Subscription.client_id == client_id).order_by(Subscription.id.desc())
     return list(db.session.scalars(query))
+
+
+# --- what it is on a day --------------------------------------------------------------------------------------------
+
+_STATE = label_enum(SubscriptionState)
+
+
+def today_there() -> Any:
+    """SQL: the day it is now in a subscription's branch."""
+    zones: dict[str, list[Branch]] = {}
+    for branch in db.session.scalars(select(Branch)):
+        zones.setdefault(branch.time_zone, []).append(branch)
+    cases = [
+        (Subscription.branch_id.in_([branch.id for branch in branches]), literal(clock.today(branches[0]), Date))
+        for branches in zones.values()
+    ]
+    return case(*cases) if cases else literal(None, Date)
+
+
+def state_of(today: Any) -> ColumnElement[SubscriptionState]:
+    """SQL: Subscription.state() on a day, or on the day an expression gives."""
+
+    def is_so(state: SubscriptionState) -> Any:
+        return literal(state, _STATE)
+
+    return case(
+        (Subscription.status != SubscriptionStatus.ACTIVE, type_coerce(cast(Subscription.status, String), _STATE)),
+        (Subscription.ends_on < today, is_so(SubscriptionState.EXPIRED)),
+        (and_(Subscription.lessons > 0, Subscription.lessons_left == 0), is_so(SubscriptionState.USED_UP)),
+        (Subscription.starts_on > today, is_so(SubscriptionState.NOT_BEGUN)),
+        else_=is_so(SubscriptionState.ACTIVE),
+    )
+
+
+def counted_lessons_left() -> Any:
+    """SQL: lessons left, NULL for a subscription that counts none."""
+    return case((Subscription.lessons > 0, Subscription.lessons_left))
+
+
+def is_unpaid() -> ColumnElement[bool]:
+    """Condition: something of what was charged for the subscription is owed."""
+    unpaid = unpaid_of()
+    charged: Any = Transaction.__table__
+    owed = select(charged.c.subscription_id).join(unpaid, unpaid.c.transaction_id == charged.c.id)
+    return Subscription.id.in_(owed.where(charged.c.subscription_id.is_not(None)))
+
+
+# --- the personal cabinet -------------------------------------------------------------------------------------------
+
+
+def has_cabinet_access(payer: Client) -> bool:
+    """Whether the personal cabinet is open to a payer: a subscription that is not a trial was sold to his family, even
+    in debt, and not by mistake.
+    """
+    undone = aliased(Transaction)
+    by_mistake = (
+        select(Transaction.id)
+        .join(undone, undone.reverses_id == Transaction.id)
+        .where(Transaction.subscription_id == Subscription.id, Transaction.kind == TransactionKind.SALE)
+    )
+    query = (
+        select(Subscription.id)
+        .join(Subscription.client)
+        .where(
+            or_(Client.id == payer.id, Client.payer_id == payer.id),
+            Subscription.is_trial.is_(False),
+            Subscription.status != SubscriptionStatus.CANCELED,
+            ~by_mistake.exists(),
+        )
+        .limit(1)
+    )
+    return db.session.scalar(query) is not None
+
+
+def has_only_trials(payer: Client) -> bool:
+    """Whether all that was sold to a payer's family are trial subscriptions, and some were."""
+    of_family = or_(Client.id == payer.id, Client.payer_id == payer.id)
+    query = select(func.min(Subscription.is_trial.cast(Integer))).join(Subscription.client).where(of_family)
+    return db.session.scalar(query) == 1
