@@ -247,20 +247,7 @@ def _enrol_one(client: Client, lessons: Sequence[Lesson], *, by: Actor) -> None:
         Attendance.lesson_id.in_(ids), Attendance.client_id == client.id
     )
     again = dict(iter(db.session.execute(canceled)))
-    now = clock.now()
-    db.session.add_all(
-        Attendance(
-            branch_id=lesson.branch_id,
-            lesson_id=lesson.id,
-            client_id=client.id,
-            mark=Mark.PLANNED,
-            by_group=True,
-            author_id=by.id,
-            created_at=now,
-        )
-        for lesson in lessons
-        if lesson.id not in again
-    )
+    _write([(lesson, client.id) for lesson in lessons if lesson.id not in again], by=by)
     leave_for_lessons([(lesson, client.id) for lesson in lessons], by=by)
     db.session.flush()
     _set_marks(sorted(again.values()), client.shown_name, by=by, mark=Mark.PLANNED, by_group=True, is_trial=False)
@@ -345,7 +332,7 @@ def _enrolled_already(lessons: Sequence[Lesson]) -> dict[int, set[int]]:
 
 
 def _write(pairs: Iterable[tuple[Lesson, int]], *, by: Actor) -> None:
-    """Rows of people expected at lessons as members of the group."""
+    """Rows of people expected at lessons as members of the group; the audit tells of the membership."""
     same = {"mark": Mark.PLANNED, "is_trial": False, "by_group": True, "author_id": by.id, "created_at": clock.now()}
     rows = [
         {"branch_id": lesson.branch_id, "lesson_id": lesson.id, "client_id": client_id, "version": 1, **same}
