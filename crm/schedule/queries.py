@@ -1,0 +1,234 @@
+"""Reads of the schedule: lessons of a time as a calendar shows them, who is in groups, what is left to whom."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import aliased, joinedload
+
+from crm import clock
+from crm.access.models import Branch, Employee
+from crm.catalogue.models import Holiday, LessonType, Room, Subject
+from crm.clients.models import Client
+from crm.db import db
+from crm.ledger.models import Account, Unit
+from crm.schedule.groups import places_taken
+from crm.schedule.models import Attendance, Booking, ClientGroup, GroupMember, Lesson, LessonStatus, Mark, Waiting
+
+
+class LessonLine(NamedTuple):
+    """A lesson as a calendar shows it. client_id: of a lesson without a group for one person, who that is."""
+
+    id: int
+    starts_at: datetime
+    ends_at: datetime
+    status: LessonStatus
+    capacity: int | None
+    takes_nobody: bool
+    room_id: int | None
+    instructor_id: int | None
+    room: str | None
+    instructor: str | None
+    group: str | None
+    subject: str | None
+    lesson_type: str
+    taken: int = 0
+    client_id: int | None = None
+
+
+@dataclass(frozen=True)
+class Closed:
+    """When a branch does not work on a day, by its wall clock: the whole day (name: why), or before and after."""
+
+    opens: time | None
+    closes: time | None
+    name: str = ""
+
+    @property
+    def is_whole(self) -> bool:
+        return self.opens is None
+
+
+def lessons_between(
+    branch: Branch,
+    first: date,
+    last: date,
+    *,
+    rooms: Collection[int] = (),
+    instructors: Collection[int] = (),
+    lesson_types: Collection[int] = (),
+    groups: Collection[int] = (),
+    only: Sequence[Any] = (),
+) -> list[LessonLine]:
+    """The lessons of a branch that begin on its days from `first` to `last`, both included, in the order of time; in
+    two statements, however many they are. Without ids of a kind, of all; only: further conditions on Lesson.
+    """
+    begin, end = _span(branch, first, last)
+    conditions = [Lesson.branch_id == branch.id, Lesson.starts_at >= begin, Lesson.starts_at < end, *only]
+    for column, ids in (
+        (Lesson.room_id, rooms),
+        (Lesson.instructor_id, instructors),
+        (Lesson.lesson_type_id, lesson_types),
+        (Lesson.group_id, groups),
+    ):
+        if ids:
+            conditions.append(column.in_(ids))
+    instructor = aliased(Employee)
+    query = (
+        select(
+            *(Lesson.id, Lesson.starts_at, Lesson.ends_at, Lesson.status, Lesson.capacity, Lesson.takes_nobody),
+            *(Lesson.room_id, Lesson.instructor_id),
+            *(Room.name, instructor.name, ClientGroup.name, Subject.name, LessonType.name),
+        )
+        .join(LessonType, LessonType.id == Lesson.lesson_type_id)
+        .outerjoin(Room, Room.id == Lesson.room_id)
+        .outerjoin(instructor, instructor.id == Lesson.instructor_id)
+        .outerjoin(ClientGroup, ClientGroup.id == Lesson.group_id)
+        .outerjoin(Subject, Subject.id == Lesson.subject_id)
+        .where(*conditions)
+        .order_by(Lesson.starts_at, Lesson.id)
+    )
+    rows = db.session.execute(query).all()
+    seats = (
+        select(Attendance.lesson_id, func.count(), func.min(Attendance.client_id))
+        .join(Lesson, Lesson.id == Attendance.lesson_id)
+        .where(*conditions, Attendance.mark != Mark.CANCELED)
+        .group_by(Attendance.lesson_id)
+    )
+    taken = {lesson_id: (count, client_id) for lesson_id, count, client_id in db.session.execute(seats)}
+    lines = []
+    for row in rows:
+        count, client_id = taken.get(row[0], (0, None))
+        lines.append(LessonLine(*row, count, client_id if count == 1 and row[10] is None else None))
+    return lines
+
+
+def bookings_between(branch: Branch, first: date, last: date) -> list[Booking]:
+    """The bookings of a branch's rooms that begin on these days, in the order of time."""
+    begin, end = _span(branch, first, last)
+    query = (
+        select(Booking)
+        .where(Booking.branch_id == branch.id, Booking.starts_at >= begin, Booking.starts_at < end)
+        .options(joinedload(Booking.room))
+        .order_by(Booking.starts_at, Booking.id)
+    )
+    return list(db.session.scalars(query))
+
+
+def closed_between(branch: Branch, first: date, last: date) -> dict[date, Closed]:
+    """When the branch is closed, by day; days it works round the clock are left out."""
+    query = select(Holiday).where(Holiday.branch_id == branch.id, Holiday.day.between(first, last))
+    holidays = {holiday.day: holiday.name for holiday in db.session.scalars(query)}
+    found: dict[date, Closed] = {}
+    for number in range((last - first).days + 1):
+        day = first + timedelta(days=number)
+        if day in holidays:
+            found[day] = Closed(None, None, holidays[day])
+        elif branch.working_hours:
+            hours = branch.working_hours.get(str(day.weekday()))
+            found[day] = Closed(*(time.fromisoformat(text) for text in hours)) if hours else Closed(None, None)
+    return found
+
+
+def members_of(group: ClientGroup, *, day: date) -> list[GroupMember]:
+    """Who is in the group on `day` or will be, by name."""
+    query = (
+        select(GroupMember)
+        .join(GroupMember.client)
+        .where(GroupMember.group_id == group.id, GroupMember.left_on.is_(None) | (GroupMember.left_on > day))
+        .options(joinedload(GroupMember.client))
+        .order_by(Client.name, Client.id)
+    )
+    return list(db.session.scalars(query))
+
+
+def groups_of(client: Client, *, day: date) -> list[GroupMember]:
+    """The groups a client is in on `day` or will be, by name."""
+    query = (
+        select(GroupMember)
+        .join(GroupMember.group)
+        .where(GroupMember.client_id == client.id, GroupMember.left_on.is_(None) | (GroupMember.left_on > day))
+        .options(
+            joinedload(GroupMember.group).options(
+                joinedload(ClientGroup.lesson_type), joinedload(ClientGroup.instructor), joinedload(ClientGroup.subject)
+            )
+        )
+        .order_by(ClientGroup.name, GroupMember.id)
+    )
+    return list(db.session.scalars(query))
+
+
+def groups_to_join(client: Client, *, day: date) -> list[tuple[ClientGroup, int]]:
+    """The groups of the client's branch in use that he is not in, by name, and how many have a place in each."""
+    mine = select(GroupMember.group_id).where(
+        GroupMember.client_id == client.id, GroupMember.left_on.is_(None) | (GroupMember.left_on > day)
+    )
+    query = (
+        select(ClientGroup)
+        .where(
+            ClientGroup.branch_id == client.branch_id, ClientGroup.is_archived.is_(False), ClientGroup.id.not_in(mine)
+        )
+        .order_by(ClientGroup.name)
+    )
+    groups = list(db.session.scalars(query))
+    taken = places_taken([group.id for group in groups], day)
+    return [(group, taken.get(group.id, 0)) for group in groups]
+
+
+def lessons_of_group(group: ClientGroup, *, since: datetime, limit: int = 10) -> list[Lesson]:
+    """The group's next planned lessons."""
+    query = (
+        select(Lesson)
+        .where(Lesson.group_id == group.id, Lesson.starts_at >= since, Lesson.status == LessonStatus.PLANNED)
+        .options(joinedload(Lesson.room), joinedload(Lesson.instructor))
+        .order_by(Lesson.starts_at, Lesson.id)
+        .limit(limit)
+    )
+    return list(db.session.scalars(query))
+
+
+def enrolments_of(lesson: Lesson) -> list[Attendance]:
+    """Who is enrolled in a lesson, by name; not those whose enrolment was canceled."""
+    query = (
+        select(Attendance)
+        .join(Attendance.client)
+        .where(Attendance.lesson_id == lesson.id, Attendance.mark != Mark.CANCELED)
+        .options(joinedload(Attendance.client))
+        .order_by(Client.name, Client.id)
+    )
+    return list(db.session.scalars(query))
+
+
+def lessons_left_to(client_ids: Collection[int]) -> dict[int, Decimal]:
+    """Lessons left on all accounts of clients, by client; who has none is left out."""
+    query = (
+        select(Account.client_id, func.sum(Account.balance, type_=Account.balance.type))
+        .where(Account.client_id.in_(client_ids), Account.unit == Unit.LESSON)
+        .group_by(Account.client_id)
+    )
+    return {client_id: left for client_id, left in db.session.execute(query) if client_id is not None and left}
+
+
+def waiting_for(lesson: Lesson) -> list[Waiting]:
+    """Who waits for the lesson's instructor, or for any, the longest first."""
+    query = (
+        select(Waiting)
+        .where(
+            Waiting.branch_id == lesson.branch_id,
+            Waiting.instructor_id.is_(None) | (Waiting.instructor_id == lesson.instructor_id),
+        )
+        .options(joinedload(Waiting.client))
+        .order_by(Waiting.added_at, Waiting.id)
+        .limit(20)
+    )
+    return list(db.session.scalars(query))
+
+
+def _span(branch: Branch, first: date, last: date) -> tuple[datetime, datetime]:
+    """From where the first day begins at the branch to where the last one ends."""
+    return clock.at(first, time(0), branch), clock.at(last + timedelta(days=1), time(0), branch)
