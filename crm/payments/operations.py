@@ -68,12 +68,14 @@ def top_up(
     employee: Employee | None = None,
     bill: Bill | None = None,
     till: Till | None = None,
+    subscription_id: int | None = None,
     comment: str = "",
 ) -> Payment:
     """Take `amount` at the desk onto a client's account. The caller commits.
 
     till: where the money goes; the branch's first of the method's kind by default. A bank transfer is noted only by who
-    may move money between tills. Raises DomainError beside `amount`, `method` or `till`.
+    may move money between tills. subscription_id: the one the money is taken for, at its sale.
+    Raises DomainError beside `amount`, `method` or `till`.
     """
     require(by, "account.top_up", account)
     if method not in desk_methods(by):
@@ -96,7 +98,7 @@ def top_up(
     )
     db.session.add(payment)
     db.session.flush()
-    _credit(payment, by=by, employee=employee, till=till)
+    _credit(payment, by=by, employee=employee, till=till, subscription_id=subscription_id)
     return payment
 
 
@@ -253,6 +255,7 @@ def _credit(
     employee: Employee | None = None,
     source: Account | None = None,
     till: Till | None = None,
+    subscription_id: int | None = None,
 ) -> None:
     """Move the payment to succeeded, credit its account, settle its bill: all in the caller's transaction, once.
 
@@ -283,6 +286,7 @@ def _credit(
             client_id=payment.client_id,
             payment_id=payment.id,
             bill_id=payment.bill_id,
+            subscription_id=subscription_id,
             employee_id=employee.id if employee else None,
         ),
         comment=payment.comment,

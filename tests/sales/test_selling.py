@@ -1,0 +1,149 @@
+"""A sale with its payment: at the desk, from a deposit, in debt; and through the form, once."""
+
+from __future__ import annotations
+
+from datetime import date
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from crm.access.actors import SYSTEM
+from crm.access.roles import change_role
+from crm.db import db, transaction
+from crm.errors import DomainError, Forbidden
+from crm.ledger.history import AccountOperation, Standing
+from crm.ledger.models import AccountKind, Transaction, TransactionKind
+from crm.ledger.operations import base_account
+from crm.ledger.queries import accounts_of, lessons_left
+from crm.payments.desk import reverse_operation
+from crm.payments.models import Payment
+from crm.sales.selling import WayToPaySale, sell_paid
+from crm.subscriptions.models import ChargeMoment, Plan, PlanAccount, Subscription
+from crm.subscriptions.queries import without_paid
+from tests.factories import (
+    Network,
+    house_balance,
+    make_account,
+    make_child,
+    make_client,
+    make_plan,
+    make_till,
+)
+
+
+def sell(client: Any, plan: Plan, way: WayToPaySale | None, **facts: Any) -> Subscription:
+    with transaction():
+        return sell_paid(client, plan, way=way, **{"starts_on": date(2027, 1, 31), "by": SYSTEM, **facts})
+
+
+@pytest.mark.spec("X18")
+@pytest.mark.parametrize(("way", "kind"), [("CASH", AccountKind.CASH), ("CARD", AccountKind.TERMINAL)])
+def test_money_given_at_the_desk_pays_at_once(network: Network, way: str, kind: AccountKind) -> None:
+    """The child attends, the parent pays: two cards, one link."""
+    parent = make_client(network.lesnoy)
+    child = make_child(parent)
+    sold = sell(child, network.plan, WayToPaySale[way], discount=Decimal("499.99"), by=network.administrator)
+    base = base_account(parent.id, network.lesnoy.id)
+    assert (base.balance, base.credited) == (0, Decimal("4000.00"))  # the cost, and the discount beside it
+    assert house_balance(kind, network.lesnoy) == Decimal("3500.01")
+    assert (lessons_left(child.id), lessons_left(parent.id)) == (8, 0)
+    [taken] = db.session.scalars(select(Transaction).where(Transaction.kind == TransactionKind.TOP_UP))
+    assert (taken.subscription_id, taken.author_id) == (sold.id, network.administrator.id)
+    # Nowhere does it look as if the client had owed it.
+    assert Standing.DEBT not in {row.standing for row in db.session.scalars(select(AccountOperation))}
+
+
+@pytest.mark.parametrize("charge", ChargeMoment)
+@pytest.mark.parametrize("account", PlanAccount)
+def test_the_money_comes_to_where_the_plan_takes_it(
+    network: Network, charge: ChargeMoment, account: PlanAccount
+) -> None:
+    client = make_client(network.lesnoy)
+    sell(client, make_plan(charge=charge, account=account), WayToPaySale.CASH)
+    left = {kept.kind: kept.balance for kept in accounts_of(client.id)}
+    kind = AccountKind.BASE if account is PlanAccount.BASE else AccountKind.SUBSCRIPTION
+    assert left.pop(kind) == (0 if charge is ChargeMoment.AT_SALE else 4000)
+    assert set(left.values()) <= {0}
+
+
+@pytest.mark.spec("X19")
+def test_a_plan_says_whether_the_price_is_taken_at_the_sale_or_by_the_lesson(network: Network) -> None:
+    at_once, by_lesson = make_client(network.lesnoy), make_client(network.lesnoy)
+    sell(at_once, make_plan(charge=ChargeMoment.AT_SALE), WayToPaySale.DEBT)
+    sell(by_lesson, make_plan(charge=ChargeMoment.PER_LESSON), WayToPaySale.DEBT)
+    assert base_account(at_once.id, network.lesnoy.id).balance == -4000
+    assert base_account(by_lesson.id, network.lesnoy.id).balance == 0
+    assert lessons_left(at_once.id) == lessons_left(by_lesson.id) == 8
+
+
+@pytest.mark.spec("E31")
+def test_in_debt_nothing_is_paid(network: Network) -> None:
+    client = make_client(network.lesnoy)
+    sell(client, network.plan, WayToPaySale.DEBT, by=network.administrator)
+    assert base_account(client.id, network.lesnoy.id).balance == -4000
+    assert db.session.scalars(select(Payment)).all() == []
+
+
+def test_a_deposit_pays_when_it_holds_enough(network: Network) -> None:
+    client = make_client(network.lesnoy)
+    deposit = make_account(client, balance=4000)
+    sell(client, network.plan, WayToPaySale.ACCOUNT, account=deposit, by=network.administrator)
+    assert deposit.balance == 0
+
+
+def test_what_is_free_takes_no_money(network: Network) -> None:
+    client = make_client(network.lesnoy)
+    sell(client, network.plan, WayToPaySale.CASH, discount=Decimal(4000))
+    assert db.session.scalars(select(Payment)).all() == []
+
+
+@pytest.mark.parametrize(
+    ("way", "has_account", "code", "field"),
+    [
+        (None, False, "way_required", "way"),
+        (WayToPaySale.ACCOUNT, False, "account_required", "account"),
+        (WayToPaySale.DEBT, True, "way_differs", "way"),
+        (WayToPaySale.CASH, True, "way_differs", "way"),
+    ],
+)
+def test_the_way_must_be_clear(network: Network, way: Any, has_account: bool, code: str, field: str) -> None:
+    client = make_client(network.lesnoy)
+    deposit = make_account(client, balance=4000) if has_account else None
+    with pytest.raises(DomainError) as refused:
+        sell(client, network.plan, way, account=deposit)
+    assert (refused.value.code, refused.value.field) == (code, field)
+    db.session.rollback()
+    assert db.session.scalars(select(Subscription)).all() == []
+
+
+def test_of_a_sale_that_fails_nothing_is_left(network: Network) -> None:
+    client = make_client(network.lesnoy)
+    foreign = make_till(network.rechnoy)
+    with pytest.raises(DomainError) as refused:
+        sell(client, network.plan, WayToPaySale.CASH, till=foreign)
+    assert refused.value.code == "till_foreign"
+    db.session.rollback()
+    assert db.session.scalars(select(Subscription)).all() == []
+    assert db.session.scalars(select(Transaction)).all() == []
+
+
+def test_who_may_not_take_money_does_not_sell_for_it(network: Network) -> None:
+    with transaction():
+        change_role(network.administrator.role_settings, permissions={"account.top_up": False}, fields={}, by=SYSTEM)
+    client = make_client(network.lesnoy)
+    with pytest.raises(Forbidden):
+        sell(client, network.plan, WayToPaySale.CASH, by=network.administrator)
+
+
+def test_what_was_paid_at_the_desk_is_not_billed(network: Network) -> None:
+    client = make_client(network.lesnoy)
+    paid, owed = (sell(client, network.plan, way) for way in (WayToPaySale.CASH, WayToPaySale.DEBT))
+    by_lesson = sell(client, make_plan(charge=ChargeMoment.PER_LESSON), WayToPaySale.CARD)
+    assert without_paid([paid, owed, by_lesson]) == [owed]
+    taken = select(Transaction).where(Transaction.subscription_id == paid.id)
+    with transaction():
+        top_up = db.session.scalars(taken.where(Transaction.kind == TransactionKind.TOP_UP)).one()
+        reverse_operation(top_up, comment="Ошибка", by=network.owner)
+    assert without_paid([paid, owed]) == [paid, owed]
