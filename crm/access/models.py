@@ -185,6 +185,7 @@ class Employee(Model):
     version: Mapped[int] = mapped_column(Integer)
 
     branch: Mapped[Branch] = relationship()
+    user: Mapped[User | None] = relationship()
 
     __mapper_args__ = {"version_id_col": version}
 

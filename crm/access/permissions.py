@@ -60,7 +60,7 @@ ACTIONS: dict[str, tuple[str, ...]] = {
     "employee": EDITED,
     "branch": EDITED,
     "city": EDITED,
-    "company": EDITED,
+    "company": (*EDITED, "switch"),
     "field": ("view", "create", "edit", "archive"),
     "contract": EDITED,
     "role": (*SEEN, "edit"),
@@ -104,14 +104,16 @@ ACTION_NAMES: dict[str, Any] = {
     "share": _l("Share views of the grid"),
     "send": _lp("permission", "Send"),
     "spend": _l("Pay bills from"),
+    "switch": _l("Switch settings"),
     "top_up": _l("Top up and take payments"),
     "transfer": _l("Transfer within the family"),
     "transfer_out": _l("Transfer to another client"),
     "write_off": _lp("permission", "Write off"),
 }
 
-# Who could give these could give himself everything: the owner's alone, whatever else is changed.
-RESERVED = frozenset({"role.edit"})
+# Held by whom the table says, whatever else is changed: who could give the first could give himself everything, and the
+# other is technical support's (and the owner's) alone.
+RESERVED = frozenset({"role.edit", "company.switch"})
 
 DESK = {
     "client": (*READ, "create", "edit", "archive"),

@@ -241,6 +241,15 @@ class IntegerKind(RangeKind):
         return IntegerField(label, [rule, validators.NumberRange(0, 1_000_000)])
 
 
+class LimitKind(IntegerKind):
+    """How many at most; nothing: as many as there are."""
+
+    width = 16
+
+    def show(self, value: Any, place: Place) -> str | Markup:
+        return _("no limit") if value is None else super().show(value, place)
+
+
 class DateKind(RangeKind):
     operators = ("from", "to", "is", "period", "empty")
     operator_labels = {**OPERATOR_LABELS, "from": _lp("date", "from"), "to": _lp("date", "to")}
@@ -430,6 +439,16 @@ class ListKind(Kind):
         return ", ".join(str(item) for item in value)
 
 
+class NamedListKind(ListKind):
+    """A list that says something when it is empty: "everywhere" for no branch named."""
+
+    def __init__(self, blank: Any) -> None:
+        self.blank_text = blank
+
+    def show(self, value: Any, place: Place) -> str | Markup:
+        return super().show(value, place) if value else str(self.blank_text)
+
+
 class JsonKind(Kind):
     """What changed, as the audit keeps it: {field: [old, new]}."""
 
@@ -454,6 +473,7 @@ class JsonKind(Kind):
 # Tables small enough for a drop-down; anything else is found by search.
 SMALL_TABLES = frozenset(
     {"branch", "city", "company", "plan", "account_type", "template", "mailing_rule", "employee", "user", "till"}
+    | {"subject", "lesson_type", "room"}
 )
 
 

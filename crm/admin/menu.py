@@ -14,6 +14,7 @@ from crm.admin.views.audit import AuditView
 from crm.admin.views.background import JobView
 from crm.admin.views.bills import BillView
 from crm.admin.views.cashflow import MovementView
+from crm.admin.views.catalogue import HolidayView, LessonTypeView, RoomView, SubjectView
 from crm.admin.views.clients import ClientView
 from crm.admin.views.contracts import ContractView
 from crm.admin.views.debts import DebtorView
@@ -28,11 +29,14 @@ from crm.admin.views.reports import ArchivedClientsView, ReportView, StaffAction
 from crm.admin.views.roles import RoleView
 from crm.admin.views.schedules import ScheduleView
 from crm.admin.views.subscriptions import SubscriptionView
+from crm.admin.views.tasks import TaskView
 from crm.admin.views.tills import ShiftView, TillView
 from crm.admin.views.visits import VisitView
+from crm.admin.views.waiting import WaitingView
 from crm.audit.models import AuditEntry
 from crm.background.models import BackgroundJob
 from crm.bills.models import Bill
+from crm.catalogue.models import Holiday, LessonType, Room, Subject
 from crm.clients.models import Client
 from crm.contracts.models import ContractTemplate
 from crm.debts.debtors import Debtor
@@ -42,7 +46,9 @@ from crm.ledger.history import AccountOperation
 from crm.ledger.models import Account, AccountType
 from crm.mailings.models import MailingRule, MailingRun, Message, Template
 from crm.payments.models import Payment
+from crm.schedule.models import Waiting
 from crm.subscriptions.models import Plan, Subscription
+from crm.tasks.models import Task
 from crm.tills.models import Shift, Till
 from crm.tills.movements import Movement
 from crm.visits.models import Visit
@@ -57,6 +63,12 @@ def add_views(admin: Admin) -> None:
     admin.add_views(
         ClientView(Client, _l("Clients")),
         VisitView(Visit, _l("Visits")),
+        TaskView(Task, _l("Tasks")),
+        WaitingView(Waiting, _l("Waiting list"), LESSONS),
+        SubjectView(Subject, _l("Subjects"), LESSONS),
+        LessonTypeView(LessonType, _l("Lesson types"), LESSONS),
+        RoomView(Room, _l("Rooms"), LESSONS),
+        HolidayView(Holiday, _l("Days off"), LESSONS),
         AccountView(Account, _l("List of accounts"), ACCOUNTS),
         OperationView(AccountOperation, _l("Operations on accounts"), ACCOUNTS),
         DebtorView(Debtor, _l("Debtors"), ACCOUNTS),

@@ -54,6 +54,7 @@ EXPECTED = {
     "user.create": {OWNER, SUPPORT},
     "user.view": {*DIRECTORS, SUPPORT},
     "company.edit": {OWNER, SUPPORT},
+    "company.switch": {OWNER, SUPPORT},
     "branch.create": {OWNER, SUPPORT},
     "audit.view": {*DIRECTORS, MANAGER, SUPPORT},
 }

@@ -146,11 +146,11 @@ def test_nobody_else_edits_roles(network: Network, role: Role) -> None:
 
 
 @pytest.mark.parametrize("permission", sorted(RESERVED))
-def test_what_is_the_owners_alone_is_not_given(network: Network, permission: str) -> None:
-    assert refused(change, Role.SUPPORT, {permission: True}, by=network.owner).code == "not_held"
+def test_what_is_reserved_is_not_given(network: Network, permission: str) -> None:
+    assert refused(change, Role.REGIONAL_DIRECTOR, {permission: True}, by=network.owner).code == "not_held"
     with transaction():
-        settings_of(Role.SUPPORT).permissions = {permission: True}
-    assert not network.support.may(permission)
+        settings_of(Role.REGIONAL_DIRECTOR).permissions = {permission: True}
+    assert not network.regional.may(permission)
 
 
 def test_what_does_not_exist_is_not_given(network: Network) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+from datetime import date
 from html.parser import HTMLParser
 from typing import Any
 
@@ -14,6 +15,7 @@ from crm.access.actors import SYSTEM
 from crm.access.models import Branch, Company, Role, RoleSettings
 from crm.admin.base import KontoraView
 from crm.audit.models import AuditEntry
+from crm.clients.models import Client
 from crm.contracts.models import ContractTemplate
 from crm.contracts.operations import save_contract
 from crm.db import db, transaction
@@ -23,6 +25,8 @@ from crm.fields.queries import all_fields
 from crm.ledger.models import Entry
 from crm.ledger.operations import base_account
 from crm.mailings.operations import run_now
+from crm.schedule.models import Waiting
+from crm.schedule.waiting import add_to_waiting_list
 from crm.tills.movements import Movement
 from tests.factories import (
     make_account,
@@ -30,14 +34,19 @@ from tests.factories import (
     make_bill,
     make_client,
     make_employee,
+    make_holiday,
     make_job,
+    make_lesson_type,
     make_message,
     make_payment,
     make_plan,
+    make_room,
     make_rule,
     make_schedule,
     make_shift,
+    make_subject,
     make_subscription,
+    make_task,
     make_template,
     make_till,
     make_user,
@@ -45,7 +54,9 @@ from tests.factories import (
 )
 
 # Of the whole network: the row scope does not know them.
-NETWORK_WIDE = frozenset({"accounttype", "plan", "template", "city", "company", "field", "contract", "role"})
+NETWORK_WIDE = frozenset(
+    {"accounttype", "plan", "template", "city", "company", "field", "contract", "role", "subject", "lessontype"}
+)
 # A person's own, whatever his role; nobody else's exist for him.
 PERSONAL = frozenset({"job", "exportschedule"})
 
@@ -86,11 +97,17 @@ def one_of_each(branch: Branch, mark: str) -> dict[str, int]:
         "debtor": base_account(client.id, branch.id).id,
         "plan": plan.id,
         "visit": make_visit(client, comment=mark).id,
+        "subject": make_subject().id,
+        "lessontype": make_lesson_type().id,
+        "room": make_room(branch, name=f"{mark} Зал").id,
+        "holiday": make_holiday(branch, date(2027, 1, 1), name=mark).id,
         "payment": make_payment(account, comment=mark).id,
         "message": make_message(client, subject=mark).id,
         "template": template.id,
         "mailingrule": rule.id,
         "mailingrun": run.id,
+        "task": make_task(branch, text=mark, client=client).id,
+        "waiting": _waiting(client, mark).id,
         "employee": make_employee(branch, name=f"{mark} Сотрудник").id,
         "user": administrator.id,
         "job": make_job(administrator, title=mark).id,
@@ -101,6 +118,11 @@ def one_of_each(branch: Branch, mark: str) -> dict[str, int]:
         "role": db.session.scalars(select(RoleSettings.id).where(RoleSettings.role == Role.MANAGER)).one(),
         "audit": db.session.scalar(audited) or 0,
     }
+
+
+def _waiting(client: Client, comment: str) -> Waiting:
+    with transaction():
+        return add_to_waiting_list(client, comment=comment, by=SYSTEM)
 
 
 def _contract(branch: Branch) -> ContractTemplate:
@@ -139,6 +161,9 @@ class _FormReader(HTMLParser):
         if tag == "input" and facts.get("type") == "checkbox":
             if "checked" in facts:
                 self.form.setdefault(name, []).append(facts.get("value", "y"))
+        elif tag == "input" and facts.get("type") == "time" and name in self.form:  # several of one name
+            told = self.form[name]
+            self.form[name] = [*(told if isinstance(told, list) else [told]), facts.get("value", "")]
         elif tag == "input" and name:
             self.form[name] = facts.get("value", "")
         elif tag in {"select", "textarea"}:

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import time
 from typing import Any
 from zoneinfo import available_timezones
 
 import sqlalchemy as sa
 from flask import g, request
 from flask_admin import expose
+from flask_babel import get_locale
+from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
 from flask_login import current_user, login_user
-from wtforms import BooleanField, PasswordField, StringField, validators
+from markupsafe import Markup
+from wtforms import BooleanField, Field, PasswordField, StringField, validators
 
+from crm.access.fields import FieldRules
 from crm.access.models import Branch, City, Company, Employee, Role, User
 from crm.access.operations import change_user, create_user
 from crm.access.permissions import NETWORK_WIDE_ROLES
 from crm.access.requisites import create_company, set_requisites
 from crm.access.roles import manageable_roles
 from crm.access.scope import current_scope
+from crm.access.switches import SWITCHES, set_switches
 from crm.admin.base import DEFAULT_ZONE, KontoraView, permission
 from crm.admin.fields import REQUIRED, EnumField, Form, ReferenceField, ReferencesField
+from crm.admin.kinds import NOTHING, JsonKind, Place
 from crm.admin.rights import rights_of_person
+from crm.admin.views.mailings import WEEKDAYS
 from crm.db import db
 
 
@@ -111,15 +120,47 @@ class UserView(KontoraView):
         return row
 
 
+def _users_in_reach() -> list[User]:
+    """Whom this person may name as an employee: those he sees, and those who are employees of his branches already."""
+    query = sa.select(User).order_by(User.name)
+    if current_user.role.value not in NETWORK_WIDE_ROLES:
+        own = [branch.id for branch in g.branches]
+        employed = sa.select(Employee.user_id).where(Employee.branch_id.in_(own))
+        query = query.where(sa.or_(User.branches.any(Branch.id.in_(own)), User.id.in_(employed)))
+    return list(db.session.scalars(query))
+
+
+class EmployeeForm(Form):
+    name = StringField(_l("Full name"), [REQUIRED, validators.Length(max=200)])
+    position = StringField(_l("Position"), [validators.Length(max=100)])
+    branch = ReferenceField(Branch, _l("Branch"))
+    user = ReferenceField(
+        User,
+        _l("User"),
+        query=_users_in_reach,
+        is_optional=True,
+        description=_l("Who signs in as this employee: an instructor sees his own lessons then."),
+    )
+    teaches = BooleanField(_l("Holds lessons"), description=_l("Is offered where an instructor is chosen."))
+    is_active = BooleanField(_l("In use"))
+
+    def validate_user(self, field: Any) -> None:
+        if field.data is None or field.data is field.object_data:
+            return
+        if db.session.scalar(sa.select(Employee.id).where(Employee.user_id == field.data.id)):
+            raise validators.ValidationError(_("This user is another employee already."))
+
+
 class EmployeeView(KontoraView):
     entity = "employee"
     icon = "person-badge"
-    column_list = ("name", "position", "branch", "is_active")
+    column_list = ("name", "position", "teaches", "branch", "is_active")
+    column_details_list = ("name", "position", "teaches", "user", "branch", "is_active")
     column_labels = {"name": _l("Full name"), "position": _l("Position")}
     column_searchable_list = ("name",)
-    column_filters = ("branch", "is_active")
+    column_filters = ("branch", "teaches", "is_active")
     column_default_sort = "name"
-    form_columns = ("name", "position", "branch", "is_active")
+    form = EmployeeForm
     creates = edits = True
     create_label = _l("Add an employee")
 
@@ -128,7 +169,89 @@ class EmployeeView(KontoraView):
         return query if branch_ids is None else query.where(Employee.branch_id.in_(branch_ids))
 
     def prefill(self, form: Any) -> None:
-        form.is_active.data = True
+        form.is_active.data = form.teaches.data = True
+
+
+@dataclass(frozen=True)
+class DayHours:
+    """A line of HoursField: what is typed for a day of the week, and what is wrong with it."""
+
+    name: Any
+    opens: str
+    closes: str
+    error: str | None
+
+
+class HoursField(Field):
+    """Opening and closing times of the seven days, Monday first, all inputs under one name; both empty: closed.
+
+    Data: as Branch.working_hours has it. A mistake stands in the line of its day.
+    """
+
+    def __init__(self, label: Any = None, rules: Any = (), **kwargs: Any) -> None:
+        self.mistakes: dict[int, str] = {}
+        super().__init__(label, rules, **kwargs)
+
+    @property
+    def days(self) -> list[DayHours]:
+        """The lines as they are shown: what was typed, else the hours as they are."""
+        kept = [(self.data or {}).get(str(number), ("", "")) for number in range(7)]
+        typed = self._typed() or kept
+        return [DayHours(name, *typed[number], self.mistakes.get(number)) for number, name in enumerate(WEEKDAYS)]
+
+    def _typed(self) -> list[tuple[str, str]]:
+        texts = [str(text).strip() for text in self.raw_data or ()] if len(self.raw_data or ()) == 14 else []
+        return list(zip(texts[::2], texts[1::2], strict=True))
+
+    def process_data(self, value: Any) -> None:
+        self.data, self.mistakes = dict(value or {}), {}
+
+    def process_formdata(self, valuelist: list[str]) -> None:
+        """What is sent without the hours leaves them as they are."""
+        hours = {}
+        for number, (opens, closes) in enumerate(self._typed()):
+            if not opens and not closes:
+                continue
+            try:
+                hours[str(number)] = [f"{time.fromisoformat(text):%H:%M}" for text in (opens, closes)]
+            except ValueError:
+                is_half = not opens or not closes
+                self.mistakes[number] = (
+                    _("Enter both times, or none for a day off.") if is_half else _("Enter a time such as 09:00.")
+                )
+                continue
+            first, last = hours[str(number)]
+            if last != "00:00" and last <= first:  # midnight is the end of the day
+                self.mistakes[number] = _("Closing is after opening.")
+        if self.mistakes:
+            raise ValueError(_("Check the working hours."))
+        if valuelist:
+            self.data = hours
+
+
+class HoursKind(JsonKind):
+    """Working hours in a line; days alike stand together."""
+
+    def show(self, value: Any, place: Place) -> str | Markup:
+        return self.export(value) or NOTHING
+
+    def export(self, value: Any) -> Any:
+        spans: list[tuple[int, int, list[str]]] = []
+        for number in range(7):
+            hours = (value or {}).get(str(number))
+            if hours is None:
+                continue
+            if spans and spans[-1][1] == number - 1 and spans[-1][2] == hours:
+                spans[-1] = (spans[-1][0], number, hours)
+            else:
+                spans.append((number, number, hours))
+        return ", ".join(_span(first, last, hours) for first, last, hours in spans)
+
+
+def _span(first: int, last: int, hours: list[str]) -> str:
+    names = get_locale().days["stand-alone"]["abbreviated"]
+    days = names[first] if first == last else f"{names[first]}–{names[last]}"
+    return f"{days} {hours[0]}–{hours[1]}"
 
 
 class BranchForm(Form):
@@ -139,6 +262,12 @@ class BranchForm(Form):
         description=_l("For example Europe/Moscow or Asia/Yekaterinburg."),
     )
     address = StringField(_l("Address"))
+    working_hours = HoursField(
+        _l("Working hours"),
+        description=_l(
+            "A day left empty is a day off; 00:00 closes at midnight. With all seven empty the branch is always open."
+        ),
+    )
 
 
 class NewBranchForm(BranchForm):
@@ -156,6 +285,9 @@ class BranchView(KontoraView):
     entity = "branch"
     icon = "shop"
     column_list = ("name", "city", "company", "time_zone", "address")
+    column_details_list = (*column_list, "working_hours")
+    column_labels = {f"working_hours.{number}": name for number, name in enumerate(WEEKDAYS)}
+    column_kinds = {"working_hours": HoursKind()}
     column_searchable_list = ("name",)
     column_default_sort = "name"
     creates = edits = True
@@ -167,6 +299,10 @@ class BranchView(KontoraView):
 
     def declared_form(self) -> type[Form]:
         return NewBranchForm if request.endpoint == "branch.create_view" else BranchForm
+
+    def is_editable_inline(self, name: str) -> bool:
+        """Seven days do not fit into a cell."""
+        return name != "working_hours" and super().is_editable_inline(name)
 
     def prefill(self, form: Any) -> None:
         form.time_zone.data = DEFAULT_ZONE
@@ -182,7 +318,18 @@ class CityView(KontoraView):
     create_label = _l("Add a city")
 
 
-class RequisitesForm(Form):
+class CompanyForm(Form):
+    SECTIONS = (
+        (
+            _l("Requisites"),
+            (
+                *("name", "legal_name", "inn", "kpp", "ogrn", "address", "bank_name", "bic", "settlement_account"),
+                *("correspondent_account", "phone", "email", "offer_url"),
+            ),
+        ),
+        (_l("Lessons: switched by technical support"), SWITCHES),
+    )
+
     name = StringField(_l("Company name"), [REQUIRED, validators.Length(max=200)])
     legal_name = StringField(_l("Legal name"), [validators.Length(max=200)])
     inn = StringField(_l("INN"), render_kw={"inputmode": "numeric"})
@@ -200,10 +347,23 @@ class RequisitesForm(Form):
         description=_l("Address of the offer on your site. While it is empty, clients see the standard offer."),
         render_kw={"inputmode": "url", "placeholder": "https://"},
     )
+    has_waiting_list = BooleanField(
+        _l("Waiting list"),
+        default=True,
+        description=_l("Clients nothing is planned for stand in a list of their own."),
+    )
+    has_parallel_rooms = BooleanField(
+        _l("Rooms used in parallel"), description=_l("Several lessons may go on in one room at the same time.")
+    )
+    binds_instructor = BooleanField(
+        _l("The instructor is bound to the time of the lesson"),
+        default=True,
+        description=_l("The lesson type and the instructor are chosen when lessons are planned for a client."),
+    )
 
 
 class CompanyView(KontoraView):
-    """«Лицензирование» → «Реквизиты»: what clients see on the bill page."""
+    """«Лицензирование» → «Реквизиты»: what clients see on the bill page; and what the company uses of Kontora."""
 
     entity = "company"
     icon = "building"
@@ -211,6 +371,7 @@ class CompanyView(KontoraView):
     column_details_list = (
         *("name", "legal_name", "inn", "kpp", "ogrn", "address", "bank_name", "bic"),
         *("settlement_account", "correspondent_account", "phone", "email", "offer_url"),
+        *SWITCHES,
     )
     column_labels = {
         "legal_name": _l("Legal name"),
@@ -222,18 +383,28 @@ class CompanyView(KontoraView):
         "settlement_account": _l("Settlement account"),
         "correspondent_account": _l("Correspondent account"),
         "offer_url": _l("Public offer"),
+        "has_waiting_list": _l("Waiting list"),
+        "has_parallel_rooms": _l("Rooms used in parallel"),
+        "binds_instructor": _l("The instructor is bound to the time of the lesson"),
     }
     column_searchable_list = ("name", "legal_name", "inn")
-    form = RequisitesForm
+    form = CompanyForm
     creates = edits = True
     create_label = _l("Add a company")
     hint = _l("This is what clients see on the bill page.")
 
+    def field_rules(self, row: Any = None) -> FieldRules:
+        rules = super().field_rules(row)
+        return rules if self.may("switch") else FieldRules(rules.hidden, rules.frozen | {*SWITCHES})
+
     def save_new(self, form: Any) -> Any:
-        return create_company(**form.data, by=current_user)
+        switches, requisites = _apart(form.data)
+        return set_switches(create_company(**requisites, by=current_user), **switches, by=current_user)
 
     def save(self, form: Any, row: Any) -> Any:
-        return set_requisites(row, **form.data, by=current_user)
+        switches, requisites = _apart(form.data)
+        set_requisites(row, **requisites, by=current_user)
+        return set_switches(row, **switches, by=current_user)
 
     @expose("/licensing/")
     @permission("view")
@@ -241,3 +412,9 @@ class CompanyView(KontoraView):
         """The page behind the avatar: the companies of the network and their requisites."""
         companies = list(db.session.scalars(sa.select(self.model).order_by(self.model.name)))
         return self.render("admin/licensing.html", companies=companies)
+
+
+def _apart(facts: dict[str, Any]) -> tuple[dict[str, bool], dict[str, str]]:
+    """The switches and the requisites of a form."""
+    switches = {name: facts[name] for name in SWITCHES}
+    return switches, {name: value for name, value in facts.items() if name not in SWITCHES}
