@@ -32,8 +32,9 @@ from crm.ledger.models import Account, AccountKind, AccountType
 from crm.mailings.models import BilledAccounts, Channel, MailingKind, MailingRule, Message, Periodicity, Template
 from crm.payments.models import Payment, PaymentMethod
 from crm.payments.operations import open_account_paid, top_up
+from crm.schedule.bookings import create_booking
 from crm.schedule.enrolment import enrol
-from crm.schedule.models import ClientGroup, Lesson
+from crm.schedule.models import Booking, ClientGroup, Lesson
 from crm.subscriptions.models import Plan, Subscription
 from crm.subscriptions.operations import sell_subscription
 from crm.tasks.models import Task, TaskKind
@@ -329,6 +330,14 @@ def make_lesson(branch: Branch, *clients: Client, **changes: Any) -> Lesson:
         for client in clients:
             enrol(lesson, client, by=SYSTEM)
     return lesson
+
+
+def make_booking(room: Room, *, by: Actor = SYSTEM, **changes: Any) -> Booking:
+    """The room is booked for an hour that begins in an hour."""
+    starts_at = changes.pop("starts_at", clock.now() + timedelta(hours=1))
+    facts = {"starts_at": starts_at, "ends_at": starts_at + timedelta(hours=1), **changes}
+    with transaction():
+        return create_booking(room, **facts, by=by)
 
 
 def make_task(branch: Branch, *, by: Actor = SYSTEM, **changes: Any) -> Task:
