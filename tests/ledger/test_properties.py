@@ -48,7 +48,7 @@ from crm.ledger.turnover import keep_turnover, totals_of_clients
 from crm.payments import desk
 from crm.payments.models import DESK_METHODS, Payment, PaymentMethod
 from crm.payments.operations import open_account_paid, pay_bill_from_account, top_up
-from crm.subscriptions.operations import sell_subscription
+from crm.subscriptions.operations import lessons_of, sell_subscription
 from crm.tills.models import Till, TillKind
 from crm.tills.operations import new_till
 from crm.tills.queries import current_shift, tills_in
@@ -83,6 +83,7 @@ class Held:
     kind: AccountKind
     branch_id: int
     client_id: int
+    subscription_id: int | None = None
     credited: Decimal = Decimal(0)
     debited: Decimal = Decimal(0)
     is_closed: bool = False
@@ -201,7 +202,7 @@ class Business(RuleBasedStateMachine):
 
     def hold(self, account: Account) -> Account:
         assert account.client_id is not None
-        self.model.held[account.id] = Held(account.kind, account.branch_id, account.client_id)
+        self.model.held[account.id] = Held(account.kind, account.branch_id, account.client_id, account.subscription_id)
         return account
 
     def opened(self, client: Client, initial: Decimal | None, method: PaymentMethod | None) -> Account:
@@ -371,7 +372,7 @@ class Business(RuleBasedStateMachine):
             sale += [(charged, -price), (House(AccountKind.REVENUE, client.branch_id), price)]
         if lessons:
             granted = House(AccountKind.SERVICE, client.branch_id, Unit.LESSON)
-            sale += [(self.own(client, AccountKind.LESSONS), Decimal(lessons)), (granted, Decimal(-lessons))]
+            sale += [(self.hold(lessons_of(sold)).id, Decimal(lessons)), (granted, Decimal(-lessons))]
         if sale:
             self.model.note(_by_key(f"subscription:{sold.id}:sale"), sale)
 
@@ -498,12 +499,13 @@ class Business(RuleBasedStateMachine):
         kept, gone = self.clients[number % 2], self.clients.pop()
         emptied: list[tuple[int, int]] = []
         for at, held in self.model.held.items():
-            if held.client_id == gone.id and held.kind is not AccountKind.DEPOSIT and not held.is_closed:
+            is_single = held.kind is not AccountKind.DEPOSIT and held.subscription_id is None
+            if held.client_id == gone.id and is_single and not held.is_closed:
                 own = [
                     own_at
                     for own_at, mine in self.model.held.items()
-                    if (mine.client_id, mine.kind, mine.branch_id, mine.is_closed)
-                    == (kept.id, held.kind, held.branch_id, False)
+                    if (mine.client_id, mine.kind, mine.branch_id, mine.subscription_id, mine.is_closed)
+                    == (kept.id, held.kind, held.branch_id, None, False)
                 ]
                 emptied += [(at, into) for into in own]
         assert self.tried(lambda: merge_clients(kept, gone, by=SYSTEM), None) is not None
