@@ -12,13 +12,16 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import aliased, joinedload
 
 from crm import clock
+from crm.access.actors import Actor
 from crm.access.models import Branch, Employee
-from crm.catalogue.models import Holiday, LessonType, Room, Subject
+from crm.catalogue.models import LessonType, Room, Subject
+from crm.catalogue.queries import holidays_of, hours_on
 from crm.clients.models import Client
 from crm.db import db
 from crm.ledger.models import Account, Unit
 from crm.schedule.groups import places_taken
 from crm.schedule.models import Attendance, Booking, ClientGroup, GroupMember, Lesson, LessonStatus, Mark, Waiting
+from crm.subscriptions.models import Subscription
 
 
 class LessonLine(NamedTuple):
@@ -43,7 +46,9 @@ class LessonLine(NamedTuple):
 
 @dataclass(frozen=True)
 class Closed:
-    """When a branch does not work on a day, by its wall clock: the whole day (name: why), or before and after."""
+    """When a branch does not work on a day, by its wall clock: before it opens and after it closes (00:00: at the day's
+    end), or, without hours, the whole day. name: of the holiday.
+    """
 
     opens: time | None
     closes: time | None
@@ -108,6 +113,13 @@ def lessons_between(
     return lines
 
 
+def lessons_in_sight(by: Actor) -> tuple[Any, ...]:
+    """Conditions on Lesson of what `by` may see of the branches in scope: without `lesson.all`, his own lessons."""
+    if by.may("lesson.all"):
+        return ()
+    return (Lesson.instructor_id.in_(select(Employee.id).where(Employee.user_id == by.id)),)
+
+
 def bookings_between(branch: Branch, first: date, last: date) -> list[Booking]:
     """The bookings of a branch's rooms that begin on these days, in the order of time."""
     begin, end = _span(branch, first, last)
@@ -122,16 +134,17 @@ def bookings_between(branch: Branch, first: date, last: date) -> list[Booking]:
 
 def closed_between(branch: Branch, first: date, last: date) -> dict[date, Closed]:
     """When the branch is closed, by day; days it works round the clock are left out."""
-    query = select(Holiday).where(Holiday.branch_id == branch.id, Holiday.day.between(first, last))
-    holidays = {holiday.day: holiday.name for holiday in db.session.scalars(query)}
+    holidays = holidays_of(branch, first, last)
     found: dict[date, Closed] = {}
     for number in range((last - first).days + 1):
         day = first + timedelta(days=number)
+        hours = hours_on(branch, day)
         if day in holidays:
-            found[day] = Closed(None, None, holidays[day])
-        elif branch.working_hours:
-            hours = branch.working_hours.get(str(day.weekday()))
-            found[day] = Closed(*(time.fromisoformat(text) for text in hours)) if hours else Closed(None, None)
+            found[day] = Closed(None, None, str(holidays[day].name))
+        elif hours is None:
+            found[day] = Closed(None, None)
+        elif hours != (time(0), time(0)):
+            found[day] = Closed(*hours)
     return found
 
 
@@ -180,11 +193,11 @@ def groups_to_join(client: Client, *, day: date) -> list[tuple[ClientGroup, int]
     return [(group, taken.get(group.id, 0)) for group in groups]
 
 
-def lessons_of_group(group: ClientGroup, *, since: datetime, limit: int = 10) -> list[Lesson]:
-    """The group's next planned lessons."""
+def lessons_of_group(group: ClientGroup, *, since: datetime, only: Sequence[Any] = (), limit: int = 10) -> list[Lesson]:
+    """The group's next planned lessons; only: further conditions on Lesson."""
     query = (
         select(Lesson)
-        .where(Lesson.group_id == group.id, Lesson.starts_at >= since, Lesson.status == LessonStatus.PLANNED)
+        .where(Lesson.group_id == group.id, Lesson.starts_at >= since, Lesson.status == LessonStatus.PLANNED, *only)
         .options(joinedload(Lesson.room), joinedload(Lesson.instructor))
         .order_by(Lesson.starts_at, Lesson.id)
         .limit(limit)
@@ -227,6 +240,17 @@ def waiting_for(lesson: Lesson) -> list[Waiting]:
         .limit(20)
     )
     return list(db.session.scalars(query))
+
+
+def has_nobody_to_come(client: Client) -> bool:
+    """Whether a payer has nobody in his family and has never been at a lesson or bought any for himself: somebody who
+    will attend is still to be added.
+    """
+    if not client.is_payer or client.family:
+        return False
+    attends = select(Attendance.id).where(Attendance.client_id == client.id).exists()
+    has_bought = select(Subscription.id).where(Subscription.client_id == client.id).exists()
+    return not db.session.scalar(select(attends | has_bought))
 
 
 def _span(branch: Branch, first: date, last: date) -> tuple[datetime, datetime]:
