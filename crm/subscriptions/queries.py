@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from datetime import date
 from typing import Any
 
-from sqlalchemy import ColumnElement, Date, Integer, String, and_, case, cast, func, literal, or_, select, type_coerce
+from flask_babel import lazy_gettext as _l
+from sqlalchemy import ColumnElement, Date, String, and_, case, cast, literal, or_, select, type_coerce
 from sqlalchemy.orm import aliased
 
 from crm import clock
 from crm.access.models import Branch
 from crm.clients.models import Client
-from crm.db import db, label_enum
+from crm.db import LabelEnum, db, label_enum
 from crm.debts.queries import unpaid_of
 from crm.ledger.models import Account, AccountKind, Entry, Transaction, TransactionKind
 from crm.subscriptions.models import Subscription, SubscriptionState, SubscriptionStatus
@@ -113,10 +114,16 @@ def is_unpaid() -> ColumnElement[bool]:
 # --- the personal cabinet -------------------------------------------------------------------------------------------
 
 
-def has_cabinet_access(payer: Client) -> bool:
-    """Whether the personal cabinet is open to a payer: a subscription that is not a trial was sold to his family, even
-    in debt, and not by mistake.
-    """
+class CabinetAccess(LabelEnum):
+    """Whether the personal cabinet is open to a payer, and why."""
+
+    OPEN = "open", _l("available: a subscription has been sold")
+    TRIAL = "trial", _l("not available: only a trial subscription has been sold")
+    NOTHING = "nothing", _l("not available: no subscription has been sold yet")
+
+
+def cabinet_access(payer: Client) -> CabinetAccess:
+    """A subscription that is not a trial opens it, sold to anybody of the family, in debt too, and not by mistake."""
     undone = aliased(Transaction)
     by_mistake = (
         select(Transaction.id)
@@ -124,21 +131,20 @@ def has_cabinet_access(payer: Client) -> bool:
         .where(Transaction.subscription_id == Subscription.id, Transaction.kind == TransactionKind.SALE)
     )
     query = (
-        select(Subscription.id)
+        select(Subscription.is_trial)
         .join(Subscription.client)
         .where(
             or_(Client.id == payer.id, Client.payer_id == payer.id),
-            Subscription.is_trial.is_(False),
             Subscription.status != SubscriptionStatus.CANCELED,
             ~by_mistake.exists(),
         )
-        .limit(1)
+        .distinct()
     )
-    return db.session.scalar(query) is not None
+    sold = set(db.session.scalars(query))
+    if False in sold:
+        return CabinetAccess.OPEN
+    return CabinetAccess.TRIAL if sold else CabinetAccess.NOTHING
 
 
-def has_only_trials(payer: Client) -> bool:
-    """Whether all that was sold to a payer's family are trial subscriptions, and some were."""
-    of_family = or_(Client.id == payer.id, Client.payer_id == payer.id)
-    query = select(func.min(Subscription.is_trial.cast(Integer))).join(Subscription.client).where(of_family)
-    return db.session.scalar(query) == 1
+def has_cabinet_access(payer: Client) -> bool:
+    return cabinet_access(payer) is CabinetAccess.OPEN

@@ -24,9 +24,10 @@ from crm.subscriptions.models import (
 )
 from crm.subscriptions.operations import lessons_of
 from crm.subscriptions.queries import (
+    CabinetAccess,
+    cabinet_access,
     counted_lessons_left,
     has_cabinet_access,
-    has_only_trials,
     is_unpaid,
     state_of,
     subscriptions_paid_by,
@@ -154,13 +155,12 @@ def test_a_subscription_sold_opens_the_cabinet_even_in_debt(network: Network) ->
 def test_a_trial_subscription_does_not(network: Network) -> None:
     parent = make_client(network.lesnoy)
     child = make_child(parent)
-    assert not has_only_trials(parent)
+    assert cabinet_access(parent) is CabinetAccess.NOTHING
     make_subscription(child, is_trial=True)
+    assert cabinet_access(parent) is CabinetAccess.TRIAL
     assert not has_cabinet_access(parent)
-    assert has_only_trials(parent)
     make_subscription(child)
-    assert has_cabinet_access(parent)
-    assert not has_only_trials(parent)
+    assert cabinet_access(parent) is CabinetAccess.OPEN
 
 
 def test_what_was_sold_by_mistake_opens_nothing_in_the_archive_either(network: Network) -> None:
