@@ -29,7 +29,9 @@ from crm.db import db
 from crm.i18n import money
 from crm.ledger.models import Account, AccountKind
 from crm.payments.models import PaymentMethod
+from crm.schedule.models import Waiting
 from crm.security import chosen_branch
+from crm.tasks.queries import open_tasks
 from crm.tills.queries import clients_money, shifts_now
 from crm.visits.models import Visit, VisitStatus
 
@@ -86,7 +88,19 @@ class HomeView(AdminIndexView):
             today=list(_today(branch)) if branch is not None else [],
             shifts=shifts_now(branch.id) if branch is not None and current_user.may("till.view") else [],
             support=support_contacts(),
+            tasks=open_tasks(current_user, branch) if current_user.may("task.view") else None,
+            whence="home",
+            who=True,
+            waiting=self._waiting(),
         )
+
+    def _waiting(self) -> int | None:
+        """How many wait; None where no list is kept, or he does not see it."""
+        view = next(view for view in self.admin._views if getattr(view, "entity", None) == "waiting")
+        if not view.is_accessible():
+            return None
+        waiting = view.within_sight(sa.select(sa.func.count()).select_from(Waiting))
+        return db.session.scalar(waiting) or 0
 
     def _tiles(self) -> Iterator[Tile]:
         """What waits, and where it is."""

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 from crm.access.models import User
 from crm.access.scope import BranchScoped
 from crm.clients.models import Client
+from crm.clock import today
 from crm.db import LabelEnum, Model, PrimaryKey, Text200, label_enum
 
 
@@ -66,6 +67,11 @@ class Task(BranchScoped, Model):
     done_by: Mapped[User | None] = relationship(foreign_keys=done_by_id)
 
     __mapper_args__ = {"version_id_col": version}
+
+    @property
+    def is_overdue(self) -> bool:
+        """Open, and its day has passed in its branch."""
+        return self.status is TaskStatus.OPEN and self.due_on < today(self.branch)
 
     def __str__(self) -> str:
         return self.text.splitlines()[0] if self.text else str(self.kind.label)

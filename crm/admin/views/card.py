@@ -16,16 +16,21 @@ from crm.admin.base import KontoraView
 from crm.admin.views.card_history import account_history, family_of, finance_history
 from crm.admin.views.debts import debts_of_card, unpaid_subscriptions
 from crm.admin.views.operations import OperationView
+from crm.admin.views.waiting import place_form
 from crm.bills.links import bill_url
 from crm.bills.queries import bills_of
-from crm.clients.models import Client
+from crm.clients.models import Client, ClientStatus
 from crm.clients.queries import payer_of
 from crm.db import db
 from crm.ledger.history import AccountOperation
 from crm.ledger.queries import accounts_of, lessons_left
 from crm.mailings.queries import messages_of
 from crm.payments.queries import payments_of
-from crm.subscriptions.queries import subscriptions_of
+from crm.schedule.queries import has_nobody_to_come
+from crm.schedule.waiting import has_waiting_list, waiting_of
+from crm.schedule.wishes import wishes_of
+from crm.subscriptions.queries import cabinet_access, subscriptions_of
+from crm.tasks.queries import tasks_of_client
 from crm.visits.models import Visit
 from crm.visits.queries import visits_of
 
@@ -57,7 +62,23 @@ def _main(card: Card) -> dict[str, Any]:
         "accounts": accounts_of(card.payer.id) if current_user.may("account.view") else [],
         "lessons": lessons_left(card.client.id),
         "debts": debts_of_card(card.payer),
+        "cabinet": cabinet_access(card.payer) if current_user.may("subscription.view") else None,
+        **_plans(card.client),
         "history_lines": card.view.history(card.client, limit=10),
+    }
+
+
+def _plans(client: Client) -> dict[str, Any]:
+    """Who is to be called, who waits, what is wished for; whether the card invites to add who will come to lessons."""
+    is_listed = current_user.may("waiting.view") and has_waiting_list(client.branch)
+    may_list = is_listed and current_user.may("waiting.edit") and client.status is ClientStatus.ACTIVE
+    return {
+        "tasks": tasks_of_client(client, current_user) if current_user.may("task.view") else [],
+        "whence": "card",
+        "waiting": waiting_of(client) if is_listed else None,
+        "place": place_form(client) if may_list else None,
+        "wishes": wishes_of(client),
+        "needs_student": has_nobody_to_come(client),
     }
 
 
