@@ -74,4 +74,4 @@ def _set(booking: Booking, room: Room, starts_at: datetime, ends_at: datetime, c
     refused = occupancy_of(branch, [slot]).taken(slot, group_id=None, spares_individual=False)
     if refused is not None:
         raise refused.error()
-    booking.room_id, booking.starts_at, booking.ends_at, booking.comment = room.id, starts_at, ends_at, comment.strip()
+    booking.room, booking.starts_at, booking.ends_at, booking.comment = room, starts_at, ends_at, comment.strip()

@@ -75,9 +75,9 @@ def create_lesson(
         raise NotFound("not_found", _("Nothing found at this address, or it belongs to another branch."))
     lesson = Lesson(
         branch_id=branch.id,
-        lesson_type_id=lesson_type.id,
-        subject_id=subject.id if subject is not None else None,
-        group_id=group.id if group is not None else None,
+        lesson_type=lesson_type,
+        subject=subject,
+        group=group,
         status=LessonStatus.PLANNED,
         author_id=by.id,
         created_at=clock.now(),
@@ -89,11 +89,12 @@ def create_lesson(
     hold_places(branch, slot.room_ids, _ids([instructor]))
     if refused := refusal_of_past(slot.starts_at, by=by):
         raise refused.error()
-    occupancy = occupancy_of(branch, [slot], group_id=lesson.group_id)
-    if refused := occupancy.closed(slot) or occupancy.booked(slot) or _taken(occupancy, slot, lesson.group_id):
+    group_id = _id(group)
+    occupancy = occupancy_of(branch, [slot], group_id=group_id)
+    if refused := occupancy.closed(slot) or occupancy.booked(slot) or _taken(occupancy, slot, group_id):
         raise refused.error()
     lesson.starts_at, lesson.ends_at = slot.starts_at, slot.ends_at
-    lesson.room_id, lesson.instructor_id = slot.room_id, slot.instructor_id
+    lesson.room, lesson.instructor = room, instructor
     lesson.capacity = capacity_in(room, lesson_type, _read_capacity(wanted["capacity"]))
     lesson.takes_nobody, lesson.topic = wanted.get("takes_nobody", False), wanted.get("topic", "").strip()
     db.session.add(lesson)
@@ -107,7 +108,7 @@ def booked_for(lesson: Lesson, room_id: int, *, by: Actor) -> Booking:
     """The second room of a lesson that goes on in several."""
     return Booking(
         branch_id=lesson.branch_id,
-        room_id=room_id,
+        room=db.session.get_one(Room, room_id),
         lesson_id=lesson.id,
         starts_at=lesson.starts_at,
         ends_at=lesson.ends_at,

@@ -91,9 +91,9 @@ class Occupancy:
     """What is taken in a branch over a period. take() adds to it what is being planned."""
 
     def __init__(
-        self, branch: Branch, holidays: Collection[date], taken: Iterable[Taken], own: Collection[int]
+        self, branch: Branch, holidays: Collection[date], taken: Iterable[Taken], of_client: Collection[int]
     ) -> None:
-        self._branch, self._holidays, self._own = branch, holidays, frozenset(own)
+        self._branch, self._holidays, self._of_client = branch, holidays, frozenset(of_client)
         self._by_day: dict[tuple[str, int | None, int], list[Taken]] = defaultdict(list)
         for one in taken:
             self.take(one)
