@@ -51,17 +51,10 @@ def enrolment_of(lesson: Lesson, client: Client) -> Attendance | None:
     )
 
 
-def refusal_to_enrol(lesson: Lesson, client: Client) -> EnrolmentRefused | None:
-    """Why the client cannot be enrolled now, or None. Final only while the lesson is locked."""
+def refusal_to_take_more(lesson: Lesson) -> EnrolmentRefused | None:
+    """Why nobody at all can be enrolled now, or None: "lesson_over", "takes_nobody", "lesson_full"."""
     if lesson.status is not LessonStatus.PLANNED:
         return EnrolmentRefused("lesson_over", _("The lesson is held or canceled: nobody is enrolled any more."))
-    if client.status is not ClientStatus.ACTIVE:
-        return EnrolmentRefused("client_archived", _("The client's card is in the archive. Restore it first."))
-    if client.branch_id != lesson.branch_id:
-        return EnrolmentRefused("client_elsewhere", _("The client belongs to another branch."))
-    own = enrolment_of(lesson, client)
-    if own is not None and own.mark is not Mark.CANCELED:
-        return EnrolmentRefused("enrolled_already", _("The client is already enrolled in this lesson."))
     if lesson.takes_nobody:
         return EnrolmentRefused("takes_nobody", _("Nobody may be added to this lesson."))
     if lesson.capacity is not None and seats_taken([lesson.id]).get(lesson.id, 0) >= lesson.capacity:
@@ -69,6 +62,21 @@ def refusal_to_enrol(lesson: Lesson, client: Client) -> EnrolmentRefused | None:
             "lesson_full", _("The lesson is full: %(count)s people at most.", count=lesson.capacity)
         )
     return None
+
+
+def refusal_to_enrol(lesson: Lesson, client: Client) -> EnrolmentRefused | None:
+    """Why the client cannot be enrolled now, or None. Final only while the lesson is locked."""
+    of_all = refusal_to_take_more(lesson)
+    if of_all is not None and of_all.code == "lesson_over":
+        return of_all
+    if client.status is not ClientStatus.ACTIVE:
+        return EnrolmentRefused("client_archived", _("The client's card is in the archive. Restore it first."))
+    if client.branch_id != lesson.branch_id:
+        return EnrolmentRefused("client_elsewhere", _("The client belongs to another branch."))
+    own = enrolment_of(lesson, client)
+    if own is not None and own.mark is not Mark.CANCELED:
+        return EnrolmentRefused("enrolled_already", _("The client is already enrolled in this lesson."))
+    return of_all
 
 
 def enrol(lesson: Lesson, client: Client, *, by: Actor, by_group: bool = False, is_trial: bool = False) -> Attendance:
