@@ -11,6 +11,7 @@ from sqlalchemy import select
 
 from crm.access.actors import SYSTEM
 from crm.access.roles import change_role
+from crm.clients.discount import set_discount
 from crm.db import db, transaction
 from crm.errors import DomainError, Forbidden
 from crm.ledger.history import AccountOperation, Standing
@@ -22,6 +23,8 @@ from crm.payments.models import Payment
 from crm.sales.selling import WayToPaySale, sell_paid
 from crm.subscriptions.models import ChargeMoment, Plan, PlanAccount, Subscription
 from crm.subscriptions.queries import without_paid
+from crm.tills.queries import money_in
+from tests.admin.world import errors, fields, send
 from tests.factories import (
     Network,
     house_balance,
@@ -147,3 +150,101 @@ def test_what_was_paid_at_the_desk_is_not_billed(network: Network) -> None:
         top_up = db.session.scalars(taken.where(Transaction.kind == TransactionKind.TOP_UP)).one()
         reverse_operation(top_up, comment="Ошибка", by=network.owner)
     assert without_paid([paid, owed]) == [paid, owed]
+
+
+# --- the form -------------------------------------------------------------------------------------------------------
+
+
+def form_of(client: Any) -> str:
+    return f"/admin/client/card/{client.id}/subscription/new/"
+
+
+def test_the_form_sells_for_cash_at_once(network: Network, web: Any) -> None:
+    parent = make_client(network.lesnoy, name="Анна Плательщица")
+    child = make_child(parent)
+    desk = web(network.administrator, network.lesnoy)
+    page = desk.get(form_of(child)).text
+    for text in ("Пробный", "В долг", "Наличными", "Картой", "Анна Плательщица"):
+        assert text in page
+    answer = send(desk, form_of(child), way="cash", discount="0,01", starts_on="2027-01-31")
+    assert answer.status_code == 302
+    sold = db.session.scalars(select(Subscription)).one()
+    assert (sold.client_id, sold.cost, sold.starts_on, sold.is_trial) == (
+        child.id,
+        Decimal("3999.99"),
+        date(2027, 1, 31),
+        False,
+    )
+    assert house_balance(AccountKind.CASH, network.lesnoy) == Decimal("3999.99")
+    assert base_account(parent.id, network.lesnoy.id).balance == 0
+
+
+def test_a_double_click_sells_once(network: Network, web: Any) -> None:
+    client = make_client(network.lesnoy)
+    desk = web(network.administrator, network.lesnoy)
+    form = {**fields(desk.get(form_of(client)).text), "way": "card"}
+    first, second = (desk.post(form_of(client), data=form) for _time in range(2))
+    assert first.status_code == second.status_code == 302
+    assert first.location == second.location
+    assert len(db.session.scalars(select(Subscription)).all()) == 1
+    assert len(db.session.scalars(select(Payment)).all()) == 1
+
+
+@pytest.mark.spec("E23")
+def test_the_tick_says_it_is_a_trial(network: Network, web: Any) -> None:
+    client = make_client(network.lesnoy)
+    desk = web(network.administrator, network.lesnoy)
+    card = f"/admin/client/card/{client.id}/"
+    assert send(desk, form_of(client), is_trial="y").status_code == 302
+    assert db.session.scalars(select(Subscription)).one().is_trial
+    assert "не доступен" in desk.get(card).text
+    assert send(desk, form_of(client)).status_code == 302
+    assert "не доступен" not in desk.get(card).text
+
+
+def test_only_the_branch_s_own_plans_are_offered(network: Network, web: Any) -> None:
+    make_plan(name="Везде")
+    make_plan(name="Только в Самаре", branches=[network.mira])
+    make_plan(name="И в Лесном", branches=[network.mira, network.lesnoy])
+    make_plan(name="Больше нигде", is_archived=True)
+    page = web(network.owner).get(form_of(make_client(network.lesnoy))).text
+    shown = [name for name in ("Везде", "Только в Самаре", "И в Лесном", "Больше нигде") if name in page]
+    assert shown == ["Везде", "И в Лесном"]
+
+
+def test_the_client_s_own_discount_is_shown_at_the_sale(network: Network, web: Any) -> None:
+    client = make_client(network.lesnoy)
+    with transaction():
+        set_discount(client, amount=Decimal("250.50"), reason="Многодетная семья", by=SYSTEM)
+    page = web(network.administrator, network.lesnoy).get(form_of(client)).text.replace("\xa0", " ")
+    assert "250,50" in page
+    assert "Многодетная семья" in page
+
+
+def test_what_is_wrong_is_said_beside_its_field(network: Network, web: Any) -> None:
+    client = make_client(network.lesnoy)
+    deposit = make_account(client, balance=100)
+    desk = web(network.administrator, network.lesnoy)
+    assert set(errors(send(desk, form_of(client), way="account").text)) == {"account"}
+    assert set(errors(send(desk, form_of(client), way="cash", account=str(deposit.id)).text)) == {"way"}
+    assert set(errors(send(desk, form_of(client), way="account", account=str(deposit.id)).text)) == {"account"}
+    assert set(errors(send(desk, form_of(client), way="cash", discount="5000").text)) == {"discount"}
+    assert set(errors(send(desk, form_of(client), way="bank").text)) == {"way"}
+    assert db.session.scalars(select(Subscription)).all() == []
+
+
+def test_who_may_not_take_money_is_not_offered_to(network: Network, web: Any) -> None:
+    with transaction():
+        change_role(network.administrator.role_settings, permissions={"account.top_up": False}, fields={}, by=SYSTEM)
+    client = make_client(network.lesnoy)
+    desk = web(network.administrator, network.lesnoy)
+    assert "Наличными" not in desk.get(form_of(client)).text
+    assert set(errors(send(desk, form_of(client), way="cash").text)) == {"way"}
+
+
+def test_the_till_that_was_chosen_gets_the_money(network: Network, web: Any) -> None:
+    first, second = make_till(network.lesnoy), make_till(network.lesnoy)
+    desk = web(network.administrator, network.lesnoy)
+    assert send(desk, form_of(make_client(network.lesnoy)), way="cash", till=str(second.id)).status_code == 302
+    db.session.expire_all()
+    assert (money_in(first), money_in(second)) == (0, 4000)

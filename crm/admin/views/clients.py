@@ -19,13 +19,15 @@ from wtforms.validators import Length, NumberRange, Optional
 
 from crm import clock
 from crm.access.models import Branch, Employee
-from crm.admin.base import BulkAction, GridColumn, KontoraView, QuickFilter, permission
+from crm.admin.base import BulkAction, GridColumn, QuickFilter, permission
 from crm.admin.cells import SqlCell
 from crm.admin.fields import REQUIRED, DateField, EnumField, Form, MoneyField, ReferenceField
-from crm.admin.money import account_with_balance, till_field, tills_to_choose, with_slip
+from crm.admin.kinds import BoolKind
+from crm.admin.money import till_field, tills_to_choose, with_slip
 from crm.admin.selection import Selection
 from crm.admin.views.card import Card, tabs_shown
-from crm.admin.views.merging import CardMergingView
+from crm.admin.views.sales import CardLessonsView
+from crm.admin.views.selling import CardSellingView
 from crm.audit.bulk import Change
 from crm.bills.links import bill_url
 from crm.bills.models import Bill, BillMethod
@@ -44,18 +46,14 @@ from crm.clients.queries import matches_text, payer_of
 from crm.db import db
 from crm.errors import DomainError
 from crm.fields.queries import hidden_built_ins
-from crm.i18n import money
 from crm.ledger.models import Account, AccountKind, AccountType
 from crm.ledger.operations import account_types_in
 from crm.ledger.queries import entries_of, open_accounts_of
-from crm.ledger.reach import is_within_reach
 from crm.mailings.operations import send_message_to
 from crm.payments.models import DESK_METHODS, PaymentMethod
 from crm.payments.operations import open_account_paid
 from crm.protocol import ProtocolLine
 from crm.security import chosen_branch
-from crm.subscriptions.models import Plan, Subscription
-from crm.subscriptions.operations import sell_subscription
 
 # What the name is called beside a surname.
 FIRST_NAME = _l("First name")
@@ -115,31 +113,6 @@ class OpenAccountForm(Form):
     employee = ReferenceField(Employee, _l("Employee who opened the account"), query=_employees, is_optional=True)
 
 
-class SellForm(Form):
-    plan = ReferenceField(
-        Plan,
-        _l("Plan"),
-        query=lambda: db.session.scalars(sa.select(Plan).where(Plan.is_archived.is_(False)).order_by(Plan.name)),
-        title=lambda plan: f"{plan} · {money(plan.price)}",
-    )
-    starts_on = DateField(_l("Starts on"), [REQUIRED])
-    discount = MoneyField(
-        _l("Discount at the sale"),
-        [Optional(), NumberRange(min=0, message=_l("The discount is not below zero and not above the price."))],
-        description=_l("In money, off the price. May be left empty."),
-    )
-    # None is the base account, which may have yet to be made.
-    account = ReferenceField(
-        Account,
-        _l("Account to pay from"),
-        query=lambda: g.deposits,
-        title=account_with_balance,
-        is_optional=True,
-        blank=AccountKind.BASE.label,
-        description=_l("The base account goes into debt if need be; a deposit must hold the sum."),
-    )
-
-
 class BillForm(Form):
     # Shown side by side: from and to.
     PAIRS = {"period_from": "period_to", "payable_from": "payable_until"}
@@ -168,7 +141,7 @@ class MessageForm(Form):
     text = TextAreaField(_l("Text of the e-mail"), [REQUIRED, Length(max=20000)], render_kw={"rows": 8})
 
 
-class ClientView(CardMergingView):
+class ClientView(CardLessonsView, CardSellingView):
     entity = "client"
     icon = "person-lines-fill"
     label_column = "name"
@@ -178,6 +151,7 @@ class ClientView(CardMergingView):
     column_default_sort = "name"
     bulk_edit_columns = ("comment", "birth_date")
     column_labels = {"name": _l("Full name")}
+    column_kinds = {"waiting": BoolKind()}  # of the history alone: crm/schedule/waiting.py
     creates = edits = True
     create_label = _l("Add a client")
     empty_hint = _l("Add the first client, or import them from Excel.")
@@ -361,34 +335,6 @@ class ClientView(CardMergingView):
             subtitle=payer.shown_name,
         )
 
-    @expose("/card/<id>/subscription/new/", methods=("GET", "POST"))
-    @permission("subscription.sell")
-    def sell_view(self, id: str) -> Any:
-        client = self.get_one(id)
-        g.deposits = [
-            account
-            for account in open_accounts_of(payer_of(client).id)
-            if account.kind is AccountKind.DEPOSIT and account.balance > 0
-            if is_within_reach(client.branch, account.branch)
-        ]
-        form = self._operation_form(Subscription, SellForm, client.branch.company_id)
-        if not g.deposits or not current_user.may("account.spend"):  # nothing to choose from: not asked for at all
-            del form.account
-        else:
-            form.account.choices[0].label = _base_choice(client)
-        if request.method == "GET":
-            form.starts_on.data = clock.today(client.branch)
-        return self.answer(
-            form,
-            lambda: sell_subscription(client, **form.data, by=current_user),
-            title=_("Sell a subscription"),
-            back=self._tab(client, "subscriptions"),
-            done=lambda sold: self._tab(client, "subscriptions"),
-            said=_l("The subscription is sold and charged to the payer's account."),
-            subtitle=client.shown_name,
-            submit=_("Sell"),
-        )
-
     @expose("/card/<id>/message/new/", methods=("GET", "POST"))
     @permission("message.send")
     def message_view(self, id: str) -> Any:
@@ -419,22 +365,6 @@ class ClientView(CardMergingView):
         if "email" in self.field_rules(payer).hidden:
             return _("to the e-mail in the card") if payer.email else _("no e-mail in the card")
         return payer.email or _("no e-mail in the card")
-
-    def _operation_form(self, model: type[Any], declared: type[Form], company_id: int) -> Form:
-        """The form of an operation that makes a row of another table for a client, with the company's own fields."""
-        view: KontoraView = self.view_of(model)  # type: ignore[assignment]
-        form = view.form_of_operation(declared, frozenset({company_id}))
-        return form(request.form if request.method == "POST" else None)
-
-    def _tab(self, client: Client, tab: str) -> str:
-        return url_for("client.card_view", id=client.id, tab=tab)
-
-
-def _base_choice(client: Client) -> str:
-    """The payer's base account among others to pay from; it is made at its first use, with nothing on it."""
-    kept = (account for account in open_accounts_of(payer_of(client).id) if account.branch_id == client.branch_id)
-    base = next((account for account in kept if account.kind is AccountKind.BASE), None)
-    return account_with_balance(base) if base is not None else str(AccountKind.BASE.label)
 
 
 def _opened(account: Account) -> Markup:
