@@ -26,7 +26,6 @@ LABELS: dict[str, Any] = {
     "branch": _l("Branch"),
     "branches": _l("Branches"),
     "changes": _l("Changes"),
-    "capacity": _l("Holds, people"),
     "came_in": _l("Cash in"),
     "channel": _l("Channel"),
     "cities": _l("Cities"),

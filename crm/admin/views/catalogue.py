@@ -125,6 +125,7 @@ class RoomView(DictionaryView):
     entity = "room"
     icon = "door-open"
     column_list = ("name", "capacity", "position", "is_archived", "branch")
+    column_labels = {"capacity": _l("Holds, people")}
     column_kinds = {"capacity": LimitKind()}
     column_filters = ("branch", "capacity")
     create_label = _l("Add a room")
