@@ -65,6 +65,12 @@ def record(action: AuditAction, row: Any, changes: dict[str, Any], *, by: Actor)
     db.session.execute(insert(AuditEntry), [_line(action, row, changes, by)])
 
 
+def record_all(action: AuditAction, changes: Mapping[Any, dict[str, Any]], *, by: Actor) -> None:
+    """Write a line about each row now: what one statement has changed of many, by row."""
+    if changes:
+        db.session.execute(insert(AuditEntry), [_line(action, row, changed, by) for row, changed in changes.items()])
+
+
 def record_export(entity: str, *, rows: int, description: str, by: Actor) -> None:
     """Note that personal data left the system as a file."""
     line = _line(AuditAction.EXPORT, None, {"rows": [None, rows], "what": [None, description]}, by)

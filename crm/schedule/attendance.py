@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Any
 
 from flask_babel import gettext as _
-from sqlalchemy import select
+from sqlalchemy import bindparam, select, update
 from sqlalchemy.orm import joinedload, selectinload
-from sqlalchemy.orm.attributes import flag_modified
 
 from crm import clock
 from crm.access.actors import Actor, require
 from crm.access.models import User
-from crm.audit.operations import transition
+from crm.audit.models import AuditAction
+from crm.audit.operations import plain, record_all, transition
 from crm.db import db
 from crm.errors import Conflict, DomainError, Forbidden, NotFound
 from crm.ledger.batch import own_accounts
@@ -59,25 +60,26 @@ def mark_attendance(
     if lesson.status is LessonStatus.HELD:
         transition(lesson, LESSON_MOVES, LessonStatus.PLANNED, by=by)
     was_off = {one.id for one in changes if one.mark.is_written_off and not one.is_trial}
-    settle_trials(changes, by=by)
-    is_off = {one.id for one, mark in changes.items() if mark.is_written_off and not one.is_trial}
-    write_offs = _write(
+    trials = settle_trials(changes, by=by)
+    is_off = {one.id for one, mark in changes.items() if mark.is_written_off and one.id not in trials}
+    write_offs = {one.id: WriteOff.of(one) for one in changes if one.id in was_off & is_off} | _write(
         lesson,
         back=[one for one in changes if one.id in was_off - is_off],
         off=[one for one in changes if one.id in is_off - was_off],
         by=by,
     )
     now = clock.now()
-    for one, mark in changes.items():
-        one.mark, one.marked_at, one.marked_by_id = mark, now, by.id
-        if one.id in was_off ^ is_off:
-            written = write_offs.get(one.id, NOTHING)
-            one.subscription_id = written.subscription_id
-            one.transaction_id, one.price = written.transaction_id, written.price
-        for name in ("subscription_id", "transaction_id", "price"):
-            if getattr(one, name) is None:
-                flag_modified(one, name)  # rows with the same columns go in one statement
-    db.session.flush()
+    values = {
+        one: {
+            "mark": mark,
+            "is_trial": one.id in trials,
+            **vars(write_offs.get(one.id, NOTHING)),
+            "marked_at": now,
+            "marked_by_id": by.id,
+        }
+        for one, mark in changes.items()
+    }
+    _save(values, by=by)
     db.session.expire(lesson, ["attendances"])
     return list(changes)
 
@@ -181,8 +183,29 @@ class WriteOff:
     transaction_id: int | None = None
     price: Decimal | None = None
 
+    @classmethod
+    def of(cls, attendance: Attendance) -> WriteOff:
+        return cls(attendance.subscription_id, attendance.transaction_id, attendance.price)
+
 
 NOTHING = WriteOff()
+
+
+def _save(values: Mapping[Attendance, dict[str, Any]], *, by: Actor) -> None:
+    """New values of (locked) attendances in one statement, each audited: the session would send one for each."""
+    table: Any = Attendance.__table__
+    names = list(next(iter(values.values())))
+    statement = update(table).where(table.c.id == bindparam("at"))
+    statement = statement.values({name: bindparam(f"new_{name}") for name in names} | {"version": table.c.version + 1})
+    rows = [{"at": one.id} | {f"new_{name}": value for name, value in new.items()} for one, new in values.items()]
+    db.session.connection().execute(statement, rows)
+    changed = {
+        one: {name: [plain(old), plain(value)] for name, value in new.items() if (old := getattr(one, name)) != value}
+        for one, new in values.items()
+    }
+    record_all(AuditAction.UPDATE, changed, by=by)
+    query = select(Attendance).where(Attendance.id.in_([one.id for one in values]))
+    db.session.scalars(query.execution_options(populate_existing=True)).all()
 
 
 def _write(lesson: Lesson, *, back: Sequence[Attendance], off: Sequence[Attendance], by: Actor) -> dict[int, WriteOff]:

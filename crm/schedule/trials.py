@@ -76,8 +76,8 @@ def _used(trial: Trial | None) -> DomainError:
     )
 
 
-def settle_trials(changes: Mapping[Attendance, Mark], *, by: Actor) -> None:
-    """Say which of the attendances are a trial lesson from now on, before their new marks are written.
+def settle_trials(changes: Mapping[Attendance, Mark], *, by: Actor) -> set[int]:
+    """Which of the attendances are a trial lesson once they are marked so: their ids.
 
     A trial that is excused is given back to the family; whoever was expected for a trial and comes after all has it
     again, unless the family has used it meanwhile. A member of the group comes to a trial at his first visit, when
@@ -87,23 +87,22 @@ def settle_trials(changes: Mapping[Attendance, Mark], *, by: Actor) -> None:
         trial.attendance_id: trial
         for trial in db.session.scalars(select(Trial).where(Trial.attendance_id.in_([one.id for one in changes])))
     }
-    wanted, visits = [], []
+    trials, wanted, visits = set[int](), list[Attendance](), list[Attendance]()
     for attendance, mark in changes.items():
-        if trial := standing.get(attendance.id):
-            if mark is Mark.EXCUSED or (mark is Mark.PLANNED and attendance.by_group):
-                db.session.delete(trial)
-                attendance.is_trial = not attendance.by_group
-        elif attendance.client is None or mark is Mark.EXCUSED:
-            continue
-        elif attendance.is_trial:
+        is_excused = mark is Mark.EXCUSED
+        if (trial := standing.get(attendance.id)) and (is_excused or (mark is Mark.PLANNED and attendance.by_group)):
+            db.session.delete(trial)
+        elif trial:
+            trials.add(attendance.id)
+        elif attendance.is_trial and not is_excused and attendance.client is not None:
             wanted.append(attendance)
-        elif attendance.by_group and mark is Mark.PRESENT:
+        elif attendance.by_group and mark is Mark.PRESENT and attendance.client is not None:
             visits.append(attendance)
-    db.session.flush()  # rows given back are free to be taken
+        if is_excused and attendance.is_trial and not attendance.by_group:
+            trials.add(attendance.id)  # it is what he would come to
+    db.session.flush()  # those given back are free to be taken
     wanted += _newcomers(visits, but={one.id for one in changes})
-    claimed = _claim(wanted, by=by) if wanted else set()
-    for attendance in wanted:
-        attendance.is_trial = attendance.id in claimed
+    return trials | (_claim(wanted, by=by) if wanted else set())
 
 
 def _newcomers(visits: list[Attendance], *, but: Collection[int]) -> list[Attendance]:

@@ -73,10 +73,11 @@ def find_coverage(client_ids: Collection[int], lesson: LessonFacts) -> dict[int,
 
 
 def _good_subscriptions(client_ids: Collection[int], lesson: LessonFacts) -> Any:
+    until = func.coalesce(SubscriptionFreeze.until_on, SubscriptionFreeze.planned_until)
     frozen = exists().where(
         SubscriptionFreeze.subscription_id == Subscription.id,
         SubscriptionFreeze.from_on <= lesson.day,
-        or_(SubscriptionFreeze.until_on.is_(None), SubscriptionFreeze.until_on >= lesson.day),
+        or_(until.is_(None), until >= lesson.day),
     )
     lessons = and_(Account.subscription_id == Subscription.id, Account.kind == AccountKind.LESSONS)
     return (
