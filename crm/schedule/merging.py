@@ -13,28 +13,29 @@ from crm.clients.merging import BEFORE_MERGE
 from crm.clients.models import Client
 from crm.db import db
 from crm.errors import DomainError
-from crm.schedule.models import Attendance, GroupMember, Trial, Waiting
+from crm.schedule.models import Attendance, GroupMember, Mark, Trial, Waiting
+from crm.schedule.trials import family_id
+
+# Of two rows at one lesson that write nothing off, the one that says more is left.
+_SAYS = {Mark.CANCELED: 0, Mark.PLANNED: 1, Mark.EXCUSED: 2, Mark.ABSENT: 3, Mark.PRESENT: 3}
 
 
 def join_lessons(kept: Client, gone: Client, by: Actor) -> None:
-    """Leave `gone` nothing that `kept` has too. Raises DomainError "both_marked" when both were marked at one lesson:
-    which of the two is true a person has to say.
+    """Leave `gone` nothing that `kept` has too. Raises DomainError "both_marked" when a lesson was written off for both
+    at one time: which of the two is true a person has to say.
     """
+    _join_trials(kept, gone)
     own, other = aliased(Attendance), aliased(Attendance)
     pairs = select(own, other).join(other, other.lesson_id == own.lesson_id)
-    both = pairs.where(own.client_id == kept.id, other.client_id == gone.id)
-    for kept_one, gone_one in db.session.execute(both).all():
-        _leave_one(kept_one, gone_one, kept)
-    _leave_groups(kept, gone)
-    for model, key in ((Trial, Trial.payer_id), (Waiting, Waiting.client_id)):
-        mine = db.session.scalar(select(model).where(key == kept.id))
-        theirs = db.session.scalar(select(model).where(key == gone.id))
-        if mine is not None and theirs is not None:
-            db.session.delete(theirs)
+    both = pairs.where(own.client_id == kept.id, other.client_id == gone.id).order_by(own.lesson_id)
+    for kept_one, gone_one in db.session.execute(both.with_for_update(nowait=True, key_share=True, of=own)).all():
+        _join_attendances(kept_one, gone_one)
+    _join_groups(kept, gone)
+    _join_waiting(kept, gone)
     db.session.flush()
 
 
-def _leave_one(kept_one: Attendance, gone_one: Attendance, kept: Client) -> None:
+def _join_attendances(kept_one: Attendance, gone_one: Attendance) -> None:
     if kept_one.mark.is_written_off and gone_one.mark.is_written_off:
         raise DomainError(
             "both_marked",
@@ -43,23 +44,57 @@ def _leave_one(kept_one: Attendance, gone_one: Attendance, kept: Client) -> None
                 lesson=kept_one.lesson,
             ),
         )
-    idle = gone_one if kept_one.mark.is_written_off or not gone_one.mark.is_written_off else kept_one
-    trials = select(Trial).where(Trial.attendance_id == idle.id)
-    for trial in db.session.scalars(trials):
+    idle, left = (kept_one, gone_one) if _weight(gone_one) > _weight(kept_one) else (gone_one, kept_one)
+    if idle.mark is not Mark.CANCELED:
+        left.by_group = left.by_group or idle.by_group
+    for trial in db.session.scalars(select(Trial).where(Trial.attendance_id == idle.id)):
         db.session.delete(trial)
     db.session.flush()
     db.session.delete(idle)
     db.session.flush()
+    db.session.expire(left.lesson, ["attendances"])
 
 
-def _leave_groups(kept: Client, gone: Client) -> None:
+def _weight(attendance: Attendance) -> tuple[int, bool]:
+    return _SAYS[attendance.mark], attendance.is_trial
+
+
+def _join_trials(kept: Client, gone: Client) -> None:
+    """A family has one free lesson: of two the one that has been held is left, and one still planned is charged."""
+    found = select(Trial).where(Trial.payer_id.in_([family_id(kept), gone.id])).order_by(Trial.id)
+    trials = list(db.session.scalars(found))
+    trials.sort(key=lambda trial: (trial.attendance.mark is Mark.PLANNED, trial.payer_id == gone.id))
+    for trial in trials[1:]:
+        if trial.attendance.mark is Mark.PLANNED:
+            trial.attendance.is_trial = False
+        db.session.delete(trial)
+    db.session.flush()
+    for trial in trials[:1]:
+        trial.payer_id = family_id(kept)
+    db.session.flush()
+
+
+def _join_groups(kept: Client, gone: Client) -> None:
     """Of two memberships that last, the one of `gone` ends today."""
     lasting = select(GroupMember).where(GroupMember.left_on.is_(None))
     groups = {member.group_id for member in db.session.scalars(lasting.where(GroupMember.client_id == kept.id))}
     for member in db.session.scalars(lasting.where(GroupMember.client_id == gone.id)):
         if member.group_id in groups:
-            member.left_on = clock.today(db.session.get_one(Branch, member.branch_id))
-    db.session.flush()
+            today = clock.today(db.session.get_one(Branch, member.branch_id))
+            member.left_on = max(today, member.joined_on)
+
+
+def _join_waiting(kept: Client, gone: Client) -> None:
+    """One place in the list, where the card that stays is; what only the other one says is taken over."""
+    mine, theirs = (db.session.scalar(select(Waiting).where(Waiting.client_id == client.id)) for client in (kept, gone))
+    if theirs is None:
+        return
+    if mine is None:
+        theirs.branch_id = kept.branch_id
+        return
+    mine.instructor_id = mine.instructor_id or theirs.instructor_id
+    mine.comment = mine.comment or theirs.comment
+    db.session.delete(theirs)
 
 
 BEFORE_MERGE.append(join_lessons)

@@ -219,6 +219,7 @@ class Attendance(BranchScoped, Model):
         UniqueConstraint("lesson_id", "client_id"),
         *(Index(None, name, "id") for name in ("client_id", "branch_id", "subscription_id", "mark")),
         Index(None, "transaction_id"),
+        {"sqlite_autoincrement": True},  # keys of the ledger tell its ids, of rows a merge has deleted too
     )
 
     id: Mapped[PrimaryKey]

@@ -502,7 +502,8 @@ def _create_tables() -> None:
     sa.ForeignKeyConstraint(['subscription_id'], ['subscription.id'], name=op.f('fk_attendance_subscription_id_subscription')),
     sa.ForeignKeyConstraint(['transaction_id'], ['ledger_transaction.id'], name=op.f('fk_attendance_transaction_id_ledger_transaction')),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_attendance')),
-    sa.UniqueConstraint('lesson_id', 'client_id', name=op.f('uq_attendance_lesson_id_client_id'))
+    sa.UniqueConstraint('lesson_id', 'client_id', name=op.f('uq_attendance_lesson_id_client_id')),
+    sqlite_autoincrement=True
     )
     op.create_index(op.f('ix_attendance_branch_id_id'), 'attendance', ['branch_id', 'id'])
     op.create_index(op.f('ix_attendance_client_id_id'), 'attendance', ['client_id', 'id'])
