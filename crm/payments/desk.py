@@ -158,7 +158,7 @@ _IRREVERSIBLE = {
 }
 
 # What else is needed to take back what only some may do.
-_OF_LESSONS = {
+PERMISSIONS_OF_LESSONS = {
     TransactionKind.GRANT: "subscription.add_lessons",
     TransactionKind.LESSONS_TRANSFER: "subscription.transfer_lessons",
 }
@@ -173,7 +173,7 @@ def check_reversible(operation: Transaction) -> None:
         raise DomainError("irreversible", _("This was paid online: make a refund instead."))
     if is_reversed(operation):
         raise Conflict("already_reversed", _("This operation has already been reversed."))
-    if operation.kind in _OF_LESSONS:
+    if operation.kind in PERMISSIONS_OF_LESSONS:
         _check_subscriptions_last(operation)
 
 
@@ -213,7 +213,7 @@ def reverse_operation(operation: Transaction, *, by: Actor, comment: str) -> Tra
     hold_tills() and post() do; Forbidden "foreign_branch" when one of the accounts is out of sight.
     """
     require(by, "account.reverse", operation)
-    if needed := _OF_LESSONS.get(operation.kind):
+    if needed := PERMISSIONS_OF_LESSONS.get(operation.kind):
         require(by, needed)
     comment = _said(comment, _("Say why it is reversed."), "comment")
     # Of two who reverse it one waits here, before anything is undone.

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from flask_babel import gettext as _
-from sqlalchemy import select
-from sqlalchemy.orm import aliased
+from sqlalchemy import exists, func, select
+from sqlalchemy.orm import aliased, joinedload
 
 from crm.access.actors import Actor, require
+from crm.clients.models import Client
 from crm.db import db
 from crm.errors import DomainError
 from crm.ledger.models import Account, Entry, Transaction, TransactionKind, Unit
 from crm.ledger.operations import lock_accounts, reverse
 from crm.sales.worth import (
+    LIVING,
+    WRITTEN_OFF,
     account_charged,
     attended,
     check_living,
@@ -19,6 +24,7 @@ from crm.sales.worth import (
     move_credit,
     place_of_rest,
 )
+from crm.schedule.models import Attendance
 from crm.subscriptions.models import Subscription, SubscriptionStatus
 from crm.subscriptions.operations import lock_subscription
 
@@ -33,6 +39,23 @@ def check_cancelable(subscription: Subscription) -> None:
         raise DomainError(
             "lessons_added", _("Lessons have been added to this subscription: reverse that, or return it instead.")
         )
+
+
+def cancelable_of(client: Client) -> Sequence[Subscription]:
+    """A client's subscriptions the sale of which can be undone, newest first: check_cancelable() of many at once."""
+    is_used = exists().where(Attendance.subscription_id == Subscription.id, Attendance.mark.in_(WRITTEN_OFF))
+    query = (
+        select(Subscription)
+        .where(
+            Subscription.client_id == client.id,
+            Subscription.status.in_(LIVING),
+            Subscription.lessons_left == func.coalesce(Subscription.lessons, 0) * 100,  # kept in hundredths
+            ~is_used,
+        )
+        .options(joinedload(Subscription.plan))
+        .order_by(Subscription.id.desc())
+    )
+    return db.session.scalars(query).all()
 
 
 def cancel_sale(subscription: Subscription, *, by: Actor, comment: str = "") -> Subscription:

@@ -7,6 +7,7 @@ from decimal import Decimal
 
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
+from flask_babel import lazy_pgettext as _lp
 from sqlalchemy import select
 
 from crm.access.actors import Actor, require
@@ -42,17 +43,19 @@ from crm.tills.queries import tills_in
 class ReturnWay(LabelEnum):
     """Where the money goes: handed out in cash, given back by card or bank, or left on the client's account."""
 
-    CASH = "cash", _l("Cash")
+    CASH = "cash", _lp("return", "Cash")
     CARD = "card", _l("Cashless, through the terminal")
     BANK = "bank", _l("Cashless, from the bank account")
     KEEP = "keep", _l("Leave it on the client's account")
 
-
-_METHODS = {
-    ReturnWay.CASH: PaymentMethod.CASH,
-    ReturnWay.CARD: PaymentMethod.CARD,
-    ReturnWay.BANK: PaymentMethod.BANK,
-}
+    @property
+    def method(self) -> PaymentMethod | None:
+        """How the money leaves; None when it stays."""
+        return {
+            ReturnWay.CASH: PaymentMethod.CASH,
+            ReturnWay.CARD: PaymentMethod.CARD,
+            ReturnWay.BANK: PaymentMethod.BANK,
+        }.get(self)
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ def ways_of_return(branch_id: int) -> list[ReturnWay]:
     return [
         way
         for way in ReturnWay
-        if way in {ReturnWay.CASH, ReturnWay.KEEP} or tills_in(branch_id, _METHODS[way].till_kind)
+        if way in {ReturnWay.CASH, ReturnWay.KEEP} or (way.method and tills_in(branch_id, way.method.till_kind))
     ]
 
 
@@ -200,6 +203,6 @@ def _checked_refund(figures: ReturnFigures, used_value: Decimal, amount: Decimal
 
 def _method_of(way: ReturnWay | None, subscription: Subscription) -> PaymentMethod | None:
     """How the money leaves; None when it stays on the account."""
-    if way not in ways_of_return(subscription.branch_id):
+    if way is None or way not in ways_of_return(subscription.branch_id):
         raise DomainError("way_required", _("Choose how the money is given back."), "way")
-    return _METHODS.get(way)
+    return way.method

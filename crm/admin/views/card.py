@@ -11,11 +11,14 @@ from flask_babel import LazyString
 from flask_babel import lazy_gettext as _l
 from flask_login import current_user
 
+from crm import clock
 from crm.access.models import User
 from crm.admin.base import KontoraView
 from crm.admin.views.card_history import account_history, family_of, finance_history
 from crm.admin.views.debts import debts_of_card, unpaid_subscriptions
+from crm.admin.views.groups import join_form
 from crm.admin.views.operations import OperationView
+from crm.admin.views.sales import options_of_card
 from crm.admin.views.waiting import place_form
 from crm.bills.links import bill_url
 from crm.bills.queries import bills_of
@@ -23,13 +26,14 @@ from crm.clients.models import Client, ClientStatus
 from crm.clients.queries import payer_of
 from crm.db import db
 from crm.ledger.history import AccountOperation
-from crm.ledger.queries import accounts_of, lessons_left
+from crm.ledger.queries import accounts_of
 from crm.mailings.queries import messages_of
 from crm.payments.queries import payments_of
-from crm.schedule.queries import has_nobody_to_come
+from crm.schedule.queries import groups_of, has_nobody_to_come
 from crm.schedule.waiting import has_waiting_list, waiting_of
 from crm.schedule.wishes import wishes_of
 from crm.subscriptions.queries import cabinet_access, subscriptions_of
+from crm.subscriptions.remainders import remainders_of
 from crm.tasks.queries import tasks_of_client
 from crm.visits.models import Visit
 from crm.visits.queries import visits_of
@@ -60,7 +64,7 @@ class Tab:
 def _main(card: Card) -> dict[str, Any]:
     return {
         "accounts": accounts_of(card.payer.id) if current_user.may("account.view") else [],
-        "lessons": lessons_left(card.client.id),
+        "remainders": remainders_of(card.client),
         "debts": debts_of_card(card.payer),
         "cabinet": cabinet_access(card.payer) if current_user.may("subscription.view") else None,
         **_plans(card.client),
@@ -129,15 +133,31 @@ def _messages(card: Card) -> dict[str, Any]:
     return {"messages": messages_of(card.payer.id)}
 
 
+def _options(card: Card) -> dict[str, Any]:
+    return options_of_card(card.client, card.payer)
+
+
+def _groups(card: Card) -> dict[str, Any]:
+    today = clock.today(card.client.branch)
+    may_join = current_user.may("clientgroup.enrol") and card.client.status is ClientStatus.ACTIVE
+    return {
+        "groups": groups_of(card.client, day=today),
+        "today": today,
+        "form": join_form(card.client)() if may_join else None,
+    }
+
+
 TABS = (
     Tab("main", _l("Card"), None, _main),
     Tab("accounts", _l("Client's accounts"), "account.view", _accounts),
     Tab("bills", _l("Bills to pay"), "bill.view", _bills),
     Tab("subscriptions", _l("Subscriptions"), "subscription.view", _subscriptions),
     Tab("visits", _l("Visits"), "visit.view", _visits),
+    Tab("groups", _l("Groups"), "clientgroup.view", _groups),
     Tab("history", _l("History"), "entry.view", _history),
     Tab("payments", _l("Payments"), "payment.view", _payments),
     Tab("messages", _l("Messages"), "message.view", _messages),
+    Tab("options", _l("Additional options"), "subscription.view", _options),
 )
 
 
