@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, TypedDict, Unpack
@@ -127,7 +127,7 @@ def change_lesson(lesson: Lesson, *, by: Actor, **facts: Unpack[LessonFacts]) ->
     "capacity_small" when more are enrolled.
     """
     require(by, "lesson.edit", lesson)
-    _change([lesson], {lesson.id: facts}, by=by)
+    _change([lesson], {lesson.id: _differing(lesson, facts)}, by=by)
     return lesson
 
 
@@ -138,7 +138,7 @@ def change_following(lesson: Lesson, *, by: Actor, **facts: Unpack[LessonFacts])
     Raises as change_lesson() does, naming the lesson of the series that stands in the way.
     """
     require(by, "lesson.edit", lesson)
-    differing: LessonFacts = {name: value for name, value in facts.items() if value != _FACTS[name](lesson)}  # type: ignore[assignment]
+    differing = _differing(lesson, facts)
     lessons, branch = [lesson, *following(lesson)], lesson.branch
     wanted: dict[int, LessonFacts] = {one.id: {**differing} for one in lessons}
     if "starts_at" in differing:
@@ -148,6 +148,12 @@ def change_following(lesson: Lesson, *, by: Actor, **facts: Unpack[LessonFacts])
             wanted[one.id]["starts_at"] = clock.at(day, after.time(), branch)
     _change(lessons, wanted, by=by)
     return lessons
+
+
+def _differing(lesson: Lesson, facts: LessonFacts) -> LessonFacts:
+    """Those that are not so already."""
+    changed: Any = {name: value for name, value in facts.items() if value != PRESENT[name](lesson)}
+    return changed  # type: ignore[no-any-return]
 
 
 def following(lesson: Lesson) -> list[Lesson]:
@@ -166,7 +172,8 @@ def further_rooms_of(lesson: Lesson) -> list[Room]:
     return list(db.session.scalars(query.order_by(Room.position, Room.name)))
 
 
-_FACTS: dict[str, Any] = {
+# What a lesson has of what can be changed of it.
+PRESENT: dict[str, Callable[[Lesson], Any]] = {
     "starts_at": lambda lesson: lesson.starts_at,
     "minutes": lambda lesson: (lesson.ends_at - lesson.starts_at) // timedelta(minutes=1),
     "room": lambda lesson: lesson.room,

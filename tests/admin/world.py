@@ -12,7 +12,7 @@ from flask import Flask
 from sqlalchemy import select
 
 from crm.access.actors import SYSTEM
-from crm.access.models import Branch, Company, Role, RoleSettings
+from crm.access.models import Branch, Company, Employee, Role, RoleSettings, User
 from crm.admin.base import KontoraView
 from crm.audit.models import AuditEntry
 from crm.clients.models import Client
@@ -32,10 +32,13 @@ from tests.factories import (
     make_account,
     make_account_type,
     make_bill,
+    make_booking,
     make_client,
     make_employee,
+    make_group,
     make_holiday,
     make_job,
+    make_lesson,
     make_lesson_type,
     make_message,
     make_payment,
@@ -100,6 +103,7 @@ def one_of_each(branch: Branch, mark: str) -> dict[str, int]:
         "subject": make_subject().id,
         "lessontype": make_lesson_type().id,
         "room": make_room(branch, name=f"{mark} Зал").id,
+        "booking": make_booking(make_room(branch), comment=mark).id,
         "holiday": make_holiday(branch, date(2027, 1, 1), name=mark).id,
         "payment": make_payment(account, comment=mark).id,
         "message": make_message(client, subject=mark).id,
@@ -108,6 +112,8 @@ def one_of_each(branch: Branch, mark: str) -> dict[str, int]:
         "mailingrun": run.id,
         "task": make_task(branch, text=mark, client=client).id,
         "waiting": _waiting(client, mark).id,
+        "clientgroup": make_group(branch, name=f"{mark} Группа").id,
+        "lesson": make_lesson(branch, topic=mark, instructor=_instructor(branch, mark)).id,
         "employee": make_employee(branch, name=f"{mark} Сотрудник").id,
         "user": administrator.id,
         "job": make_job(administrator, title=mark).id,
@@ -123,6 +129,13 @@ def one_of_each(branch: Branch, mark: str) -> dict[str, int]:
 def _waiting(client: Client, comment: str) -> Waiting:
     with transaction():
         return add_to_waiting_list(client, comment=comment, by=SYSTEM)
+
+
+def _instructor(branch: Branch, mark: str) -> Employee:
+    """Of the branch's user who sees his own lessons alone, if it has one."""
+    query = select(User).where(User.role == Role.INSTRUCTOR, User.branches.any(Branch.id == branch.id))
+    user = db.session.scalars(query).first()
+    return make_employee(branch, name=f"{mark} Инструктор", user_id=user.id if user is not None else None)
 
 
 def _contract(branch: Branch) -> ContractTemplate:
