@@ -101,12 +101,12 @@ def settle_trials(changes: Mapping[Attendance, Mark], *, by: Actor) -> set[int]:
         if is_excused and attendance.is_trial and not attendance.by_group:
             trials.add(attendance.id)  # it is what he would come to
     db.session.flush()  # those given back are free to be taken
-    wanted += _newcomers(visits, but={one.id for one in changes})
+    wanted += newcomers(visits, but={one.id for one in changes})
     return trials | (_claim(wanted, by=by) if wanted else set())
 
 
-def _newcomers(visits: list[Attendance], *, but: Collection[int]) -> list[Attendance]:
-    """Those of families that have neither come before (other than at `but`) nor bought anything."""
+def newcomers(visits: list[Attendance], *, but: Collection[int]) -> list[Attendance]:
+    """Those of families that have no trial lesson yet, have not come before (other than at `but`), and bought nothing."""
     families = {family_id(one.client) for one in visits}
     if not families:
         return []
@@ -123,6 +123,7 @@ def _newcomers(visits: list[Attendance], *, but: Collection[int]) -> list[Attend
         for query in (bought, came)
         for id, payer_id in db.session.execute(query.with_only_columns(Client.id, Client.payer_id).distinct())
     }
+    known |= set(db.session.scalars(select(Trial.payer_id).where(Trial.payer_id.in_(families))))
     return [one for one in visits if family_id(one.client) not in known]
 
 
