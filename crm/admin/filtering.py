@@ -101,7 +101,7 @@ class FilteringView(ShapingView):
         """The quick filters this person may use; a click on one in force takes it off."""
         present, columns, chips = selection.args(page=None), selection.filter_columns(), []
         for item in self.quick_filters():
-            if any(key.removeprefix("f.").rpartition(".")[0] not in columns for key, _value in item.args):
+            if any(key.partition("f.")[2].rpartition(".")[0] not in columns for key, _value in item.args):
                 continue
             is_on = all(pair in present for pair in item.args)
             keys = {key for key, _value in item.args}

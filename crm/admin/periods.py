@@ -24,6 +24,7 @@ PERIODS: dict[str, Any] = {
     "last_year": _l("last year"),
     "last_7_days": _l("last 7 days"),
     "last_30_days": _l("last 30 days"),
+    "next_7_days": _l("next 7 days"),
     "next_30_days": _l("next 30 days"),
 }
 
@@ -70,5 +71,6 @@ _DAYS: dict[str, Callable[[date], tuple[date, date]]] = {
     "last_year": lambda today: _from_month((today.year - 1) * 12, 12),
     "last_7_days": _shifted(-6, 7),
     "last_30_days": _shifted(-29, 30),
+    "next_7_days": _shifted(0, 7),
     "next_30_days": _shifted(0, 30),
 }

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date
+from decimal import Decimal
 from typing import Any
 
 from flask_babel import lazy_gettext as _l
 from sqlalchemy import ColumnElement, Date, String, and_, case, cast, literal, or_, select, type_coerce
-from sqlalchemy.orm import aliased
+from sqlalchemy.orm import aliased, selectinload
 
 from crm import clock
 from crm.access.models import Branch
 from crm.clients.models import Client
 from crm.db import LabelEnum, db, label_enum
 from crm.debts.queries import unpaid_of
-from crm.ledger.models import Account, AccountKind, Entry, Transaction, TransactionKind
+from crm.ledger.models import Account, AccountKind, Entry, Transaction, TransactionKind, Unit
 from crm.subscriptions.models import Subscription, SubscriptionState, SubscriptionStatus
 
 
@@ -64,6 +66,47 @@ def subscriptions_of(client_id: int) -> list[Subscription]:
     """A client's own subscriptions, newest first."""
     query = select(Subscription).where(Subscription.client_id == client_id).order_by(Subscription.id.desc())
     return list(db.session.scalars(query))
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A transaction about a subscription: the money the payer gained (+) or paid (-) by it, and the lessons; None where
+    neither was moved. is_undone: it has been reversed.
+    """
+
+    transaction: Transaction
+    amount: Decimal | None
+    lessons: int | None
+    is_undone: bool
+
+
+def operations_on(subscription: Subscription) -> list[Operation]:
+    """What was posted for a subscription, the latest first."""
+    query = (
+        select(Transaction)
+        .where(Transaction.subscription_id == subscription.id)
+        .options(selectinload(Transaction.entries).joinedload(Entry.account))
+        .order_by(Transaction.id.desc())
+    )
+    transactions = db.session.scalars(query).all()
+    undone = {transaction.reverses_id for transaction in transactions}
+    operations = []
+    for transaction in transactions:
+        sums: dict[Unit, Decimal] = {}
+        for entry in transaction.entries:
+            if entry.account is not None and entry.account.client_id is not None:
+                unit = entry.account.unit
+                sums[unit] = sums.get(unit, Decimal(0)) + entry.amount
+        lessons = sums.get(Unit.LESSON)
+        operations.append(
+            Operation(
+                transaction,
+                sums.get(Unit.MONEY),
+                None if lessons is None else int(lessons),
+                transaction.id in undone,
+            )
+        )
+    return operations
 
 
 # --- what it is on a day --------------------------------------------------------------------------------------------

@@ -94,6 +94,8 @@ OWN = {
     "booking.remove_view": "booking.delete",
     "lesson.enrol_view": "lesson.enrol",
     "lesson.take_off_view": "lesson.enrol",
+    "lesson.marks_view": "lesson.mark",
+    "lesson.reopen_view": "lesson.mark",
     "mailingrule.run_view": "mailingrule.run",
     "role.reset_view": "role.edit",
     "shift.report_view": "shift.view",

@@ -114,7 +114,11 @@ def _bills(card: Card) -> dict[str, Any]:
 
 def _subscriptions(card: Card) -> dict[str, Any]:
     found = subscriptions_of(card.client.id)
-    return {"subscriptions": found, "unpaid": unpaid_subscriptions([sold.id for sold in found])}
+    return {
+        "subscriptions": found,
+        "unpaid": unpaid_subscriptions([sold.id for sold in found]),
+        "today": clock.today(card.client.branch),
+    }
 
 
 def _visits(card: Card) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from flask_admin import expose
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
 from flask_babel import lazy_pgettext as _lp
+from flask_babel import pgettext
 from flask_login import current_user
 from markupsafe import Markup
 from sqlalchemy.orm import object_session
@@ -102,7 +103,7 @@ class UnpaidKind(MoneyKind):
 
     def show(self, value: Any, place: Place) -> str | Markup:
         if not value:
-            return Markup('<span class="status is-paid">{}</span>').format(_lp("subscription", "paid"))
+            return Markup('<span class="status is-paid">{}</span>').format(pgettext("subscription", "paid"))
         return Markup('<span class="debt">{}</span>').format(super().show(value, place))
 
     def choices(self) -> Sequence[tuple[str, Any]]:
