@@ -84,6 +84,7 @@ def one_of_each(branch: Branch, mark: str) -> dict[str, int]:
     shift = make_shift(make_till(branch, name=f"{mark} Касса", money=50, uses_shifts=True))
     moved = select(Movement.id).where(Movement.till_id == shift.till_id)
     operation = db.session.scalars(select(Entry).where(Entry.account_id == account.id)).one()
+    lesson = make_lesson(branch, client, topic=mark, instructor=_instructor(branch, mark))
     return {
         "client": client.id,
         "entry": operation.id,
@@ -113,7 +114,8 @@ def one_of_each(branch: Branch, mark: str) -> dict[str, int]:
         "task": make_task(branch, text=mark, client=client).id,
         "waiting": _waiting(client, mark).id,
         "clientgroup": make_group(branch, name=f"{mark} Группа").id,
-        "lesson": make_lesson(branch, topic=mark, instructor=_instructor(branch, mark)).id,
+        "lesson": lesson.id,
+        "attendance": lesson.attendances[0].id,
         "employee": make_employee(branch, name=f"{mark} Сотрудник").id,
         "user": administrator.id,
         "job": make_job(administrator, title=mark).id,
