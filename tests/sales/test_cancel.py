@@ -1,0 +1,111 @@
+"""«Возврат абонемента из-за ошибочной продажи»: a sale that should not have been is undone."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from crm.db import db, transaction
+from crm.errors import Conflict, DomainError, Forbidden
+from crm.ledger.models import Account, AccountKind, Transaction, TransactionKind
+from crm.ledger.operations import base_account
+from crm.sales.canceling import cancel_sale, cancelable_of
+from crm.sales.lessons import add_lessons
+from crm.subscriptions.models import ChargeMoment, PlanAccount, Subscription, SubscriptionStatus
+from tests.admin.world import send
+from tests.factories import house_balance, make_account, make_payment, make_plan, make_subscription
+from tests.sales.conftest import base_of, lessons_agree, used_subscription
+
+
+def undo(network: Any, sold: Subscription) -> Subscription:
+    with transaction():
+        return cancel_sale(sold, by=network.director)
+
+
+@pytest.mark.spec("C112")
+def test_sale_and_discount_are_reversed_and_the_money_stays(network: Any, client: Any, plan: Any) -> None:
+    sold = make_subscription(client, plan, discount=Decimal("500.50"))
+    make_payment(base_account(client.id, client.branch_id), Decimal("3499.50"))
+    undo(network, sold)
+    assert (sold.status, sold.lessons_left) == (SubscriptionStatus.CANCELED, 0)
+    assert base_of(client) == Decimal("3499.50")
+    assert house_balance(AccountKind.REVENUE, network.lesnoy) == house_balance(AccountKind.DISCOUNTS, network.lesnoy)
+    assert house_balance(AccountKind.REVENUE, network.lesnoy) == 0
+    mirrors = db.session.scalars(select(Transaction).where(Transaction.kind == TransactionKind.REVERSAL)).all()
+    assert {mirror.subscription_id for mirror in mirrors} == {sold.id}
+    assert len(mirrors) == 2
+    assert lessons_agree()
+
+
+def test_a_deposit_gets_its_money_back(network: Any, client: Any, plan: Any) -> None:
+    deposit = make_account(client, balance=3600)
+    undo(network, make_subscription(client, plan, discount=Decimal(400), account=deposit))
+    assert deposit.balance == 3600
+
+
+def test_money_on_an_account_of_its_own_goes_to_the_base_account(network: Any, client: Any) -> None:
+    sold = make_subscription(client, make_plan(account=PlanAccount.SEPARATE))
+    own = db.session.scalars(select(Account).where(Account.kind == AccountKind.SUBSCRIPTION)).one()
+    make_payment(own, 4000)
+    undo(network, sold)
+    assert (own.balance, base_of(client)) == (0, 4000)
+
+
+@pytest.mark.parametrize("changes", [{"lessons": None}, {"charge": ChargeMoment.PER_LESSON}, {"price": Decimal(0)}])
+def test_other_sorts_of_subscriptions(network: Any, client: Any, changes: Any) -> None:
+    sold = make_subscription(client, make_plan(**changes))
+    assert list(cancelable_of(client)) == [sold]
+    undo(network, sold)
+    assert (sold.status, base_of(client), sold.lessons_left) == (SubscriptionStatus.CANCELED, 0, 0)
+
+
+@pytest.mark.spec("C112")
+@pytest.mark.parametrize("lessons", [8, None])
+def test_only_while_nothing_was_used(network: Any, client: Any, group_type: Any, lessons: int | None) -> None:
+    sold = used_subscription(client, make_plan(lessons=lessons, lesson_types=[group_type]), group_type, used=1)
+    assert list(cancelable_of(client)) == []
+    with pytest.raises(DomainError, match="оформите возврат") as refused:
+        undo(network, sold)
+    assert refused.value.code == "used_already"
+
+
+def test_lessons_added_are_taken_back_first(network: Any, client: Any, plan: Any) -> None:
+    sold = make_subscription(client, plan)
+    with transaction():
+        add_lessons(client, subscription=sold, count=1, by=network.director)
+    with pytest.raises(DomainError) as refused:
+        undo(network, sold)
+    assert refused.value.code == "lessons_added"
+
+
+def test_once(network: Any, client: Any, plan: Any) -> None:
+    sold = make_subscription(client, plan)
+    undo(network, sold)
+    with pytest.raises(Conflict):
+        undo(network, sold)
+
+
+@pytest.mark.spec("C112")
+def test_on_the_screen(network: Any, web: Any, client: Any, plan: Any) -> None:
+    sold = make_subscription(client, plan)
+    page = web(network.director, network.lesnoy)
+    path = f"/admin/subscription/{sold.id}/mistaken-sale/"
+    options = page.get(f"/admin/client/card/{client.id}/?tab=options").text
+    assert "Возврат абонемента из-за ошибочной продажи" in options
+    assert f'href="{path}"' in options
+    assert "остаётся на счёте плательщика" in page.get(path).text
+    assert send(page, path).status_code == 302
+    db.session.expire_all()
+    assert (sold.status, base_of(client)) == (SubscriptionStatus.CANCELED, 0)
+
+
+def test_an_administrator_may_not(network: Any, web: Any, client: Any, plan: Any) -> None:
+    sold = make_subscription(client, plan)
+    with pytest.raises(Forbidden):
+        cancel_sale(sold, by=network.administrator)
+    page = web(network.administrator, network.lesnoy)
+    assert page.get(f"/admin/subscription/{sold.id}/mistaken-sale/").status_code == 403
+    assert "ошибочной продажи" not in page.get(f"/admin/client/card/{client.id}/?tab=options").text
