@@ -196,12 +196,15 @@ class HoursField(Field):
     def days(self) -> list[DayHours]:
         """The lines as they are shown: what was typed, else the hours as they are."""
         kept = [(self.data or {}).get(str(number), ("", "")) for number in range(7)]
-        typed = self._typed() or kept
-        return [DayHours(name, *typed[number], self.mistakes.get(number)) for number, name in enumerate(WEEKDAYS)]
+        return [
+            DayHours(name, opens, closes, self.mistakes.get(number))
+            for number, (name, (opens, closes)) in enumerate(zip(WEEKDAYS, self._typed() or kept, strict=True))
+        ]
 
     def _typed(self) -> list[tuple[str, str]]:
-        texts = [str(text).strip() for text in self.raw_data or ()] if len(self.raw_data or ()) == 14 else []
-        return list(zip(texts[::2], texts[1::2], strict=True))
+        """What was sent, day by day; nothing unless it is all of it."""
+        texts = [str(text).strip() for text in self.raw_data or ()]
+        return list(zip(texts[::2], texts[1::2], strict=True)) if len(texts) == 14 else []
 
     def process_data(self, value: Any) -> None:
         self.data, self.mistakes = dict(value or {}), {}
@@ -225,7 +228,7 @@ class HoursField(Field):
                 self.mistakes[number] = _("Closing is after opening.")
         if self.mistakes:
             raise ValueError(_("Check the working hours."))
-        if valuelist:
+        if self._typed():
             self.data = hours
 
 
