@@ -172,7 +172,7 @@ ROLES: dict[str, dict[str, tuple[str, ...]]] = {
     "director": DIRECTOR,
     "administrator": DESK,
     "manager": {entity: READ for entity in ACTIONS if entity not in {"user", "company", "city", "role", "field"}}
-    | {"exportschedule": ("*",), "task": (*READ, "all")},
+    | {"exportschedule": ("*",), **dict.fromkeys(("task", "lesson"), (*READ, "all"))},
     "instructor": {
         **dict.fromkeys(("client", "subscription", "employee", "clientgroup", "attendance"), ("view",)),
         "lesson": ("view", "mark"),

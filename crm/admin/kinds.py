@@ -473,7 +473,7 @@ class JsonKind(Kind):
 # Tables small enough for a drop-down; anything else is found by search.
 SMALL_TABLES = frozenset(
     {"branch", "city", "company", "plan", "account_type", "template", "mailing_rule", "employee", "user", "till"}
-    | {"subject", "lesson_type", "room"}
+    | {"subject", "lesson_type", "room", "client_group"}
 )
 
 

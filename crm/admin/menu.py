@@ -13,20 +13,25 @@ from crm.admin.views.access import BranchView, CityView, CompanyView, EmployeeVi
 from crm.admin.views.audit import AuditView
 from crm.admin.views.background import JobView
 from crm.admin.views.bills import BillView
+from crm.admin.views.calendar import CalendarView
 from crm.admin.views.cashflow import MovementView
 from crm.admin.views.catalogue import HolidayView, LessonTypeView, RoomView, SubjectView
 from crm.admin.views.clients import ClientView
 from crm.admin.views.contracts import ContractView
 from crm.admin.views.debts import DebtorView
 from crm.admin.views.fields import FieldView
+from crm.admin.views.groups import ClientGroupView
 from crm.admin.views.ledger import AccountTypeView, AccountView
 from crm.admin.views.lesson_reports import AttendanceReportView, RoomLoadView
 from crm.admin.views.mailings import MailingRuleView, MailingRunView, MessageView, TemplateView
+from crm.admin.views.marking import AttendanceView
 from crm.admin.views.operations import OperationView
 from crm.admin.views.payments import PaymentView
+from crm.admin.views.planning import BookingView
 from crm.admin.views.plans import PlanView
 from crm.admin.views.reports import ArchivedClientsView, ReportView, StaffActionsView
 from crm.admin.views.roles import RoleView
+from crm.admin.views.schedule import LessonView
 from crm.admin.views.schedules import ScheduleView
 from crm.admin.views.subscriptions import SubscriptionView
 from crm.admin.views.tasks import TaskView
@@ -46,7 +51,8 @@ from crm.ledger.history import AccountOperation
 from crm.ledger.models import Account, AccountType
 from crm.mailings.models import MailingRule, MailingRun, Message, Template
 from crm.payments.models import Payment
-from crm.schedule.models import Waiting
+from crm.schedule.marks import LessonMark
+from crm.schedule.models import Booking, ClientGroup, Lesson, Waiting
 from crm.subscriptions.models import Plan, Subscription
 from crm.tasks.models import Task
 from crm.tills.models import Shift, Till
@@ -64,6 +70,11 @@ def add_views(admin: Admin) -> None:
         ClientView(Client, _l("Clients")),
         VisitView(Visit, _l("Visits")),
         TaskView(Task, _l("Tasks")),
+        CalendarView(_l("Schedule of lessons"), LESSONS),
+        ClientGroupView(ClientGroup, _l("Groups"), LESSONS),
+        LessonView(Lesson, _l("List of lessons"), LESSONS),
+        AttendanceView(LessonMark, _l("Attendance"), LESSONS),
+        BookingView(Booking, _l("Bookings of rooms"), LESSONS),
         WaitingView(Waiting, _l("Waiting list"), LESSONS),
         SubjectView(Subject, _l("Subjects"), LESSONS),
         LessonTypeView(LessonType, _l("Lesson types"), LESSONS),
