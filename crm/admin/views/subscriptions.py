@@ -212,8 +212,8 @@ class SubscriptionView(SubscriptionSalesView):
                     ("any1.f.lessons_left.to", "2"),
                 ),
             ),
-            QuickFilter(_l("Used up"), (("f.state.is", "used_up"),)),
-            QuickFilter(_l("Not paid"), (("f.debt.is", "0"),)),
+            QuickFilter(_lp("subscriptions", "Used up"), (("f.state.is", "used_up"),)),
+            QuickFilter(_lp("subscriptions", "Not paid"), (("f.debt.is", "0"),)),
             QuickFilter(_lp("subscriptions", "Frozen"), (("f.state.is", "frozen"),)),
             QuickFilter(_l("Sold this month"), (("f.sold_at.period", "this_month"),)),
         ]

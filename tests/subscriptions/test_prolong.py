@@ -1,0 +1,91 @@
+"""Prolonging: the last day is moved on, over the ends of months too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import date
+from typing import Any
+
+import pytest
+
+from crm.access.actors import SYSTEM
+from crm.db import db, transaction
+from crm.errors import DomainError, Forbidden
+from crm.subscriptions.models import Subscription, SubscriptionState, SubscriptionStatus
+from crm.subscriptions.operations import prolong_subscription, prolong_subscriptions
+from tests.factories import Network, make_client, make_plan, make_subscription
+
+
+def sold(network: Network) -> Subscription:
+    """Good from 2 to 31 January 2027."""
+    return make_subscription(make_client(network.lesnoy), make_plan(), starts_on=date(2027, 1, 2))
+
+
+def prolong(subscription: Subscription, **facts: Any) -> Subscription:
+    with transaction():
+        return prolong_subscription(subscription, **{"by": SYSTEM, **facts})
+
+
+@pytest.mark.parametrize(
+    ("facts", "ends_on"),
+    [
+        ({"days": 1}, date(2027, 2, 1)),
+        ({"days": 28}, date(2027, 2, 28)),
+        ({"days": 29}, date(2027, 3, 1)),
+        ({"until": date(2028, 2, 29)}, date(2028, 2, 29)),
+    ],
+)
+def test_from_the_last_of_january_on(network: Network, facts: Any, ends_on: date) -> None:
+    assert prolong(sold(network), by=network.administrator, **facts).ends_on == ends_on
+
+
+def test_what_has_expired_is_good_again(network: Network) -> None:
+    subscription = sold(network)
+    assert subscription.state(date(2027, 2, 1)) is SubscriptionState.EXPIRED
+    prolong(subscription, days=1)
+    assert subscription.state(date(2027, 2, 1)) is SubscriptionState.ACTIVE
+
+
+@pytest.mark.parametrize(
+    ("facts", "code", "field"),
+    [
+        ({}, "prolong_required", "days"),
+        ({"days": 1, "until": date(2027, 2, 1)}, "prolong_twice", "until"),
+        ({"days": 0}, "days_invalid", "days"),
+        ({"days": 3661}, "days_invalid", "days"),
+        ({"until": date(2027, 1, 31)}, "until_invalid", "until"),
+        ({"until": date(2099, 1, 1)}, "until_invalid", "until"),
+    ],
+)
+def test_it_is_moved_on_and_not_back(network: Network, facts: Any, code: str, field: str) -> None:
+    with pytest.raises(DomainError) as refused:
+        prolong(sold(network), **facts)
+    assert (refused.value.code, refused.value.field) == (code, field)
+
+
+@pytest.mark.parametrize(
+    "status", [SubscriptionStatus.RETURNED, SubscriptionStatus.CANCELED, SubscriptionStatus.ARCHIVED]
+)
+def test_what_was_given_up_stays_so(network: Network, status: SubscriptionStatus) -> None:
+    subscription = sold(network)
+    with transaction():
+        subscription.status = status
+    with pytest.raises(DomainError) as refused:
+        prolong(subscription, days=1)
+    assert refused.value.code == "subscription_over"
+
+
+def test_two_at_once_both_count(network: Network, in_parallel: Callable[..., list[Any]]) -> None:
+    subscription = sold(network)
+    number = subscription.id
+    results = in_parallel(lambda _index: prolong(db.session.get_one(Subscription, number), days=1).id, 3)
+    assert results == [number] * 3
+    db.session.expire_all()
+    assert subscription.ends_on == date(2027, 2, 3)
+
+
+def test_only_who_may(network: Network) -> None:
+    with pytest.raises(Forbidden):
+        prolong(sold(network), days=1, by=network.manager)
+    with pytest.raises(Forbidden), transaction():
+        prolong_subscriptions([], days=1, by=network.manager)
