@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import sqlalchemy as sa
 from flask import abort, request
 from flask_admin import expose
 from flask_babel import gettext as _
@@ -17,17 +16,13 @@ from crm.admin.base import permission
 from crm.admin.fields import Form, ReferenceField
 from crm.admin.views.merging import CardMergingView
 from crm.catalogue.models import LessonType, Subject
-from crm.db import db
+from crm.catalogue.queries import lesson_types_on_offer, subjects_on_offer
 from crm.schedule.wishes import add_wish, remove_wish, wishes_of
 
 
-def _in_use(model: type[Any]) -> list[Any]:
-    return list(db.session.scalars(sa.select(model).where(model.is_archived.is_(False)).order_by(model.name)))
-
-
 class WishForm(Form):
-    subject = ReferenceField(Subject, _l("Subject"), query=lambda: _in_use(Subject), is_optional=True)
-    lesson_type = ReferenceField(LessonType, _l("Lesson type"), query=lambda: _in_use(LessonType), is_optional=True)
+    subject = ReferenceField(Subject, _l("Subject of lessons"), query=subjects_on_offer, is_optional=True)
+    lesson_type = ReferenceField(LessonType, _l("Lesson type"), query=lesson_types_on_offer, is_optional=True)
     wish = TextAreaField(
         _l("Days and time"),
         [Length(max=2000)],
