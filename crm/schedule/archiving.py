@@ -67,10 +67,12 @@ def _of(client_ids: Sequence[int], lessons: Iterable[Lesson]) -> list[Attendance
 
 def _leave_groups(client_ids: Sequence[int]) -> None:
     """From today on; one who was to join later has never been in it."""
-    lasting = select(GroupMember).where(GroupMember.client_id.in_(client_ids), GroupMember.left_on.is_(None))
-    for member in db.session.scalars(lasting.order_by(GroupMember.id).with_for_update(key_share=True, of=GroupMember)):
+    members = select(GroupMember).where(GroupMember.client_id.in_(client_ids))
+    locked = members.order_by(GroupMember.id).with_for_update(key_share=True, of=GroupMember)
+    for member in db.session.scalars(locked).all():
         today = clock.today(db.session.get_one(Branch, member.branch_id))
-        member.left_on = max(today, member.joined_on)
+        if member.left_on is None or member.left_on > today:
+            member.left_on = max(today, member.joined_on)
     db.session.flush()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import date
+
 from flask_babel import gettext as _
 from sqlalchemy import select
 from sqlalchemy.orm import aliased
@@ -75,13 +77,24 @@ def _join_trials(kept: Client, gone: Client) -> None:
 
 
 def _join_groups(kept: Client, gone: Client) -> None:
-    """Of two memberships that last, the one of `gone` ends today."""
-    lasting = select(GroupMember).where(GroupMember.left_on.is_(None))
-    groups = {member.group_id for member in db.session.scalars(lasting.where(GroupMember.client_id == kept.id))}
-    for member in db.session.scalars(lasting.where(GroupMember.client_id == gone.id)):
-        if member.group_id in groups:
-            today = clock.today(db.session.get_one(Branch, member.branch_id))
-            member.left_on = max(today, member.joined_on)
+    """Of two memberships that last, the one of `gone` ends today, and the other lasts as long as either."""
+    lasting = {member.group_id: member for member in _lasting(kept)}
+    for theirs in _lasting(gone):
+        mine = lasting.get(theirs.group_id)
+        if mine is not None:
+            until = None if None in (mine.left_on, theirs.left_on) else max(mine.left_on, theirs.left_on)
+            theirs.left_on = max(_today(theirs), theirs.joined_on)
+            db.session.flush()
+            mine.left_on = until
+
+
+def _lasting(client: Client) -> list[GroupMember]:
+    members = select(GroupMember).where(GroupMember.client_id == client.id).order_by(GroupMember.id)
+    return [one for one in db.session.scalars(members) if one.left_on is None or one.left_on > _today(one)]
+
+
+def _today(member: GroupMember) -> date:
+    return clock.today(db.session.get_one(Branch, member.branch_id))
 
 
 def _join_waiting(kept: Client, gone: Client) -> None:

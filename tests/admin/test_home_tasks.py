@@ -173,7 +173,7 @@ def test_the_next_lesson_and_the_date_of_a_call_are_set_in_the_card(network: Any
     card = f"/admin/client/card/{client.id}/"
     page = browser.get(card).text
     assert "Звонков не назначено." in page
-    assert f"/admin/lesson/new/?client={client.id}" in page
+    assert f"/admin/lesson/plan/?client={client.id}" in page
     path = f"/admin/task/new/?client={client.id}"
     assert path in page
     tomorrow = clock.today(network.lesnoy) + timedelta(days=1)

@@ -190,6 +190,34 @@ def test_of_two_places_in_a_group_one_is_left(network: Any) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("kepts", "gones", "until"),
+    [
+        (date(2026, 11, 30), None, None),
+        (date(2026, 11, 30), date(2026, 12, 31), date(2026, 12, 31)),
+        (None, date(2026, 12, 31), None),
+    ],
+)
+def test_a_membership_lasts_as_long_as_either(
+    network: Any, two: Any, kepts: date | None, gones: date | None, until: date | None
+) -> None:
+    group = make_group(network.lesnoy)
+    with transaction():
+        for client, left_on in zip(two, (kepts, gones), strict=True):
+            db.session.add(
+                GroupMember(
+                    branch_id=network.lesnoy.id,
+                    group_id=group.id,
+                    client_id=client.id,
+                    joined_on=date(2026, 1, 31),
+                    left_on=left_on,
+                )
+            )
+    with clock.frozen(datetime(2026, 10, 31, 12, tzinfo=UTC)):
+        merge(*two)
+    assert [member.left_on for member in rows(GroupMember)] == [until, date(2026, 10, 31)]
+
+
 def test_one_place_in_the_waiting_list_with_what_either_says(network: Any, two: Any) -> None:
     kept, gone = two
     instructor = make_employee(network.lesnoy)

@@ -88,6 +88,26 @@ def test_groups_are_left_on_the_branchs_day(network: Any) -> None:
     assert db.session.scalars(left).all() == [date(2026, 11, 1), None, date(2026, 12, 1)]
 
 
+def test_who_was_to_leave_later_leaves_at_once_and_who_has_left_stays_so(network: Any) -> None:
+    client = make_client(network.lesnoy)
+    groups = [make_group(network.lesnoy), make_group(network.lesnoy)]
+    with transaction():
+        for group, left in zip(groups, (date(2026, 9, 30), date(2026, 12, 31)), strict=True):
+            db.session.add(
+                GroupMember(
+                    branch_id=network.lesnoy.id,
+                    group_id=group.id,
+                    client_id=client.id,
+                    joined_on=date(2026, 1, 31),
+                    left_on=left,
+                )
+            )
+    with clock.frozen(datetime(2026, 10, 31, 12, tzinfo=UTC)):
+        archive(client)
+    left_on = select(GroupMember.left_on).order_by(GroupMember.id)
+    assert db.session.scalars(left_on).all() == [date(2026, 9, 30), date(2026, 10, 31)]
+
+
 @pytest.mark.spec("C118")
 def test_planned_calls_are_called_off_and_other_tasks_stay(network: Any) -> None:
     client = make_client(network.lesnoy)

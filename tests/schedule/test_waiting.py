@@ -277,9 +277,9 @@ def test_the_section_shows_who_waits_for_whom_and_why(network: Any, web: Any) ->
     assert browser.get(f"/admin/waiting/details/?id={db.session.scalars(select(Waiting)).first().id}").location == (
         f"/admin/client/card/{client.id}/"
     )
-    assert f"/admin/lesson/new/?client={client.id}" in page
+    assert f"/admin/lesson/plan/?client={client.id}" in page
     assert "В расписание" in page
-    assert "/admin/lesson/new/" not in web(network.manager, network.lesnoy).get("/admin/waiting/").text
+    assert "/admin/lesson/plan/" not in web(network.manager, network.lesnoy).get("/admin/waiting/").text
 
 
 @pytest.mark.spec("C28")

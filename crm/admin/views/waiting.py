@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from flask import abort, current_app, g, redirect, request, url_for
+from flask import abort, g, redirect, request, url_for
 from flask_admin import expose
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
@@ -71,10 +71,9 @@ def place_form(client: Client, formdata: Any = None) -> PlaceForm:
 
 
 def plan_url(client: Client) -> str | None:
-    """Where a lesson is planned for the client, for who may."""
-    if "lesson.create_view" not in current_app.view_functions or not current_user.may("lesson.create"):
-        return None
-    return url_for("lesson.create_view", client=client.id)
+    """Where lessons are put for the client, for who may."""
+    may_plan = current_user.may("lesson.create") and current_user.may("lesson.enrol")
+    return url_for("lesson.plan_view", client=client.id) if may_plan else None
 
 
 class WaitingView(KontoraView):
@@ -139,7 +138,7 @@ class WaitingView(KontoraView):
             return NOTHING
         whose = Markup('<span class="visually-hidden">: {}</span>').format(row.client)
         link = Markup('<a class="btn btn-sm btn-outline-primary" href="{}">{}{}</a>')
-        return link.format(url, _("Into the schedule"), whose)
+        return link.format(url, _("To the schedule"), whose)
 
     def export_of(self, selection: Selection, columns: Sequence[GridColumn]) -> Export:
         """Comments are read here and in the card, and leave in no file."""
