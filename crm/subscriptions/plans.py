@@ -18,9 +18,6 @@ from crm.db import MAX_AMOUNT, db
 from crm.errors import DomainError, Forbidden
 from crm.subscriptions.models import ChargeMoment, Plan, PlanAccount
 
-MAX_LESSONS = 1000
-MAX_DAYS = 3660
-
 
 def create_plan(
     *,
@@ -111,16 +108,14 @@ def _describe(
             raise DomainError("name_taken", _("There is one with this name already."), "name")
     if not 0 <= price <= MAX_AMOUNT:
         raise DomainError("price_invalid", _("Enter a price from zero to 100 000 000."), "price")
-    if lessons is not None and not 0 <= lessons <= MAX_LESSONS:
-        raise DomainError(
-            "lessons_invalid", _("Enter a number of lessons from 0 to %(most)s.", most=MAX_LESSONS), "lessons"
-        )
+    if lessons is not None and lessons < 0:
+        raise DomainError("lessons_invalid", _("The number of lessons is not below zero."), "lessons")
     if charge is ChargeMoment.PER_LESSON and not lessons:
         raise DomainError(
             "lessons_missing", _("Charged lesson by lesson, a plan has a number of lessons: enter it."), "lessons"
         )
-    if not 0 < duration_days <= MAX_DAYS:
-        raise DomainError("duration_invalid", _("Enter from 1 to %(most)s days.", most=MAX_DAYS), "duration_days")
+    if duration_days < 1:
+        raise DomainError("duration_invalid", _("A plan is valid for one day at least."), "duration_days")
     plan.name, plan.price, plan.lessons = name, price, lessons
     plan.duration_days, plan.charge = duration_days, charge
 
