@@ -7,6 +7,7 @@ from flask_babel import gettext as _
 from crm.access.actors import Actor, require
 from crm.access.models import Company
 from crm.clients.models import Client
+from crm.clients.queries import payer_of
 from crm.contracts.models import ContractTemplate
 from crm.db import db
 from crm.errors import NotFound
@@ -36,11 +37,12 @@ def save_contract(
 
 
 def fill_contract(contract: ContractTemplate, client: Client, *, by: Actor) -> str:
-    """The contract's text with the client's data. Raises NotFound for a client of another company, DomainError
-    "bill_required" when the text speaks of a bill.
+    """The contract's text with the data of who signs it: of the client, or of whoever pays for him.
+
+    Raises NotFound for a client of another company, DomainError "bill_required" when the text speaks of a bill.
     """
     require(by, "contract.view")
     require(by, "client.view", client)
     if contract.company_id != company_of(client):
         raise NotFound("not_found", _("Nothing found at this address, or it belongs to another branch."))
-    return render(contract.body, client=client, bill=None)
+    return render(contract.body, client=payer_of(client), bill=None)
