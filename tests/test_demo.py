@@ -26,7 +26,9 @@ from crm.ledger.models import Account, AccountKind, AccountType, Transaction, Tr
 from crm.ledger.queries import check_ledger
 from crm.mailings.models import MailingRule, Periodicity
 from crm.payments.models import Payment
-from crm.subscriptions.models import Subscription
+from crm.schedule.models import Attendance, Booking, ClientGroup, Lesson, LessonStatus, Mark, Trial, Waiting
+from crm.subscriptions.models import Subscription, SubscriptionState
+from crm.tasks.models import Task, TaskStatus
 from crm.tills.models import Shift
 from crm.visits.models import Visit, VisitStatus
 
@@ -104,6 +106,29 @@ def test_everything_that_is_done_with_accounts_is_done(app: Flask) -> None:
     assert sum(shift.closing_counted != shift.closing_expected for shift in shifts if shift.closed_at) == 1
     debtors = total_ageing(select(Account.id).where(Account.kind == AccountKind.BASE))
     assert min(debtors.days_30, debtors.days_60, debtors.days_90, debtors.older) > 0
+
+
+def test_lessons_go_on_in_every_branch(app: Flask) -> None:
+    load_demo()
+    now = clock.now()
+    for branch in db.session.scalars(select(Branch)):
+        here = Lesson.branch_id == branch.id
+        assert count(ClientGroup, ClientGroup.branch_id == branch.id) == 3
+        assert count(Lesson, here, Lesson.status == LessonStatus.HELD) > 10
+        week = now + timedelta(days=7)
+        assert count(Lesson, here, Lesson.starts_at.between(now, week), Lesson.status == LessonStatus.PLANNED) > 3
+        past = now - timedelta(days=1)
+        assert count(Lesson, here, Lesson.starts_at < past, Lesson.status == LessonStatus.PLANNED) == 0
+        assert count(Trial, Trial.branch_id == branch.id) == 1
+        assert count(Waiting, Waiting.branch_id == branch.id) == 1
+        assert count(Booking, Booking.branch_id == branch.id) == 1
+        assert count(Task, Task.branch_id == branch.id, Task.status == TaskStatus.OPEN) == 3
+    marks = set(db.session.scalars(select(Attendance.mark).distinct()))
+    assert marks >= {Mark.PLANNED, Mark.PRESENT, Mark.ABSENT, Mark.EXCUSED}
+    states = {sold.state(clock.today(sold.branch)) for sold in db.session.scalars(select(Subscription))}
+    assert states >= set(SubscriptionState) - {SubscriptionState.NOT_BEGUN, SubscriptionState.ARCHIVED}
+    owed = select(Account.balance).where(Account.kind == AccountKind.SUBSCRIPTION)
+    assert any(balance < 0 for balance in db.session.scalars(owed))
 
 
 def test_one_person_owes_two_cities(app: Flask) -> None:

@@ -12,6 +12,7 @@ from crm.bills.operations import archive_bill, issue_bill
 from crm.clients.operations import create_client
 from crm.demo.desk import live_at_desks, merge_twin
 from crm.demo.events import Family, Story
+from crm.demo.lessons import live_lessons
 from crm.demo.names import child_of, grown_up, phone_of
 from crm.demo.network import DemoNetwork
 from crm.ledger.operations import base_account
@@ -53,6 +54,7 @@ def live_story(network: DemoNetwork, *, clients: int, bills: int, chance: random
         eligible = families[::2] if fate in {"pending", "overdue"} else families
         _bill(story, chance.choice(eligible), fate)
     live_at_desks(story, families)
+    live_lessons(story, families)
     if twins:
         number = len(families) + len(gone) + 1
         merge_twin(story, families[0], number=number, phone=phone_of(number))
