@@ -362,8 +362,8 @@ class CompanyForm(Form):
         _l("The instructor is bound to the time of the lesson"),
         default=True,
         description=_l(
-            "The lesson type and the instructor are chosen when lessons are planned for a client. To have it changed, ask "
-            "technical support."
+            "The lesson type and the instructor are chosen when lessons are planned for a client. "
+            "To have it changed, ask technical support."
         ),
     )
 
