@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta
 from functools import cached_property
 from typing import Any
@@ -22,7 +22,7 @@ from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
 from flask_babel import lazy_pgettext as _lp
 from flask_login import current_user
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from crm import clock
 from crm.access.fields import field_rules
@@ -52,13 +52,6 @@ LANES: dict[str, Any] = {"room": _l("By rooms"), "instructor": _l("By instructor
 LISTED_AT_MOST = 1000
 SIDE_BY_SIDE_AT_MOST = 6
 MIDNIGHT = time(0)
-
-_LESSON = Markup(
-    '<a class="les%s" href="%s?id=%s"><b>%s</b> %s <small>%s <span class="seats%s">%s</span> %s</small></a>'
-)
-_BOOKING = Markup('<a class="les booked%s" href="%s?id=%s"><b>%s</b> %s <small>%s</small></a>')
-_SLOT = Markup('<a class="slot%s" tabindex="-1" href="%s">%s</a>')
-_SHUT = Markup('<span class="shut%s"></span>')
 
 
 @dataclass(frozen=True)
@@ -131,9 +124,9 @@ class Column:
 
     title: str
     url: str
-    note: str = ""
+    note: str
+    html: Markup
     is_today: bool = False
-    html: list[Markup] = field(default_factory=list)
 
 
 class CalendarView(ReportView):
@@ -160,7 +153,6 @@ class CalendarView(ReportView):
             branches=[] if chosen_branch() else g.branches,
             choices=page.choices(),
             day_name=day_name,
-            short_day=short_day,
             is_counted=len(page.lessons) > LISTED_AT_MOST,
         )
 
@@ -244,9 +236,12 @@ class Page:
         self.by_day: dict[date, list[LessonLine]] = defaultdict(list)
         for line in self.lessons:
             self.by_day[self._starts[line.id].date()].append(line)
+        self.short_days = {day: short_day(day) for day in asked.days}
         self.may_plan = current_user.may("lesson.create")
         self._plan_url = url_for("lesson.create_view") if self.may_plan else ""
+        self._plan_branch = "" if chosen_branch() else f"&branch={asked.branch.id}"
         self._details_url = url_for("lesson.details_view")
+        self._escaped: dict[str, str] = {}
         today, may_past = clock.today(self.branch), current_user.may("lesson.past")
         self._plans_on = {day for day in asked.days if self.may_plan and (may_past or day >= today)}
 
@@ -333,44 +328,64 @@ class Page:
         subject = line.subject if "subject" not in self.hidden else None
         return group or self.names.get(line.client_id or 0) or subject or line.lesson_type
 
-    def lesson(self, line: LessonLine, css: str = "", *, both: bool = False) -> Markup:
-        """A lesson as a link: when, what, with whom or where, how many. both: with whom and where."""
+    def _safe(self, text: str) -> str:
+        """Escaped once a page: thousands of lessons share a handful of names."""
+        found = self._escaped.get(text)
+        if found is None:
+            found = self._escaped[text] = str(escape(text))
+        return found
+
+    def lesson(self, line: LessonLine, css: str = "", *, both: bool = False) -> str:
+        """HTML of a lesson as a link: when, what, with whom or where, how many. both: with whom and where."""
         starts = self._starts[line.id]
-        room = (line.room or "") if "room" not in self.hidden else ""
-        instructor = (line.instructor or "") if "instructor" not in self.hidden else ""
-        told_of = (instructor, room) if both else (instructor,) if self.asked.by == "room" else (room,)
-        where = " · ".join(part for part in told_of if part)
-        seats = str(line.taken) if line.capacity is None else f"{line.taken}/{line.capacity}"
+        is_by_room = self.asked.by == "room"
+        told = [
+            name
+            for name, is_told in (
+                (line.instructor, (both or is_by_room) and "instructor" not in self.hidden),
+                (line.room, (both or not is_by_room) and "room" not in self.hidden),
+            )
+            if name and is_told
+        ]
+        seats = f"{line.taken}" if line.capacity is None else f"{line.taken}/{line.capacity}"
         is_full = line.takes_nobody or (line.capacity is not None and line.taken >= line.capacity)
-        state = "" if line.status is LessonStatus.PLANNED else f" is-{line.status.value}"
-        told = "" if line.status is LessonStatus.PLANNED else str(line.status.label)
-        return _LESSON % (
-            *(css + state, self._details_url, line.id, f"{starts:%H:%M}", self.title(line), where),
-            *(" full" if is_full else "", seats, told),
+        state = said = ""
+        if line.status is not LessonStatus.PLANNED:
+            state, said = f" is-{line.status.value}", f" {self._safe(str(line.status.label))}"
+        return (
+            f'<a class="les{css}{state}" href="{self._details_url}?id={line.id}"><b>{starts.hour:02}:{starts.minute:02}'
+            f"</b> {self._safe(self.title(line))} <small>{self._safe(' · '.join(told))} "
+            f'<span class="seats{" full" if is_full else ""}">{seats}</span>{said}</small></a>'
         )
 
     def listed(self, day: date) -> list[Markup]:
         """The lessons and bookings of a day in the order of time."""
         found = [(line.starts_at, self.lesson(line, both=True)) for line in self.by_day.get(day, ())]
         found += [(booking.starts_at, self._booked(booking)) for booking in self._bookings_on(day)]
-        return [html for _moment, html in sorted(found, key=lambda item: item[0])]
+        return [_whole([html]) for _moment, html in sorted(found, key=lambda item: item[0])]
 
     def _bookings_on(self, day: date) -> Iterable[Any]:
         return (one for one in self.bookings if clock.local(one.starts_at, self.branch).date() == day)
 
-    def _booked(self, booking: Any, css: str = "") -> Markup:
-        """A booking as a link; one for a lesson that goes on there as well, to the lesson."""
+    def _booked(self, booking: Any, css: str = "") -> str:
+        """HTML of a booking as a link; one for a lesson that goes on there as well, to the lesson."""
         starts, ends = (clock.local(moment, self.branch) for moment in (booking.starts_at, booking.ends_at))
         line = self._lines.get(booking.lesson_id)
         url = self._details_url if booking.lesson_id else url_for("booking.details_view")
         where = " ".join(text for text in (f"– {ends:%H:%M}", booking.room.name, booking.comment) if text)
         title = self.title(line) if line is not None else _("Booking")
-        return _BOOKING % (css, url, booking.lesson_id or booking.id, f"{starts:%H:%M}", title, where)
+        return (
+            f'<a class="les booked{css}" href="{url}?id={booking.lesson_id or booking.id}"><b>{starts:%H:%M}</b> '
+            f"{self._safe(title)} <small>{self._safe(where)}</small></a>"
+        )
+
+    @cached_property
+    def _notes(self) -> dict[date, str]:
+        return {day: closed.name or _("closed") for day, closed in self.closed.items() if closed.is_whole}
 
     def note(self, day: date) -> str:
         """That a day is a holiday, or the branch closed on it."""
-        closed = self.closed.get(day)
-        return (closed.name or _("closed")) if closed is not None and closed.is_whole else ""
+        return self._notes.get(day, "")
 
     def plan_url(self, day: date, lane: Lane | None = None, at: time | None = None) -> str:
         """Where a lesson is planned at a place and time; empty where nothing can be planned."""
@@ -381,15 +396,13 @@ class Page:
             args.insert(0, f"{self.asked.by}={lane.id}")
         if at is not None:
             args.append(f"time={at:%H:%M}")
-        if chosen_branch() is None:
-            args.append(f"branch={self.branch.id}")
-        return f"{self._plan_url}?{'&'.join(args)}"
+        return f"{self._plan_url}?{'&'.join(args)}{self._plan_branch}"
 
     # --- a week by lanes --------------------------------------------------------------------------------------------
 
     def week(self) -> list[tuple[Lane, list[tuple[date, Markup, str]]]]:
         """Rows of the week: a lane and, for each day, (day, what is there, where to plan)."""
-        cells: dict[tuple[int | None, date], list[tuple[datetime, Markup]]] = defaultdict(list)
+        cells: dict[tuple[int | None, date], list[tuple[datetime, str]]] = defaultdict(list)
         for day, lines in self.by_day.items():
             for line in lines:
                 cells[self._lane_of(line), day].append((line.starts_at, self.lesson(line)))
@@ -402,7 +415,7 @@ class Page:
             row = []
             for day in self.asked.days:
                 found = sorted(cells.get((lane.id, day), ()), key=lambda item: item[0])
-                row.append((day, Markup("").join(html for _moment, html in found), self.plan_url(day, lane)))
+                row.append((day, _whole(html for _moment, html in found), self.plan_url(day, lane)))
             rows.append((lane, row))
         return rows
 
@@ -434,12 +447,11 @@ class Page:
         asked, today = self.asked, clock.today(self.branch)
         if asked.view == "day":
             note = self.note(asked.day)
-            return [
-                Column(lane.name, self._lane_url(lane), note, html=self._column(asked.day, lane)) for lane in self.lanes
-            ]
+            return [Column(lane.name, self._lane_url(lane), note, self._column(asked.day, lane)) for lane in self.lanes]
         return [
             Column(
-                short_day(day), asked.url(view="day", day=day), self.note(day), day == today, self._column(day, lane)
+                *(self.short_days[day], asked.url(view="day", day=day), self.note(day), self._column(day, lane)),
+                is_today=day == today,
             )
             for lane in self.lanes
             for day in asked.days
@@ -449,21 +461,22 @@ class Page:
         """A lane's week."""
         return "" if lane.id is None else self.asked.url(view="week", **{self.asked.by: lane.id})
 
-    def _column(self, day: date, lane: Lane) -> list[Markup]:
+    def _column(self, day: date, lane: Lane) -> Markup:
         """What is in a column: the hours it is closed, free times, bookings and lessons."""
         first, last = self.hours
-        found = [_SHUT % _placed(*span) for span in self._closed_spans(day, first, last)]
+        found = [f'<span class="shut{_placed(*span)}"></span>' for span in self._closed_spans(day, first, last)]
         open_from, open_to = self._open(day)
         if day in self._plans_on:
             for start in range(max(first * 60, open_from), min(last * 60, open_to), 30):
                 at = time(start // 60, start % 60)
-                found.append(_SLOT % (_placed(start, start + 30), self.plan_url(day, lane, at), f"{at:%H:%M}"))
-        things: list[tuple[Any, Callable[[Any, str], Markup]]] = [
+                url = str(escape(self.plan_url(day, lane, at)))
+                found.append(f'<a class="slot{_placed(start, start + 30)}" tabindex="-1" href="{url}">{at:%H:%M}</a>')
+        things: list[tuple[Any, Callable[[Any, str], str]]] = [
             (line, self.lesson) for line in self.by_day.get(day, ()) if self._lane_of(line) == lane.id
         ]
         if self.asked.by == "room":
             things += [(one, self._booked) for one in self._bookings_on(day) if one.room_id == lane.id]
-        return [*found, *_side_by_side([(*self._minutes_of(thing), thing, show) for thing, show in things])]
+        return _whole([*found, *_side_by_side([(*self._minutes_of(thing), thing, show) for thing, show in things])])
 
     def _open(self, day: date) -> tuple[int, int]:
         closed = self.closed.get(day)
@@ -488,6 +501,11 @@ def _minutes(moment: time, *, is_end: bool = False) -> int:
     return 24 * 60 if is_end and moment == MIDNIGHT else moment.hour * 60 + moment.minute
 
 
+def _whole(parts: Iterable[str]) -> Markup:
+    """What Page has put together of escaped texts."""
+    return Markup("".join(parts))  # noqa: S704 - escaped by Page._safe()
+
+
 def _placed(start: int, end: int) -> str:
     """Classes of static/calendar.css that place something by the hour, to five minutes."""
     start, end = start // 5 * 5, -(-end // 5) * 5
@@ -495,9 +513,9 @@ def _placed(start: int, end: int) -> str:
     return f" h{start // 60} m{start % 60} u{length // 60} v{length % 60}"
 
 
-def _side_by_side(things: list[tuple[int, int, Any, Callable[[Any, str], Markup]]]) -> list[Markup]:
-    """Things placed by the hour; those that overlap share the width."""
-    found: list[Markup] = []
+def _side_by_side(things: list[tuple[int, int, Any, Callable[[Any, str], str]]]) -> list[str]:
+    """HTML of things placed by the hour; those that overlap share the width."""
+    found: list[str] = []
     cluster: list[tuple[int, int, int, Any, Any]] = []  # side, start, end, thing, show
     ends: list[int] = []
 
