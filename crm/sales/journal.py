@@ -5,7 +5,7 @@ read from the books, the enrolments and the audit.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -137,11 +137,19 @@ def _enrolled(client: Client) -> list[JournalLine]:
     names = _names({id for one in attendances.values() for id in (one.author_id, one.marked_by_id)})
     lines = []
     for one in attendances.values():
-        facts = {"service": one.lesson.lesson_type, "lesson": one.lesson}
-        lines.append(JournalLine(one.created_at, _("Lesson assigned"), names.get(one.author_id, _("System")), **facts))
+        line = JournalLine(
+            one.created_at,
+            _("Lesson assigned"),
+            names.get(one.author_id, _("System")),
+            service=one.lesson.lesson_type,
+            lesson=one.lesson,
+        )
+        lines.append(line)
         if one.mark in WRITTEN_OFF and one.subscription is not None and one.transaction_id is None and one.marked_at:
             who = names.get(one.marked_by_id, _("System"))  # without a limit: nothing is counted in the books
-            lines.append(JournalLine(one.marked_at, _("Lesson attended"), who, subscription=one.subscription, **facts))
+            lines.append(
+                replace(line, at=one.marked_at, what=_("Lesson attended"), who=who, subscription=one.subscription)
+            )
     return [*lines, *_taken_off(attendances)]
 
 
