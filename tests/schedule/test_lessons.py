@@ -205,16 +205,11 @@ def test_second_rooms_move_and_are_freed_with_the_lesson(network: Any, room: Any
 
 def test_the_following_of_a_series_change_with_it(network: Any, series: list[Lesson]) -> None:
     by, other = network.administrator, make_room(network.lesnoy)
+    later = timedelta(days=1, hours=1, minutes=30)  # Wednesday, half past eleven
     with transaction():
         change_lesson(series[2], room=other, by=by)
-        # Wednesday, half past eleven
-        moved = change_following(
-            series[1],
-            starts_at=TEN + WEEK + timedelta(days=1, hours=1, minutes=30),
-            capacity=5,
-            room=series[1].room,
-            by=by,
-        )
+        facts = {"starts_at": TEN + WEEK + later, "capacity": 5, "room": series[1].room}
+        moved = change_following(series[1], **facts, by=by)
     assert [one.id for one in moved] == [one.id for one in series[1:]]
     assert [one.starts_at for one in series] == [
         TEN,
