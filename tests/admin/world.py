@@ -111,8 +111,8 @@ def one_of_each(branch: Branch, mark: str) -> dict[str, int]:
         "template": template.id,
         "mailingrule": rule.id,
         "mailingrun": run.id,
-        "task": make_task(branch, text=mark, client=client).id,
-        "waiting": _waiting(client, mark).id,
+        "task": make_task(branch, text=mark, client=client, assignee=_who_sees_his_own(branch)).id,
+        "waiting": _waiting(make_client(branch, name=f"{mark} Ждущий"), mark).id,
         "clientgroup": make_group(branch, name=f"{mark} Группа").id,
         "lesson": lesson.id,
         "attendance": lesson.attendances[0].id,
@@ -133,10 +133,14 @@ def _waiting(client: Client, comment: str) -> Waiting:
         return add_to_waiting_list(client, comment=comment, by=SYSTEM)
 
 
-def _instructor(branch: Branch, mark: str) -> Employee:
-    """Of the branch's user who sees his own lessons alone, if it has one."""
+def _who_sees_his_own(branch: Branch) -> User | None:
+    """The branch's user who sees his own lessons and tasks alone, if it has one."""
     query = select(User).where(User.role == Role.INSTRUCTOR, User.branches.any(Branch.id == branch.id))
-    user = db.session.scalars(query).first()
+    return db.session.scalars(query).first()
+
+
+def _instructor(branch: Branch, mark: str) -> Employee:
+    user = _who_sees_his_own(branch)
     return make_employee(branch, name=f"{mark} Инструктор", user_id=user.id if user is not None else None)
 
 
