@@ -166,13 +166,7 @@ def _check_days(subscription: Subscription, from_on: date, until_on: date | None
         if (last is None or last >= from_on) and (until_on is None or other.from_on <= until_on):
             raise DomainError(
                 "freeze_overlaps",
-                _(
-                    "It is frozen at that time already: from %(start)s to %(end)s.",
-                    start=day(other.from_on),
-                    end=day(last),
-                )
-                if last
-                else _("It is frozen at that time already: from %(start)s.", start=day(other.from_on)),
+                _("It is frozen at that time already: %(days)s.", days=f"{day(other.from_on)} – {day(last)}"),
                 "from_on",
             )
         if other.until_on is None:

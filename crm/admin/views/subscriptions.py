@@ -140,8 +140,8 @@ class SubscriptionView(SubscriptionSalesView):
     entity = "subscription"
     icon = "calendar-check"
     column_list = (
-        *("id", "client", "plan", "state", "lessons_left", "lessons", "starts_on", "ends_on"),
-        *("price", "discount", "debt", "sold_at", "branch"),
+        *("id", "client", "plan", "state", "lessons_left", "debt", "starts_on", "ends_on"),
+        *("price", "discount", "lessons", "sold_at", "branch"),
     )
     column_details_list = (
         *("id", "client", "plan", "lessons", "lessons_left", "starts_on", "ends_on", "frozen_on"),
@@ -153,7 +153,7 @@ class SubscriptionView(SubscriptionSalesView):
         "lessons_left": _l("Lessons left"),
         "frozen_on": _l("Frozen since"),
         "client_discount": _l("of it the client's own discount"),
-        "cost": _l("Cost"),
+        "cost": _l("To be paid"),
         "debt": _l("Debt"),
         "charge": _l("How it is charged"),
         "account": _l("Kept on"),
