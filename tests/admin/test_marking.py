@@ -82,7 +82,8 @@ def test_a_group_is_marked_and_the_lesson_held_in_one_sending(network: Any, web:
     form |= {f"mark-{ids['Анна']}": "present", f"mark-{ids['Борис']}": "absent", "then": "hold"}
     answer = client.post(path_of(lesson), data=form)
     assert answer.status_code == 302
-    assert "Сохранено: 2 отметки. Занятие проведено." in text_of(client.get(answer.location).text)
+    said = text_of(client.get(answer.location).text)
+    assert "Сохранено: 2 отметки. Занятие проведено." in said
     assert marks_of(lesson) == {"Анна": Mark.PRESENT, "Борис": Mark.ABSENT}
     assert db.session.get_one(Lesson, lesson.id).status is LessonStatus.HELD
     said = text_of(client.get(path_of(lesson)).text)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
+from flask import request
 from flask_babel import LazyString
 from flask_babel import lazy_gettext as _l
 from flask_login import current_user
@@ -14,6 +15,7 @@ from flask_login import current_user
 from crm import clock
 from crm.access.models import User
 from crm.admin.base import KontoraView
+from crm.admin.views.attending import trial_line, visits_history
 from crm.admin.views.card_history import account_history, family_of, finance_history
 from crm.admin.views.debts import debts_of_card, unpaid_subscriptions
 from crm.admin.views.groups import join_form
@@ -29,6 +31,7 @@ from crm.ledger.history import AccountOperation
 from crm.ledger.queries import accounts_of
 from crm.mailings.queries import messages_of
 from crm.payments.queries import payments_of
+from crm.schedule.planned import planned_of
 from crm.schedule.queries import groups_of, has_nobody_to_come
 from crm.schedule.waiting import has_waiting_list, waiting_of
 from crm.schedule.wishes import wishes_of
@@ -65,6 +68,7 @@ def _main(card: Card) -> dict[str, Any]:
     return {
         "accounts": accounts_of(card.payer.id) if current_user.may("account.view") else [],
         "remainders": remainders_of(card.client),
+        "trial": trial_line(card.client),
         "debts": debts_of_card(card.payer),
         "cabinet": cabinet_access(card.payer) if current_user.may("subscription.view") else None,
         **_plans(card.client),
@@ -98,8 +102,27 @@ def _accounts(card: Card) -> dict[str, Any]:
     }
 
 
+# The sub-categories of the history, by what the address calls them; finance is shown unless told otherwise.
+HISTORIES = {
+    "visits": _l("History of visits"),
+    "finance": _l("History of finances"),
+    "events": _l("History of events"),
+}
+
+
 def _history(card: Card) -> dict[str, Any]:
-    return finance_history(_operations(card), card.payer)
+    part = request.args.get("part", "")
+    if part == "visits":
+        found: dict[str, Any] = {"visits": visits_history(card.client)}
+    elif part == "events":
+        found = {"events": card.view.history(card.client, limit=100)}
+    else:
+        part, found = "finance", finance_history(_operations(card), card.payer)
+    return {"parts": HISTORIES, "part": part, **found}
+
+
+def _planned(card: Card) -> dict[str, Any]:
+    return {"planned": planned_of(card.client), "now": clock.now()}
 
 
 def _operations(card: Card) -> OperationView:
@@ -158,6 +181,7 @@ TABS = (
     Tab("subscriptions", _l("Subscriptions"), "subscription.view", _subscriptions),
     Tab("visits", _l("Visits"), "visit.view", _visits),
     Tab("groups", _l("Groups"), "clientgroup.view", _groups),
+    Tab("planned", _l("Planned lessons"), "lesson.view", _planned),
     Tab("history", _l("History"), "entry.view", _history),
     Tab("payments", _l("Payments"), "payment.view", _payments),
     Tab("messages", _l("Messages"), "message.view", _messages),

@@ -25,6 +25,7 @@ from crm.admin.fields import REQUIRED, DateField, EnumField, Form, MoneyField, R
 from crm.admin.kinds import BoolKind
 from crm.admin.money import till_field, tills_to_choose, with_slip
 from crm.admin.selection import Selection
+from crm.admin.views.attending import CardAttendingView
 from crm.admin.views.card import Card, tabs_shown
 from crm.admin.views.sales import CardLessonsView
 from crm.admin.views.selling import CardSellingView
@@ -141,7 +142,7 @@ class MessageForm(Form):
     text = TextAreaField(_l("Text of the e-mail"), [REQUIRED, Length(max=20000)], render_kw={"rows": 8})
 
 
-class ClientView(CardLessonsView, CardSellingView):
+class ClientView(CardAttendingView, CardLessonsView, CardSellingView):
     entity = "client"
     icon = "person-lines-fill"
     label_column = "name"

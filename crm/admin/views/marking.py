@@ -61,8 +61,10 @@ class Saved:
 
     @property
     def said(self) -> str:
-        marked = ngettext("Saved: %(num)d mark.", "Saved: %(num)d marks.", self.marks) if self.marks else ""
-        return f"{marked} {_('The lesson is held.')}".strip() if self.is_held else marked or _("Nothing has changed.")
+        parts = [ngettext("Saved: %(num)d mark.", "Saved: %(num)d marks.", self.marks)] if self.marks else []
+        if self.is_held:
+            parts.append(_("The lesson is held."))
+        return " ".join(parts) or _("Nothing has changed.")
 
 
 class LessonMarkingView(KontoraView):
