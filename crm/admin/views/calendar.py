@@ -361,18 +361,19 @@ class Page:
     def listed(self, day: date) -> list[Markup]:
         """The lessons and bookings of a day in the order of time."""
         found = [(line.starts_at, self.lesson(line, both=True)) for line in self.by_day.get(day, ())]
-        found += [(booking.starts_at, self._booked(booking)) for booking in self._bookings_on(day)]
+        found += [(booking.starts_at, self._booked(booking, both=True)) for booking in self._bookings_on(day)]
         return [_whole([html]) for _moment, html in sorted(found, key=lambda item: item[0])]
 
     def _bookings_on(self, day: date) -> Iterable[Any]:
         return (one for one in self.bookings if clock.local(one.starts_at, self.branch).date() == day)
 
-    def _booked(self, booking: Any, css: str = "") -> str:
+    def _booked(self, booking: Any, css: str = "", *, both: bool = False) -> str:
         """HTML of a booking as a link; one for a lesson that goes on there as well, to the lesson."""
         starts, ends = (clock.local(moment, self.branch) for moment in (booking.starts_at, booking.ends_at))
         line = self._lines.get(booking.lesson_id)
         url = self._details_url if booking.lesson_id else url_for("booking.details_view")
-        where = " ".join(text for text in (f"– {ends:%H:%M}", booking.room.name, booking.comment) if text)
+        room = booking.room.name if both else ""
+        where = " ".join(text for text in (f"– {ends:%H:%M}", room, booking.comment) if text)
         title = self.title(line) if line is not None else _("Booking")
         return (
             f'<a class="les booked{css}" href="{url}?id={booking.lesson_id or booking.id}"><b>{starts:%H:%M}</b> '
