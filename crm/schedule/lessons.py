@@ -153,7 +153,7 @@ def change_following(lesson: Lesson, *, by: Actor, **facts: Unpack[LessonFacts])
 def _differing(lesson: Lesson, facts: LessonFacts) -> LessonFacts:
     """Those that are not so already."""
     changed: Any = {name: value for name, value in facts.items() if value != PRESENT[name](lesson)}
-    return changed  # type: ignore[no-any-return]
+    return changed
 
 
 def following(lesson: Lesson) -> list[Lesson]:

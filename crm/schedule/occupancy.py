@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
 from flask_babel import gettext as _
-from sqlalchemy import Select, or_, select
+from sqlalchemy import ColumnElement, Select, or_, select
 
 from crm import clock
 from crm.access.actors import Actor
@@ -195,7 +195,7 @@ def occupancy_of(
         enrolled = select(Attendance.lesson_id).join(Attendance.lesson)
         enrolled = enrolled.where(Attendance.client_id == client_id, Attendance.mark != Mark.CANCELED)
         own = set(db.session.scalars(_within(enrolled, Lesson, first, last)))
-    wanted = [Lesson.room_id.in_(rooms), Lesson.instructor_id.in_(instructors)]
+    wanted: list[ColumnElement[bool]] = [Lesson.room_id.in_(rooms), Lesson.instructor_id.in_(instructors)]
     if group_id is not None:
         wanted.append(Lesson.group_id == group_id)
     if client_id is not None:
@@ -211,7 +211,7 @@ def _within(query: Select, table: type[Lesson] | type[Booking], first: datetime,
     return query.where(table.starts_at < last, table.starts_at > first - reach, table.ends_at > first)
 
 
-def _lessons(branch: Branch, wanted: object, first: datetime, last: datetime) -> list[Taken]:
+def _lessons(branch: Branch, wanted: ColumnElement[bool], first: datetime, last: datetime) -> list[Taken]:
     query = (
         select(
             *(Lesson.starts_at, Lesson.ends_at, Lesson.room_id, Lesson.instructor_id, Lesson.id, Lesson.lesson_type_id),
@@ -219,7 +219,7 @@ def _lessons(branch: Branch, wanted: object, first: datetime, last: datetime) ->
             Lesson.takes_nobody,
         )
         .join(Lesson.lesson_type)
-        .where(Lesson.branch_id == branch.id, Lesson.status != LessonStatus.CANCELED, wanted)  # type: ignore[arg-type]
+        .where(Lesson.branch_id == branch.id, Lesson.status != LessonStatus.CANCELED, wanted)
         .order_by(Lesson.starts_at, Lesson.id)
     )
     return [Taken(*row) for row in db.session.execute(_within(query, Lesson, first, last))]

@@ -48,7 +48,7 @@ def test_a_room_is_booked_changed_and_given_up(network: Any, room: Room) -> None
     with transaction():
         booking = create_booking(room, starts_at=TEN, ends_at=TEN + HOUR, comment=" Родительское собрание ", by=by)
     assert (booking.branch_id, booking.author_id, booking.comment) == (room.branch_id, by.id, "Родительское собрание")
-    facts = {"room": other, "starts_at": TEN + HOUR, "ends_at": TEN + 2 * HOUR, "comment": ""}
+    facts: Any = {"room": other, "starts_at": TEN + HOUR, "ends_at": TEN + 2 * HOUR, "comment": ""}
     with transaction():
         edit_booking(booking, **facts, by=by)
     assert (booking.room, booking.starts_at) == (other, TEN + HOUR)
@@ -82,7 +82,7 @@ def test_the_second_room_of_a_lesson_is_the_lessons(network: Any, room: Room) ->
         network.company.has_parallel_rooms = True
         change_lesson(lesson, further_rooms=[second], by=SYSTEM)
     booking = db.session.scalars(select(Booking)).one()
-    facts = {"room": second, "starts_at": TEN, "ends_at": TEN + HOUR, "comment": ""}
+    facts: Any = {"room": second, "starts_at": TEN, "ends_at": TEN + HOUR, "comment": ""}
     for change in (
         lambda: edit_booking(booking, **facts, by=SYSTEM),
         lambda: delete_booking(booking, by=SYSTEM),
@@ -104,7 +104,7 @@ def test_of_two_who_book_the_same_one_wins(network: Any, room: Room, in_parallel
 
 def test_who_may_not_and_who_works_elsewhere_is_refused(network: Any, room: Room) -> None:
     booking = make_booking(room)
-    facts = {"starts_at": TEN, "ends_at": TEN + HOUR}
+    facts: Any = {"starts_at": TEN, "ends_at": TEN + HOUR}
     for forbidden in (
         lambda: create_booking(room, **facts, by=network.manager),
         lambda: edit_booking(booking, room=room, **facts, comment="", by=network.manager),

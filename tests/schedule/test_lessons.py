@@ -85,14 +85,14 @@ def mark(lesson: Lesson, to: Mark) -> None:
 
 def test_a_lesson_is_made_where_nothing_stands_in_its_way(network: Any, room: Any) -> None:
     lesson_type = make_lesson_type(LessonFormat.INDIVIDUAL, duration_minutes=45)
-    facts = {"starts_at": TEN, "room": room, "instructor": network.employee, "topic": " Времена глаголов "}
+    facts: Any = {"starts_at": TEN, "room": room, "instructor": network.employee, "topic": " Времена глаголов "}
     with transaction():
         made = create_lesson(network.lesnoy, lesson_type, **facts, by=network.administrator)
     assert (made.ends_at, made.capacity, made.topic) == (TEN + timedelta(minutes=45), 1, "Времена глаголов")
     assert (made.status, made.author_id) == (LessonStatus.PLANNED, network.administrator.id)
     again = refused(lambda: create_lesson(network.lesnoy, lesson_type, **facts, by=network.administrator))
     assert (again.code, again.field) == ("room_taken", "room")
-    past = {"starts_at": NOW - timedelta(hours=1)}
+    past: Any = {"starts_at": NOW - timedelta(hours=1)}
     assert refused(lambda: create_lesson(network.lesnoy, lesson_type, **past, by=network.administrator)).code == "past"
 
 
@@ -208,7 +208,7 @@ def test_the_following_of_a_series_change_with_it(network: Any, series: list[Les
     later = timedelta(days=1, hours=1, minutes=30)  # Wednesday, half past eleven
     with transaction():
         change_lesson(series[2], room=other, by=by)
-        facts = {"starts_at": TEN + WEEK + later, "capacity": 5, "room": series[1].room}
+        facts: Any = {"starts_at": TEN + WEEK + later, "capacity": 5, "room": series[1].room}
         moved = change_following(series[1], **facts, by=by)
     assert [one.id for one in moved] == [one.id for one in series[1:]]
     assert [one.starts_at for one in series] == [
