@@ -163,7 +163,7 @@ def return_subscription(
     if method is not None:
         hold_till(method.till_kind, charged.branch_id, till, pays_out=amount)  # before the accounts
     worth, rest = figures.worth, place_of_rest(charged)
-    credit = amount + worth.unpaid - max(ZERO, min(used_value, worth.cost) - worth.paid)
+    credit = amount + worth.unpaid - max(ZERO, min(used_value, worth.cost) - worth.paid - worth.forgiven)
     lessons = [lessons_of(subscription)] if worth.left else []
     balance = lock_accounts([charged, rest, *lessons])[charged.id]
     if method is not None and balance + credit < amount:

@@ -14,6 +14,7 @@ from crm import clock
 from crm.access.actors import SYSTEM
 from crm.catalogue.models import LessonType
 from crm.db import db, transaction
+from crm.debts.operations import write_off_bad_debt
 from crm.debts.queries import debts_of_subscriptions, unpaid_charges
 from crm.errors import Conflict, DomainError, Forbidden
 from crm.ledger.models import Account, AccountKind, TransactionKind
@@ -164,6 +165,36 @@ def test_a_part_paid_is_paid_back_and_no_debt_is_left(network: Any, client: Any,
     give_back(network, sold)
     assert base_of(client) == 0
     assert house_balance(AccountKind.CASH, network.lesnoy) == 1400
+
+
+@pytest.mark.parametrize("used", [0, 5])
+def test_a_debt_that_was_written_off_is_not_paid_back(
+    network: Any, client: Any, plan: Any, group_type: Any, used: int
+) -> None:
+    with transaction():
+        pay_visit(make_visit(client, price=Decimal(300)), WayToPay.DEBT, by=SYSTEM)
+    sold = used_subscription(client, plan, group_type, used=used, paid=1000)  # 300 of it for the visit
+    with transaction():
+        write_off_bad_debt(base_account(client.id, client.branch_id), by=network.director)
+    figures = check_returnable(sold)
+    assert (figures.worth.paid, figures.worth.unpaid, figures.worth.forgiven) == (700, 0, 3300)
+    assert figures.refund == (0 if used else 700)
+    with pytest.raises(DomainError) as refused:
+        give_back(network, sold, amount=Decimal("700.01"))
+    assert refused.value.field == "amount"
+    give_back(network, sold)
+    assert base_of(client) == 0
+    assert house_balance(AccountKind.CASH, network.lesnoy) == (1000 if used else 300)
+
+
+def test_a_debt_written_off_for_something_else_takes_nothing_away(
+    network: Any, client: Any, plan: Any, group_type: Any
+) -> None:
+    sold = used_subscription(client, plan, group_type, used=5)
+    with transaction():
+        pay_visit(make_visit(client, price=Decimal(300)), WayToPay.DEBT, by=SYSTEM)
+        write_off_bad_debt(base_account(client.id, client.branch_id), by=network.director)
+    assert (check_returnable(sold).worth.paid, check_returnable(sold).refund) == (4000, 500)
 
 
 def test_a_return_lessens_its_own_charge_not_an_older_debt(network: Any, client: Any, plan: Any) -> None:

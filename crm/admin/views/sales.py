@@ -447,12 +447,22 @@ def _lines_of_value(subscription: Subscription, worth: Worth) -> list[Reckoning]
     ]
 
 
+def _lines_of_forgiven(worth: Worth) -> list[Reckoning]:
+    return [Reckoning(_("Debt for it written off"), money(worth.forgiven))] if worth.forgiven else []
+
+
+def _paid_formula(worth: Worth) -> str:
+    parts = [part for part in (worth.unpaid, worth.forgiven) if part]
+    return " − ".join(money(part) for part in (worth.cost, *parts)) if parts else ""
+
+
 def _lines_of_recalculation(subscription: Subscription, figures: Recalculation) -> list[Reckoning]:
     own = f"{money(figures.price)} − {money(figures.discount)}" if figures.discount else ""
     lines = [
         *_lines_of_value(subscription, figures.worth),
         Reckoning(_("Cost of the new subscription"), money(figures.cost), own),
     ]
+    lines += _lines_of_forgiven(figures.worth)
     if figures.worth.unpaid:
         lines.append(
             Reckoning(_("Unpaid of the current subscription; remains a debt besides"), money(figures.worth.unpaid))
