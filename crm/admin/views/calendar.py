@@ -286,6 +286,8 @@ class Page:
             ("group", _l("Group"), [(id, name) for id, name in db.session.execute(groups.order_by(ClientGroup.name))]),
         ]
         hidden = {"type" if name == "lesson_type" else name for name in self.hidden}
+        if self.is_own:
+            hidden.add("instructor")
         return [choice for choice in found if choice[0] not in hidden]
 
     @cached_property

@@ -17,7 +17,7 @@ from wtforms.validators import Length, NumberRange, Optional
 
 from crm import clock
 from crm.access.models import Branch, Employee
-from crm.admin.base import GridColumn, KontoraView, QuickFilter, permission
+from crm.admin.base import GridColumn, KontoraView, QuickFilter, grid_url, permission
 from crm.admin.column import LoadedColumn
 from crm.admin.fields import REQUIRED, DateField, Form, ReferenceField
 from crm.admin.kinds import IntegerKind, LimitKind
@@ -45,8 +45,10 @@ def _branch_in_hand() -> Branch | None:
     group = _group_in_hand()
     if group is not None:
         return db.session.get(Branch, group.branch_id)
+    if (chosen := chosen_branch()) is not None:
+        return chosen
     offered = [branch for branch in g.branches if str(branch.id) == request.values.get("branch")]
-    return next(iter([*offered, chosen_branch(), *g.branches]), None)
+    return next(iter([*offered, *g.branches]), None)
 
 
 def _with_present(rows: Sequence[Any], name: str) -> list[Any]:
@@ -220,6 +222,7 @@ class ClientGroupView(KontoraView):
             "sees_left": sees_left,
             "left": lessons_left_to([member.client_id for member in members]) if sees_left else {},
             "sees_lessons": sees_lessons,
+            "attendance_url": grid_url("attendance", **{"f.group.is": row.id}) if self.may("attendance.view") else None,
             "planned": lessons_of_group(row, since=clock.now(), only=own) if sees_lessons else [],
         }
 
