@@ -178,7 +178,7 @@ class PhoneKind(Kind):
 class RangeKind(Kind):
     """Kinds of things that can be more or less."""
 
-    operators = ("from", "to", "is", "not", "empty")
+    operators: ClassVar[tuple[str, ...]] = ("from", "to", "is", "not", "empty")
 
 
 class MoneyKind(RangeKind):
@@ -370,7 +370,7 @@ class BoolKind(Kind):
 class EnumKind(Kind):
     """A LabelEnum, shown as quiet coloured text: class `is-<value>` is coloured by static/app.css."""
 
-    operators = ("is", "not", "empty")
+    operators: ClassVar[tuple[str, ...]] = ("is", "not", "empty")
     width = 18
 
     def __init__(self, cls: type[LabelEnum]) -> None:

@@ -120,7 +120,7 @@ def due_freezes(today: date | None = None) -> list[int]:
     """Ids of the subscriptions a freeze of which is to begin or to end by now, in the order of their locks, for
     keep_freeze(). However late that is, a freeze is as long as it was planned. today: each branch's own by default.
     """
-    due = []
+    due: list[int] = []
     for branch in db.session.scalars(select(Branch)):
         here = today or clock.today(branch)
         begins = (Subscription.status == SubscriptionStatus.ACTIVE) & (SubscriptionFreeze.from_on <= here)
