@@ -10,6 +10,7 @@ from datetime import date, datetime, time, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import sqlalchemy as sa
 from babel.dates import format_date
 from flask import abort, g, request, url_for
 from flask_admin import expose
@@ -27,7 +28,7 @@ from crm.admin.base import DEFAULT_ZONE, KontoraView, QuickFilter, permission
 from crm.admin.fields import REQUIRED, DateField, EnumField, Form, ReferenceField, ReferencesField
 from crm.admin.views.schedules import WeekdaysField
 from crm.catalogue.models import LessonType, Room, Subject
-from crm.catalogue.queries import instructors_of, lesson_types_on_offer, rooms_of, subjects_on_offer
+from crm.catalogue.queries import hours_on, instructors_of, lesson_types_on_offer, rooms_of, subjects_on_offer
 from crm.clients.models import Client
 from crm.db import db
 from crm.errors import DomainError
@@ -319,7 +320,7 @@ class LessonPlanningView(KontoraView):
             client = self.view_of(Client).get_one(number)  # type: ignore[union-attr]
         elif number := request.args.get("group"):
             group = self.view_of(ClientGroup).get_one(number)  # type: ignore[union-attr]
-        subject = client or group or self._row(Room, request.args.get("room"))
+        subject = client or group or _room_asked_for()
         branch = db.session.get(Branch, subject.branch_id) if subject is not None else chosen_branch()
         if branch is None and len(g.branches) == 1:
             branch = g.branches[0]
@@ -334,12 +335,6 @@ class LessonPlanningView(KontoraView):
                 lesson_type = offered.types[0]
         g.lesson_minutes = lesson_type.duration_minutes if lesson_type is not None else None
         return PlanFor(branch, client, group, lesson_type)
-
-    @staticmethod
-    def _row(model: type[Any], number: str | None) -> Any:
-        is_number = number is not None and number.isascii() and number.isdigit() and len(number) < 19
-        row = db.session.get(model, int(number or 0)) if is_number else None
-        return row if row is None or g.scope.covers(row.branch_id) else None
 
     def _plan_form(self, whom: PlanFor) -> Any:
         form: Any = PlanForm(request.form if request.method == "POST" else None)
@@ -358,10 +353,7 @@ class LessonPlanningView(KontoraView):
 
     @staticmethod
     def _prefill(form: Any, whom: PlanFor) -> None:
-        now = clock.local(clock.now(), whom.branch)
-        form.starts_on.data, form.time.data = now.date(), time((now.hour + 1) % 24)
-        if now.hour == 23:
-            form.starts_on.data += timedelta(days=1)
+        form.starts_on.data, form.time.data = _next_hour(whom.branch)
         for name, read in (("day", date.fromisoformat), ("time", time.fromisoformat)):
             try:
                 given: Any = read(request.args.get(name, ""))
@@ -463,6 +455,28 @@ class LessonPlanningView(KontoraView):
         return f"{begins:%d.%m.%Y %H:%M}–{clock.local(lesson.ends_at, lesson.branch):%H:%M}"
 
 
+def _room_asked_for() -> Room | None:
+    """The room a calendar's empty slot is in (?room=), if it is in sight."""
+    number = request.args.get("room", "")
+    is_number = number.isascii() and number.isdigit() and len(number) < 19
+    return db.session.scalar(sa.select(Room).where(Room.id == int(number))) if is_number else None
+
+
+def _next_hour(branch: Branch) -> tuple[date, time]:
+    """The next full hour the branch is open at by its working hours, as a form begins with it."""
+    begins = clock.local(clock.now(), branch).replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
+    for number in range(8):
+        day = begins.date() + timedelta(days=number)
+        hours = hours_on(branch, day)
+        if hours is None:
+            continue
+        opens, closes = hours
+        at = max(opens, begins.time()) if number == 0 else opens
+        if closes == time(0) or at < closes:
+            return day, at
+    return begins.date(), begins.time()
+
+
 def _moved(rule: Recurrence, rooms: ReferenceField) -> Iterator[tuple[date, Moved]]:
     """What was chosen for single lessons, as the fields of the preview send it. Raises DomainError "day_invalid"."""
     for on in rule.days():
@@ -553,7 +567,9 @@ class BookingView(KontoraView):
 
     @staticmethod
     def _place() -> Branch | None:
-        branch = chosen_branch()
+        room, branch = _room_asked_for(), chosen_branch()
+        if room is not None:
+            return db.session.get(Branch, room.branch_id)
         return branch if branch is not None or len(g.branches) != 1 else g.branches[0]
 
     def may_edit_row(self, row: Any) -> bool:
