@@ -29,7 +29,7 @@ from crm.schedule.waiting import (
 )
 from tests.admin.test_grids import plain
 from tests.admin.world import errors, fields, send, views
-from tests.factories import make_client, make_employee, make_group, make_lesson, make_user
+from tests.factories import make_child, make_client, make_employee, make_group, make_lesson, make_user
 
 SECRET = "Тайна-7f3a боится глубины"
 
@@ -280,6 +280,14 @@ def test_the_section_shows_who_waits_for_whom_and_why(network: Any, web: Any) ->
     assert f"/admin/lesson/plan/?client={client.id}" in page
     assert "В расписание" in page
     assert "/admin/lesson/plan/" not in web(network.manager, network.lesnoy).get("/admin/waiting/").text
+
+
+def test_of_a_student_the_payers_phone_is_shown(network: Any, web: Any) -> None:
+    payer = make_client(network.lesnoy, phone="89181590830")
+    wait(make_child(payer))
+    browser = web(network.administrator, network.lesnoy)
+    assert "+7 918 159-08-30" in browser.get("/admin/waiting/").text
+    assert "918" in _texts(browser.get("/admin/waiting/export/xlsx/").data)
 
 
 @pytest.mark.spec("C28")

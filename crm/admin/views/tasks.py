@@ -32,21 +32,26 @@ def _who_does_it() -> list[User]:
     return staff_of(g.get("task_branches") or [])
 
 
+def assignee_field() -> ReferenceField:
+    return ReferenceField(
+        User, _l("Who does it"), query=_who_does_it, is_optional=True, blank=_l("Whoever comes to it first")
+    )
+
+
 class TaskForm(Form):
     text = TextAreaField(_l("What is to be done"), [Length(max=5000)], render_kw={"rows": 3, "autofocus": True})
     due_on = DateField(_l("Due"), [REQUIRED])
-    assignee = ReferenceField(
-        User, _l("Who does it"), query=_who_does_it, is_optional=True, blank=_l("Whoever comes to it first")
-    )
+    assignee = assignee_field()
 
 
 class NewTaskForm(TaskForm):
     branch = ReferenceField(Branch, _l("Branch"), query=lambda: g.get("task_branches") or [])
 
 
-class CallForm(TaskForm):
-    text = TextAreaField(_l("What about"), [Length(max=5000)], render_kw={"rows": 3})
+class CallForm(Form):
     due_on = DateField(_l("Date of the call"), [REQUIRED], render_kw={"autofocus": True})
+    text = TextAreaField(_l("What about"), [Length(max=5000)], render_kw={"rows": 3})
+    assignee = assignee_field()
 
 
 class FinishForm(Form):

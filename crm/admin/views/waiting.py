@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -18,6 +18,7 @@ from wtforms.validators import Length
 from crm.access.fields import FieldRules, field_rules
 from crm.access.models import Branch, Company, Employee
 from crm.admin.base import GridColumn, KontoraView, permission
+from crm.admin.cells import Joins, SqlCell
 from crm.admin.exporting import Export
 from crm.admin.fields import Form, ReferenceField
 from crm.admin.kinds import NOTHING
@@ -131,7 +132,20 @@ class WaitingView(KontoraView):
     def details_view(self) -> Any:
         return redirect(self.row_url(self.get_one(request.args.get("id"))))
 
+    def loader_options(self) -> list[Any]:
+        return [*super().loader_options(), sa.orm.defaultload(Waiting.client).joinedload(Client.payer)]
+
+    def exporter(self, column: GridColumn) -> Callable[[Any], Any]:
+        if column.name == "client.phone":
+            return lambda row: column.kind.exporter()(_phone(row))
+        return super().exporter(column)
+
+    def sql_cell(self, column: GridColumn, joins: Joins) -> SqlCell | None:
+        return None if column.name == "client.phone" else super().sql_cell(column, joins)
+
     def cell(self, row: Any, column: GridColumn) -> str | Markup:
+        if column.name == "client.phone":
+            return column.kind.show(_phone(row), self.place_of(row))
         if column.name != "schedule":
             return super().cell(row, column)
         if row.client is None or (url := plan_url(row.client)) is None:
@@ -160,6 +174,12 @@ class WaitingView(KontoraView):
             back=url_for("client.card_view", id=client.id),
             done=lambda _waiting: url_for("client.card_view", id=client.id),
         )
+
+
+def _phone(waiting: Waiting) -> str | None:
+    """Of who waits, or of who pays for him: whom to call about a free place."""
+    people = (waiting.client, waiting.client and waiting.client.payer)
+    return next((person.phone for person in people if person is not None and person.phone), None)
 
 
 def _place(client: Client, form: PlaceForm) -> None:
