@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 from flask_babel import lazy_gettext as _l
-from sqlalchemy import ColumnElement, Date, String, and_, case, cast, literal, or_, select, type_coerce
+from sqlalchemy import ColumnElement, Date, String, and_, case, cast, func, literal, or_, select, type_coerce
 from sqlalchemy.orm import aliased, selectinload
 
 from crm import clock
@@ -152,6 +152,19 @@ def is_unpaid() -> ColumnElement[bool]:
     charged: Any = Transaction.__table__
     owed = select(charged.c.subscription_id).join(unpaid, unpaid.c.transaction_id == charged.c.id)
     return Subscription.id.in_(owed.where(charged.c.subscription_id.is_not(None)))
+
+
+def all_debts() -> dict[int, Decimal]:
+    """How much of every subscription in sight is unpaid, by id; those paid for are left out."""
+    unpaid = unpaid_of()
+    charged: Any = Transaction.__table__
+    query = (
+        select(charged.c.subscription_id, func.sum(unpaid.c.unpaid))
+        .join(unpaid, unpaid.c.transaction_id == charged.c.id)
+        .where(charged.c.subscription_id.is_not(None))
+        .group_by(charged.c.subscription_id)
+    )
+    return {row[0]: row[1] for row in db.session.execute(query)}
 
 
 # --- the personal cabinet -------------------------------------------------------------------------------------------

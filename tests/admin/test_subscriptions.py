@@ -23,6 +23,7 @@ from crm.schedule.models import Attendance, Lesson, LessonStatus, Mark
 from crm.subscriptions.freezing import freeze_subscription
 from crm.subscriptions.models import PlanAccount, Subscription, SubscriptionStatus
 from crm.subscriptions.operations import lessons_of
+from tests.admin.test_export import values
 from tests.admin.world import errors, fields, send
 from tests.factories import (
     Network,
@@ -342,3 +343,19 @@ def test_the_card_says_what_is_paid_and_what_is_left(network: Network, desk: Any
     card = plain(desk.get(f"/admin/client/card/{client.id}/?tab=subscriptions").text)
     for shown in ("оплачен", "700,70", "0 из 4", "8 из 8", "Израсходован"):
         assert shown in card, shown
+
+
+def test_excel_holds_what_the_grid_shows(network: Network, desk: Any) -> None:
+    owed, used_up = sold(network), sold(network, plan=make_plan(name="На два раза", price=Decimal(0), lessons=2))
+    unlimited = sold(network, plan=make_plan(lessons=None, price=Decimal("0.01")))
+    attend(used_up, 2)
+    columns = "id,state,lessons_left,debt"
+    for shown in (columns, "id,state,lessons_left"):  # the books are asked through the rows, the rest without them
+        rows = values(desk, "subscription", f"?columns={shown}&sort=id")
+        expected = [
+            [owed.id, "Активный", 8, 4000],
+            [used_up.id, "Израсходован", 0, 0],
+            [unlimited.id, "Активный", None, 0.01],
+        ]
+        assert rows[1:] == [row[: len(rows[0])] for row in expected]
+        assert rows[0] == ["№", "Состояние", "Остаток занятий", "Долг"][: len(rows[0])]

@@ -26,6 +26,7 @@ from crm.access.fields import FieldRules
 from crm.access.models import User
 from crm.admin.base import BulkAction, GridColumn, QuickFilter, permission
 from crm.admin.cells import Joins, SqlCell
+from crm.admin.exporting import labels_of
 from crm.admin.fields import REQUIRED, DateField, Form
 from crm.admin.kinds import NOTHING, BadFilter, DateKind, EnumKind, IntegerKind, MoneyKind, Place
 from crm.admin.views.debts import unpaid_subscriptions
@@ -46,6 +47,7 @@ from crm.subscriptions.freezing import (
     resume_subscription,
 )
 from crm.subscriptions.models import (
+    Plan,
     Subscription,
     SubscriptionFreeze,
     SubscriptionState,
@@ -60,7 +62,7 @@ from crm.subscriptions.operations import (
     prolong_subscription,
     prolong_subscriptions,
 )
-from crm.subscriptions.queries import counted_lessons_left, is_unpaid, operations_on, state_of, today_there
+from crm.subscriptions.queries import all_debts, counted_lessons_left, is_unpaid, operations_on, state_of, today_there
 
 # How many clients a search for the one who buys shows.
 FOUND_AT_MOST = 25
@@ -229,10 +231,17 @@ class SubscriptionView(SubscriptionSalesView):
 
     def sql_cell(self, column: GridColumn, joins: Joins) -> SqlCell | None:
         if column.name == "debt":
-            return None  # of many at once the books are asked best
+            debts = all_debts()  # of many the books are asked best at once
+            return SqlCell((Subscription.id,), lambda id: debts.get(id, Decimal(0)))
+        if column.name == "cost":
+            return SqlCell((Subscription.price, Subscription.discount), lambda price, discount: price - discount)
         if column.name == "state":
             return SqlCell((_state(),), column.kind.exporter())  # today's, whenever the columns were declared
         return super().sql_cell(column, joins)
+
+    def sql_label(self, row: Any) -> SqlCell | None:
+        plans = labels_of(Plan)
+        return SqlCell((row.plan_id, row.id), lambda plan_id, id: f"{plans.get(plan_id)} #{id}")
 
     def bulk_change(self, **values: Any) -> Change:
         return changing_subscriptions(values, by=current_user)
