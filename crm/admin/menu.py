@@ -6,6 +6,7 @@ from typing import Any
 
 from flask_admin import Admin
 from flask_babel import lazy_gettext as _l
+from flask_babel import lazy_pgettext as _lp
 
 from crm.access.models import Branch, City, Company, Employee, RoleSettings, User
 from crm.admin.base import KontoraView
@@ -22,7 +23,7 @@ from crm.admin.views.debts import DebtorView
 from crm.admin.views.fields import FieldView
 from crm.admin.views.groups import ClientGroupView
 from crm.admin.views.ledger import AccountTypeView, AccountView
-from crm.admin.views.lesson_reports import AttendanceReportView, RoomLoadView
+from crm.admin.views.lesson_reports import AttendanceReportView, RoomLoadView, SubscriptionsReportView
 from crm.admin.views.mailings import MailingRuleView, MailingRunView, MessageView, TemplateView
 from crm.admin.views.marking import AttendanceView
 from crm.admin.views.operations import OperationView
@@ -98,6 +99,9 @@ def add_views(admin: Admin) -> None:
         ScheduleView(ExportSchedule, _l("Exports by the clock"), MAILINGS),
         AttendanceReportView(_l("Attendance"), REPORTS, endpoint="attendancereport"),
         RoomLoadView(_l("Load of rooms"), REPORTS, endpoint="roomload"),
+        SubscriptionsReportView(_l("Ending soon"), REPORTS, endpoint="endingsoon"),
+        SubscriptionsReportView(_lp("subscriptions", "Used up"), REPORTS, endpoint="usedup"),
+        SubscriptionsReportView(_lp("subscriptions", "Not paid"), REPORTS, endpoint="notpaid"),
         ArchivedClientsView(_l("Archived clients"), REPORTS, endpoint="archivedclients"),
         StaffActionsView(_l("Report on staff actions"), REPORTS, endpoint="staffactions"),
         UserView(User, _l("Users"), SETTINGS),

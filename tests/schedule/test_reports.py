@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from datetime import UTC, date, datetime, timedelta
 from io import BytesIO
@@ -184,12 +185,14 @@ def test_the_report_shows_tables_and_a_picture(network: Any, web: Any) -> None:
     held(network.lesnoy, *MARKS, group=group)
     held(network.mira, Mark.PRESENT, group=make_group(network.mira, name="Акулы"))
     page = web(network.owner).get(ATTENDANCE + PERIOD).text
-    row = re.search(r'<th scope="row">Дельфины</th>(.*?)</tr>', page, re.DOTALL)
+    row = re.search(r'<th scope="row"><a href="([^"]*)">Дельфины</a></th>(.*?)</tr>', page, re.DOTALL)
     assert row
-    assert re.findall(r">([^<>]+)</td>", row[1]) == ["Лесной", "1", "2", "1", "1", "50%"]
+    assert re.findall(r">([^<>]+)</td>", row[2]) == ["Лесной", "1", "2", "1", "1", "50%"]
     assert "Акулы" in page
     assert "04.03.2026: пришли 3 из 5" in page  # a column of the picture says what it stands for
     assert 'style="' not in page.partition("<main")[2]
+    marks = web(network.owner).get(html.unescape(row[1])).text  # what the line adds up, each with its card
+    assert len(set(re.findall(r"/admin/client/card/(\d+)/", marks))) == 4
     of_branch = web(network.owner, network.mira).get(ATTENDANCE + PERIOD).text
     assert "Акулы" in of_branch
     assert "Дельфины" not in of_branch
@@ -256,3 +259,16 @@ def test_an_empty_report_says_so(network: Any, web: Any) -> None:
     with clock.frozen(NOON):
         assert "занятий не было" in web(network.owner).get(ATTENDANCE).text
     assert "Помещений здесь пока нет" in web(network.owner).get(ROOMS).text
+
+
+@pytest.mark.parametrize(
+    ("address", "title"),
+    [("endingsoon", "Заканчиваются скоро"), ("usedup", "Израсходованные"), ("notpaid", "Не оплаченные")],
+)
+def test_subscriptions_that_want_attention_are_a_click_away(network: Any, web: Any, address: str, title: str) -> None:
+    client = web(network.administrator, network.lesnoy)
+    assert title in client.get("/admin/").text
+    answer = client.get(f"/admin/{address}/")
+    assert answer.location.startswith("/admin/subscription/?")
+    page = client.get(answer.location).text
+    assert re.search(rf'aria-current="true"[^>]*>[^<]*{title}', page), page

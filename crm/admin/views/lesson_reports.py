@@ -8,13 +8,13 @@ from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
 
-from flask import request
+from flask import redirect, request
 from flask_admin import expose
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
 
 from crm.access.models import Branch
-from crm.admin.base import permission
+from crm.admin.base import grid_url, permission
 from crm.admin.periods import PERIODS
 from crm.admin.views.clients import working_branches
 from crm.admin.views.reports import PAST, ReportView, asked_days, workbook
@@ -58,6 +58,19 @@ def buckets(first: date, last: date) -> list[Bucket]:
         found.append(Bucket(begin, end))
         begin = end + timedelta(days=1)
     return found
+
+
+class SubscriptionsReportView(ReportView):
+    """The grid of subscriptions with the quick filter that is called as the report is."""
+
+    icon = "ticket-perforated"
+    needs = "subscription.view"
+
+    @expose("/")
+    def index_view(self) -> Any:
+        grid = next(view for view in self.admin._views if view.endpoint == "subscription")
+        quick = next(one for one in grid.quick_filters() if str(one.label) == str(self.name))
+        return redirect(grid_url("subscription", **dict(quick.args)))
 
 
 class LessonReportView(ReportView):
@@ -120,6 +133,7 @@ class AttendanceReportView(LessonReportView):
             "highest": max((attended.marked for _bucket, attended in columns), default=0),
             "total": _total(by_day.values()),
             "sum_of": lambda lines: _total(line.attended for line in lines),
+            "marks_url": lambda by, line: _marks_url(by, line, asked),
         }
 
     @expose("/export/xlsx/")
@@ -142,6 +156,13 @@ class AttendanceReportView(LessonReportView):
         return workbook(
             Attendance.__tablename__, f"{self.name}, {title}", asked, columns, rows, totals=totals, count=len(rows)
         )
+
+
+def _marks_url(by: str, line: AttendanceLine, asked: dict[str, Any]) -> str:
+    """The marks a line adds up; each leads to a card."""
+    whose = {f"f.{by}.empty": 1} if line.id is None else {f"f.{by}.is": line.id}
+    days = {"f.starts_at.from": asked["first"].isoformat(), "f.starts_at.to": asked["last"].isoformat()}
+    return grid_url("attendance", **whose, **days, **{"f.lesson_status.is": "held", "f.branch.is": line.branch_id})
 
 
 ATTENDED = (_l("Lessons held"), _l("Came"), _l("Absent, written off"), _l("Absent, not written off"))
