@@ -82,7 +82,7 @@ def _join_groups(kept: Client, gone: Client) -> None:
     for theirs in _lasting(gone):
         mine = lasting.get(theirs.group_id)
         if mine is not None:
-            until = None if None in (mine.left_on, theirs.left_on) else max(mine.left_on, theirs.left_on)
+            until = max(mine.left_on, theirs.left_on) if mine.left_on and theirs.left_on else None
             theirs.left_on = max(_today(theirs), theirs.joined_on)
             db.session.flush()
             mine.left_on = until

@@ -151,7 +151,7 @@ class TaskView(KontoraView):
     def _client(self) -> Client | None:
         if not request.args.get("client"):
             return None
-        return self.view_of(Client).get_one(request.args["client"])  # type: ignore[union-attr, no-any-return]
+        return self.view_of(Client).get_one(request.args["client"])  # type: ignore[union-attr]
 
     @staticmethod
     def _create(form: Any, branch: Branch | None, client: Client | None) -> Task:
