@@ -72,7 +72,7 @@ def test_a_day_by_rooms_has_a_column_for_each(network: Any, browser: Any) -> Non
     )
     with transaction():
         lesson.ends_at = lesson.starts_at + timedelta(minutes=90)
-    page = browser.get(f"{CALENDAR}?view=day&by=room&day={DAY}").text
+    page = browser.get(f"{CALENDAR}?span=day&by=room&day={DAY}").text
     assert "понедельник, 7 декабря 2026" in page
     columns = re.findall(r'<section class="cal-col[^"]*" aria-label="([^"]+)"', page)
     assert columns == ["Синий зал", "Зелёный зал"]
@@ -88,7 +88,7 @@ def test_a_day_by_instructors(network: Any, browser: Any) -> None:
     subject = make_subject(name="Плавание")
     lesson_at(network.lesnoy, instructor=network.employee, room=room, subject=subject)
     lesson_at(network.lesnoy, room=room, at=time(12))
-    page = browser.get(f"{CALENDAR}?view=day&by=instructor&day={DAY}").text
+    page = browser.get(f"{CALENDAR}?span=day&by=instructor&day={DAY}").text
     columns = re.findall(r'<section class="cal-col[^"]*" aria-label="([^"]+)"', page)
     assert columns == ["Вера Тренер", "Без инструктора"]
     assert any(text.startswith("10:00 Плавание Синий зал") for text in blocks(page))
@@ -100,12 +100,12 @@ def test_a_week_of_many_rooms_is_a_table_and_of_one_the_hours(network: Any, brow
     lesson_at(network.lesnoy, room=blue)
     lesson_at(network.lesnoy, room=green, day=DAY + timedelta(days=6), at=time(23))
     lesson_at(network.lesnoy, room=green, day=DAY + timedelta(days=7))
-    page = browser.get(f"{CALENDAR}?view=week&day={DAY + timedelta(days=3)}").text
+    page = browser.get(f"{CALENDAR}?span=week&day={DAY + timedelta(days=3)}").text
     table = page.partition("cal-week")[2]
     assert re.findall(r'<th scope="row"><a[^>]*>([^<]+)</a>', table) == ["Синий зал", "Зелёный зал"]
     assert len(blocks(table)) == 2
     assert "7 декабря – 13 декабря 2026" in page
-    one = browser.get(f"{CALENDAR}?view=week&day={DAY}&room={green.id}").text
+    one = browser.get(f"{CALENDAR}?span=week&day={DAY}&room={green.id}").text
     assert "cal-week" not in one
     assert len(re.findall('class="cal-col', one)) == 7
     assert len(blocks(one)) == 1
@@ -115,7 +115,7 @@ def test_a_month_is_a_list(network: Any, browser: Any) -> None:
     for day in (date(2027, 1, 1), date(2027, 1, 31)):
         lesson_at(network.lesnoy, day=day, at=time(0))
     lesson_at(network.lesnoy, day=date(2027, 2, 1), at=time(0))
-    page = browser.get(f"{CALENDAR}?view=month&day=2027-01-31").text
+    page = browser.get(f"{CALENDAR}?span=month&day=2027-01-31").text
     assert "январь 2027" in page
     assert "пятница, 1 января" in page
     assert "воскресенье, 31 января" in page
@@ -125,19 +125,19 @@ def test_a_month_is_a_list(network: Any, browser: Any) -> None:
 
 
 def test_days_before_and_after_and_today(network: Any, browser: Any) -> None:
-    page = browser.get(f"{CALENDAR}?view=week&day=2026-12-31").text
+    page = browser.get(f"{CALENDAR}?span=week&day=2026-12-31").text
     found = {
         side: re.findall("day=([0-9-]+)", url)[0] for url, side in re.findall(r'href="([^"]+)" data-cal-(\w+)', page)
     }
     assert found == {"prev": "2026-12-24", "today": clock.today(network.lesnoy).isoformat(), "next": "2027-01-07"}
-    assert browser.get(f"{CALENDAR}?view=century&day=30-02&room=x&by=cat").status_code == 200
+    assert browser.get(f"{CALENDAR}?span=century&day=30-02&room=x&by=cat").status_code == 200
 
 
 def test_filters_narrow_what_is_shown(network: Any, browser: Any) -> None:
     group, room, kind = make_group(network.lesnoy, name="Старшие"), make_room(network.lesnoy), make_lesson_type()
     lesson_at(network.lesnoy, group=group, room=room, lesson_type=kind, instructor=network.employee)
     lesson_at(network.lesnoy, at=time(18), room=make_room(network.lesnoy))
-    week = f"{CALENDAR}?view=week&day={DAY}"
+    week = f"{CALENDAR}?span=week&day={DAY}"
     assert {text.partition(" ")[0] for text in blocks(browser.get(week).text)} == {"10:00", "18:00"}
     for args in (f"group={group.id}", f"room={room.id}", f"type={kind.id}", f"instructor={network.employee.id}"):
         [only] = {text.partition(" ")[0] for text in blocks(browser.get(f"{week}&{args}").text)}
@@ -147,21 +147,21 @@ def test_filters_narrow_what_is_shown(network: Any, browser: Any) -> None:
 def test_a_free_time_leads_to_the_planning_form_filled_in(network: Any, browser: Any) -> None:
     room = make_room(network.lesnoy)
     day = clock.today(network.lesnoy) + timedelta(days=3)
-    page = browser.get(f"{CALENDAR}?view=day&by=room&day={day}").text
+    page = browser.get(f"{CALENDAR}?span=day&by=room&day={day}").text
     slots = [html.unescape(url) for url in re.findall(r'<a class="slot[^>]*href="([^"]+)"', page)]
     [url] = [url for url in slots if url.endswith("time=14:30")]
     assert f"room={room.id}&day={day}" in url
     form = fields(browser.get(url).text)
     assert (form["room"], form["starts_on"], form["time"]) == (str(room.id), day.isoformat(), "14:30")
-    past = browser.get(f"{CALENDAR}?view=day&day={clock.today(network.lesnoy) - timedelta(days=1)}").text
+    past = browser.get(f"{CALENDAR}?span=day&day={clock.today(network.lesnoy) - timedelta(days=1)}").text
     assert 'class="slot' not in past  # the past is planned by the director only
 
 
 def test_the_past_is_free_for_who_may_plan_into_it_and_nothing_for_who_may_not_plan(network: Any, web: Any) -> None:
     make_room(network.lesnoy)
-    past = f"{CALENDAR}?view=day&day={clock.today(network.lesnoy) - timedelta(days=1)}"
+    past = f"{CALENDAR}?span=day&day={clock.today(network.lesnoy) - timedelta(days=1)}"
     assert 'class="slot' in web(network.director, network.lesnoy).get(past).text
-    future = f"{CALENDAR}?view=day&day={clock.today(network.lesnoy) + timedelta(days=1)}"
+    future = f"{CALENDAR}?span=day&day={clock.today(network.lesnoy) + timedelta(days=1)}"
     assert 'class="slot' not in web(network.manager, network.lesnoy).get(future).text
 
 
@@ -181,14 +181,14 @@ def test_bookings_holidays_and_closed_hours_are_shown(network: Any, browser: Any
         )
     make_holiday(network.lesnoy, DAY + timedelta(days=1), name="Ремонт")
     lesson_at(network.lesnoy, room=room, at=time(21))
-    page = browser.get(f"{CALENDAR}?view=day&day={DAY}").text
+    page = browser.get(f"{CALENDAR}?span=day&day={DAY}").text
     booked = [text for text in blocks(page) if "Съёмки" in text]
     assert booked
     assert all(text.startswith("12:00 Бронь – 14:00") for text in booked)
     assert 'class="shut h20 m0 u2 v0"' in page  # after hours; a lesson is there all the same
     assert "09:00" in re.findall(r'<a class="slot[^>]*>([^<]+)<', page)
     assert "20:00" not in re.findall(r'<a class="slot[^>]*>([^<]+)<', page)
-    week = words(browser.get(f"{CALENDAR}?view=week&day={DAY}").text)
+    week = words(browser.get(f"{CALENDAR}?span=week&day={DAY}").text)
     assert "вт 08.12 Ремонт" in week
     assert "вс 13.12 не работает" in week
 
@@ -198,14 +198,14 @@ def test_lessons_at_one_time_stand_side_by_side(network: Any, browser: Any) -> N
     for minute in (0, 30):
         lesson_at(network.lesnoy, room=room, at=time(10, minute))
     lesson_at(network.lesnoy, room=room, at=time(11, 30))
-    page = browser.get(f"{CALENDAR}?view=day&day={DAY}").text
+    page = browser.get(f"{CALENDAR}?span=day&day={DAY}").text
     placed = [css.split() for css in re.findall(r'<a class="les (h1[^"]*)"', page)]
     assert [css[4:] for css in placed] == [["l0", "n2"], ["l1", "n2"], []]
 
 
 def test_what_goes_on_past_midnight_ends_with_the_day(network: Any, browser: Any) -> None:
     lesson_at(network.lesnoy, room=make_room(network.lesnoy), at=time(23, 30))
-    page = browser.get(f"{CALENDAR}?view=day&day={DAY}").text
+    page = browser.get(f"{CALENDAR}?span=day&day={DAY}").text
     assert 'class="les h23 m30 u0 v30"' in page
 
 
@@ -214,7 +214,7 @@ def test_states_of_lessons_are_told(network: Any, browser: Any) -> None:
     lesson_at(network.lesnoy, room=room, status=LessonStatus.CANCELED)
     lesson_at(network.lesnoy, room=room, at=time(12), status=LessonStatus.HELD)
     lesson_at(network.lesnoy, make_client(network.lesnoy), room=room, at=time(15), capacity=1)
-    page = browser.get(f"{CALENDAR}?view=day&day={DAY}").text
+    page = browser.get(f"{CALENDAR}?span=day&day={DAY}").text
     assert any(text.startswith("10:00") and "Отменено" in text for text in blocks(page))
     assert any(text.startswith("12:00") and "Проведено" in text for text in blocks(page))
     assert '<span class="seats full">1/1</span>' in page
@@ -223,7 +223,7 @@ def test_states_of_lessons_are_told(network: Any, browser: Any) -> None:
 def test_the_name_of_who_has_a_lesson_alone(network: Any, browser: Any, web: Any) -> None:
     room = make_room(network.lesnoy)
     lesson_at(network.lesnoy, make_client(network.lesnoy, name="Берёзкина <Анна>"), room=room)
-    page = browser.get(f"{CALENDAR}?view=day&day={DAY}").text
+    page = browser.get(f"{CALENDAR}?span=day&day={DAY}").text
     assert "Берёзкина &lt;Анна&gt;" in page
     assert "<Анна>" not in page
 
@@ -236,7 +236,7 @@ def test_an_instructor_sees_his_own_lessons_alone(network: Any, web: Any) -> Non
     teacher = web(network.instructor, network.lesnoy)
     for view in ("day", "week", "month"):
         for by in ("room", "instructor"):
-            page = teacher.get(f"{CALENDAR}?view={view}&by={by}&day={DAY}").text
+            page = teacher.get(f"{CALENDAR}?span={view}&by={by}&day={DAY}").text
             assert f"id={mine.id}" in page, (view, by)
             assert f"details/?id={other.id}" not in page, (view, by)
             assert "Вера Тренер" not in words(page)

@@ -21,7 +21,7 @@ CATALOGUE = Path(__file__).resolve().parents[2] / "crm/translations/ru/LC_MESSAG
 WIDE, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 # Pages that differ in nothing but the rows they choose are one page.
 _OF_SELECTION = re.compile(
-    r"f\..*|any\d\..*|columns|view|in|sort|page|size|after|before|count|q|url|next|ids?|client|account|bill|payer|company"
+    r"f\..*|any\d\..*|columns|view|in|sort|page|size|after|before|count|q|url|next|ids?|client|account|bill|payer|company|day|time"
 )
 _PANELS = re.compile(r"/admin/\w+/(?=(layout|views|filters|history)/)")  # the same for every grid
 _NAMES_IN_THE_DEMO = {"Счёт на оплату", "Счета на оплату клиентам"}  # a template's and a mailing's, as staff wrote them

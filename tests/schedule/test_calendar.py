@@ -180,7 +180,7 @@ def test_two_statements_however_many_lessons(network: Any) -> None:
     assert statements(lambda: lessons_between(network.lesnoy, DAY, DAY + timedelta(6))) == one == 2
 
 
-@pytest.mark.parametrize("asked", ["view=week&by=room", "view=week&by=instructor", "view=day", "view=month"])
+@pytest.mark.parametrize("asked", ["span=week&by=room", "span=week&by=instructor", "span=day", "span=month"])
 def test_a_full_week_costs_no_more_queries_than_an_empty_one(network: Any, web: Any, asked: str) -> None:
     """The page of a branch with 2 000 lessons a week; how long it takes is told by `make bench`."""
     browser = web(network.administrator, network.lesnoy)

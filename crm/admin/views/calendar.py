@@ -42,7 +42,7 @@ from crm.schedule.queries import (
 )
 from crm.security import chosen_branch
 
-VIEWS: dict[str, Any] = {
+SPANS: dict[str, Any] = {
     "day": _lp("calendar", "Day"),
     "week": _lp("calendar", "Week"),
     "month": _lp("calendar", "Month"),
@@ -59,7 +59,7 @@ class Asked:
     """What the address asks for; what cannot be read is as if it were not there. The ids: 0 for all."""
 
     branch: Branch
-    view: str
+    span: str
     by: str
     day: date
     room: int
@@ -69,15 +69,15 @@ class Asked:
 
     @property
     def first(self) -> date:
-        if self.view == "week":
+        if self.span == "week":
             return self.day - timedelta(days=self.day.weekday())
-        return self.day.replace(day=1) if self.view == "month" else self.day
+        return self.day.replace(day=1) if self.span == "month" else self.day
 
     @property
     def last(self) -> date:
-        if self.view == "week":
+        if self.span == "week":
             return self.first + timedelta(days=6)
-        return _month_after(self.first) - timedelta(days=1) if self.view == "month" else self.day
+        return _month_after(self.first) - timedelta(days=1) if self.span == "month" else self.day
 
     @property
     def days(self) -> list[date]:
@@ -88,18 +88,18 @@ class Asked:
         return bool(self.room or self.instructor or self.type or self.group)
 
     def before(self) -> date:
-        return (self.first - timedelta(days=1)).replace(day=1) if self.view == "month" else self._moved(-1)
+        return (self.first - timedelta(days=1)).replace(day=1) if self.span == "month" else self._moved(-1)
 
     def after(self) -> date:
-        return _month_after(self.first) if self.view == "month" else self._moved(1)
+        return _month_after(self.first) if self.span == "month" else self._moved(1)
 
     def _moved(self, step: int) -> date:
-        return self.day + timedelta(days=step * (7 if self.view == "week" else 1))
+        return self.day + timedelta(days=step * (7 if self.span == "week" else 1))
 
     def url(self, **changes: Any) -> str:
         """The same calendar with something else."""
         new = replace(self, **changes)
-        args: dict[str, Any] = {"view": new.view, "by": new.by, "day": new.day.isoformat()}
+        args: dict[str, Any] = {"span": new.span, "by": new.by, "day": new.day.isoformat()}
         args |= {name: value for name in ("room", "instructor", "type", "group") if (value := getattr(new, name))}
         if chosen_branch() is None:
             args["branch"] = new.branch.id
@@ -147,7 +147,7 @@ class CalendarView(ReportView):
             asked=asked,
             page=page,
             today=today,
-            views=VIEWS,
+            spans=SPANS,
             ways={name: label for name, label in LANES.items() if name not in page.hidden},
             heading=_heading(asked),
             branches=[] if chosen_branch() else g.branches,
@@ -164,12 +164,12 @@ def _asked() -> Asked | None:
     )
     if branch is None:
         return None
-    view, by = request.args.get("view", ""), request.args.get("by", "")
+    span, by = request.args.get("span", ""), request.args.get("by", "")
     hidden = field_rules(current_user, "lesson").hidden
     by_default = "room" if current_user.may("lesson.all") and "room" not in hidden else "instructor"
     return Asked(
         branch,
-        view if view in VIEWS else "week",
+        span if span in SPANS else "week",
         by if by in LANES and by not in hidden else by_default,
         _read_day(request.args.get("day", "")) or clock.today(branch),
         *(0 if name in hidden else _read_id(name) for name in ("room", "instructor", "type", "group")),
@@ -201,9 +201,9 @@ def short_day(day: date) -> str:
 
 
 def _heading(asked: Asked) -> str:
-    if asked.view == "day":
+    if asked.span == "day":
         return str(format_date(asked.day, "EEEE, d MMMM y", locale=get_locale()))
-    if asked.view == "month":
+    if asked.span == "month":
         return str(format_date(asked.day, "LLLL y", locale=get_locale()))
     ends = [format_date(day, "d MMMM", locale=get_locale()) for day in (asked.first, asked.last)]
     return f"{ends[0]} – {ends[1]} {asked.last.year}"
@@ -321,9 +321,9 @@ class Page:
     @property
     def layout(self) -> str:
         """ "hours" where each column is one lane of one day; "lanes": a week of many; "list": a month."""
-        if self.asked.view == "month":
+        if self.asked.span == "month":
             return "list"
-        return "hours" if self.asked.view == "day" or len(self.lanes) == 1 else "lanes"
+        return "hours" if self.asked.span == "day" or len(self.lanes) == 1 else "lanes"
 
     def title(self, line: LessonLine) -> str:
         group = line.group if "group" not in self.hidden else None
@@ -448,12 +448,12 @@ class Page:
     def columns(self) -> list[Column]:
         """Of a day, its lanes; of one lane's week, its days."""
         asked, today = self.asked, clock.today(self.branch)
-        if asked.view == "day":
+        if asked.span == "day":
             note = self.note(asked.day)
             return [Column(lane.name, self._lane_url(lane), note, self._column(asked.day, lane)) for lane in self.lanes]
         return [
             Column(
-                *(self.short_days[day], asked.url(view="day", day=day), self.note(day), self._column(day, lane)),
+                *(self.short_days[day], asked.url(span="day", day=day), self.note(day), self._column(day, lane)),
                 is_today=day == today,
             )
             for lane in self.lanes
@@ -462,7 +462,7 @@ class Page:
 
     def _lane_url(self, lane: Lane) -> str:
         """A lane's week."""
-        return "" if lane.id is None else self.asked.url(view="week", **{self.asked.by: lane.id})
+        return "" if lane.id is None else self.asked.url(span="week", **{self.asked.by: lane.id})
 
     def _column(self, day: date, lane: Lane) -> Markup:
         """What is in a column: the hours it is closed, free times, bookings and lessons."""

@@ -124,7 +124,7 @@ class LessonView(LessonPlanningView, LessonMarkingView):
         """The calendar on the lesson's day."""
         day = clock.local(lesson.starts_at, lesson.branch).date()
         branch = None if chosen_branch() else lesson.branch_id
-        return url_for("calendar.index_view", view="day", day=day.isoformat(), branch=branch)
+        return url_for("calendar.index_view", span="day", day=day.isoformat(), branch=branch)
 
     @expose("/enrol/", methods=("GET", "POST"))
     @permission("enrol")
