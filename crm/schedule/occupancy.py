@@ -150,14 +150,10 @@ class Occupancy:
     def lessons_of_group(self, slot: Slot, group_id: int | None) -> list[Taken]:
         return [] if group_id is None else self._meeting(slot, "group", group_id)
 
-    def refusal(self, slot: Slot, *, group_id: int | None = None) -> Refusal | None:
-        """Why a lesson cannot be planned at a time. An individual lesson that is there already stands in nobody's way:
-        it is put right by hand (see met()).
-        """
-        return self.closed(slot) or self.booked(slot) or self.taken(slot, group_id=group_id, spares_individual=True)
-
     def taken(self, slot: Slot, *, group_id: int | None, spares_individual: bool) -> Refusal | None:
-        """What lessons stand in the way."""
+        """What lessons stand in the way. spares_individual: not one that is individual, which is put right by hand
+        (see met()).
+        """
         if any(not (spares_individual and one.is_individual) for one in self.lessons_in_rooms(slot)):
             return Refusal("room_taken", _("there is another lesson in the room at this time"))
         if any(not (spares_individual and one.is_individual) for one in self.lessons_of_instructor(slot)):

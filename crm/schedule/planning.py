@@ -215,7 +215,9 @@ class _Judge:
                 return PlannedLine(on, slot, room, enrolled)
             if (standing := self._to_join(slot)) is not None:
                 return self._joining(on, slot, room, standing)
-        refusal = self._occupancy.refusal(slot, group_id=self._plan.group.id if self._plan.group else None)
+        group_id = self._plan.group.id if self._plan.group is not None else None
+        refusal = self._occupancy.booked(slot)
+        refusal = refusal or self._occupancy.taken(slot, group_id=group_id, spares_individual=True)
         refusal = refusal or self._refusal_of_members(slot, room)
         if refusal is not None:
             return PlannedLine(on, slot, room, refusal)

@@ -101,8 +101,10 @@ def test_lessons_are_looked_at_and_then_planned(browser: Any, client: Any, lesso
     assert "Запланировать 3 занятия" in page.text
     assert db.session.scalar(select(func.count()).select_from(Lesson)) == 0
     answer = send(browser, path, **facts, shown=accepted(page.text), plan="1")
-    assert (answer.status_code, answer.location) == (302, f"/admin/client/card/{client.id}/")
-    assert "Запланировано 3 занятия." in browser.get(answer.location).text
+    assert (answer.status_code, answer.location) == (302, f"/admin/client/card/{client.id}/?tab=planned")
+    card = browser.get(answer.location).text
+    assert "Запланировано 3 занятия." in card
+    assert "15.12.2026" in card
     assert db.session.scalar(select(func.count()).select_from(Attendance)) == 3
 
 

@@ -395,6 +395,8 @@ class LessonPlanningView(KontoraView):
     def _planned_url(self, whom: PlanFor, planned: Planned) -> str:
         if whom.client is None and whom.group is None and len(planned.lessons) == 1:
             return self.row_url(planned.lessons[0])
+        if whom.client is not None:
+            return url_for("client.card_view", id=whom.client.id, tab="planned")
         return self._back_to(whom)
 
     # --- changing ---------------------------------------------------------------------------------------------------
