@@ -11,6 +11,7 @@ from bench.databases import Ground, Place, grounds, place
 from bench.exports import exports
 from bench.grids import grids
 from bench.imports import imports
+from bench.lessons import lessons
 from bench.pages import bill_page
 from bench.posts import posts
 from bench.sizes import parts, sizes
@@ -20,6 +21,7 @@ from bench.weight import weights
 OWN_PARTS: dict[str, Callable[[Place], Iterator[str]]] = {
     "posts": posts,
     "accounts": accounts,
+    "lessons": lessons,
 }
 # Parts over the databases of the grids. In this order: what changes rows comes last.
 PARTS: dict[str, Callable[[Ground], Iterator[str]]] = {

@@ -163,7 +163,7 @@ def room_loads(first: date, last: date, branches: Sequence[Branch]) -> list[Room
         .order_by(Room.position, Room.name)
     ).all()
     days = [first + timedelta(days=number) for number in range((last - first).days + 1)]
-    loads = []
+    loads: list[RoomLoad] = []
     for branch in branches:
         hours = {day: 0 if (branch.id, day) in closed else open_minutes(branch, day) for day in days}
         loads.extend(
