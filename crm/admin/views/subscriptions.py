@@ -29,6 +29,7 @@ from crm.admin.cells import Joins, SqlCell
 from crm.admin.exporting import labels_of
 from crm.admin.fields import REQUIRED, DateField, Form
 from crm.admin.kinds import NOTHING, BadFilter, DateKind, EnumKind, IntegerKind, MoneyKind, Place
+from crm.admin.money import sees_balances
 from crm.admin.views.debts import unpaid_subscriptions
 from crm.admin.views.operations import SUMS
 from crm.admin.views.sales import SubscriptionSalesView, sale_buttons
@@ -196,7 +197,7 @@ class SubscriptionView(SubscriptionSalesView):
         hidden = set(rules.hidden)
         if {"price", "discount"} & hidden:
             hidden |= {"cost", "client_discount"}
-        if unpaid_subscriptions([]) is None:
+        if not current_user.may("account.view") or not sees_balances():
             hidden.add("debt")
         return FieldRules(frozenset(hidden), rules.frozen)
 
