@@ -97,7 +97,7 @@ def add_views(admin: Admin) -> None:
         TemplateView(Template, _l("Email templates"), MAILINGS),
         MessageView(Message, _l("Messages"), MAILINGS),
         ScheduleView(ExportSchedule, _l("Exports by the clock"), MAILINGS),
-        AttendanceReportView(_l("Attendance"), REPORTS, endpoint="attendancereport"),
+        AttendanceReportView(_l("Report on attendance"), REPORTS, endpoint="attendancereport"),
         RoomLoadView(_l("Load of rooms"), REPORTS, endpoint="roomload"),
         SubscriptionsReportView(_l("Ending soon"), REPORTS, endpoint="endingsoon"),
         SubscriptionsReportView(_lp("subscriptions", "Used up"), REPORTS, endpoint="usedup"),
