@@ -72,6 +72,7 @@ class AccountOperation(BranchScoped, Model):
     bill_id: Mapped[int | None] = column_property(transactions.c.bill_id)
     subscription_id: Mapped[int | None] = column_property(transactions.c.subscription_id)
     visit_id: Mapped[int | None] = column_property(transactions.c.visit_id)
+    lesson_id: Mapped[int | None] = column_property(transactions.c.lesson_id)
     comment: Mapped[str] = column_property(transactions.c.comment)
     reverses_id: Mapped[int | None] = column_property(transactions.c.reverses_id)
     reversed_by_id: Mapped[int | None] = column_property(
@@ -100,11 +101,12 @@ class AccountOperation(BranchScoped, Model):
     bill: Mapped[Any] = relationship("Bill", foreign_keys=bill_id, viewonly=True)
     subscription: Mapped[Any] = relationship("Subscription", foreign_keys=subscription_id, viewonly=True)
     visit: Mapped[Any] = relationship("Visit", foreign_keys=visit_id, viewonly=True)
+    lesson: Mapped[Any] = relationship("Lesson", foreign_keys=lesson_id, viewonly=True)
 
     @property
     def purpose(self) -> list[Any]:
-        """What it was for: the bill, the subscription, the visit; none of those out of sight."""
-        return [thing for thing in (self.bill, self.subscription, self.visit) if thing is not None]
+        """What it was for: the bill, the subscription, the visit, the lesson; none of those out of sight."""
+        return [thing for thing in (self.bill, self.subscription, self.visit, self.lesson) if thing is not None]
 
     @property
     def standing(self) -> Standing | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
 from sqlalchemy import or_, select
 from sqlalchemy.orm import joinedload
@@ -34,7 +35,7 @@ def planned_of(client: Client, ids: Collection[int] | None = None) -> list[Atten
     return list(db.session.scalars(query if ids is None else query.where(Attendance.id.in_(ids))))
 
 
-def _of_lesson() -> list[object]:
+def _of_lesson() -> list[Any]:
     names = (Lesson.lesson_type, Lesson.subject, Lesson.group, Lesson.room, Lesson.instructor, Lesson.branch)
     return [joinedload(name) for name in names]
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import html
+import io
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import openpyxl
 import pytest
 from sqlalchemy import select
 
@@ -19,6 +21,7 @@ from crm.schedule.attendance import mark_attendance
 from crm.schedule.enrolment import enrol
 from crm.schedule.models import Attendance, GroupMember, Lesson, LessonStatus, Mark, Trial
 from crm.schedule.trials import plan_trial
+from crm.subscriptions.models import ChargeMoment
 from crm.visits.models import VisitStatus
 from crm.visits.operations import move_visit
 from tests.factories import (
@@ -304,3 +307,26 @@ def test_finances_come_first_and_events_are_the_changes_of_the_card(network: Any
     client = web(network.administrator, network.lesnoy)
     assert "Операций пока нет" in card(client, person, "history")
     assert "Просил звонить" in card(client, person, "history", "events")
+
+
+@pytest.mark.spec("C85")
+def test_the_history_of_finances_names_the_lesson_and_the_subscription(network: Any, web: Any) -> None:
+    person = make_client(network.lesnoy)
+    plan = make_plan(name="По занятиям", charge=ChargeMoment.PER_LESSON)
+    subscription = make_subscription(person, plan)
+    paid, single = (
+        make_lesson(network.lesnoy, who, starts_at=NOON, subject=make_subject(name=name))
+        for who, name in ((person, "Плавание"), (make_child(person), "Пение"))
+    )
+    for lesson in (paid, single):
+        with transaction():
+            mark_attendance(lesson, {lesson.attendances[0].id: Mark.PRESENT}, by=SYSTEM)
+    client = web(network.administrator, network.lesnoy)
+    rows = [text_of(row) for row in re.findall(r"<tr.*?</tr>", card(client, person, "history"), re.DOTALL)]
+    written_off = next(row for row in rows if "Списание занятия" in row and "Плавание" in row)
+    assert str(subscription) in written_off
+    assert "500,00" in written_off
+    assert any("Пение" in row and "700" in row for row in rows)
+    book = openpyxl.load_workbook(io.BytesIO(client.get("/admin/entry/export/xlsx/").data))
+    cells = {str(cell) for row in book.active.iter_rows(values_only=True) for cell in row}
+    assert {f"{subscription}, Плавание", "Пение"} <= cells

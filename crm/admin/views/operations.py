@@ -21,6 +21,7 @@ from crm.admin.exporting import labels_of
 from crm.admin.kinds import NOTHING, BalanceKind, EnumKind, Kind, ListKind, MoneyKind, Place
 from crm.admin.money import sees_balances
 from crm.bills.models import bill_title
+from crm.catalogue.models import LessonType, Subject
 from crm.clients.queries import client_matches
 from crm.db import db
 from crm.exchange.excel import content_disposition
@@ -30,6 +31,7 @@ from crm.ledger.models import Account, Entry, Transaction, TransactionKind
 from crm.payments.desk import refusal_of_reversal
 from crm.payments.receipts import moves_of, receipt_of
 from crm.pdf import render_pdf
+from crm.schedule.models import ClientGroup, Lesson
 from crm.subscriptions.models import Plan, Subscription
 
 END_OF_TIME = datetime(9999, 1, 1, tzinfo=UTC)
@@ -71,7 +73,7 @@ class OperationKind(EnumKind):
 
 
 class PurposeKind(ListKind):
-    """The bill, the subscription, the visit an operation was for."""
+    """The bill, the subscription, the visit, the lesson an operation was for."""
 
     is_editable = False
 
@@ -163,6 +165,9 @@ class OperationView(KontoraView):
             *map(sa.orm.selectinload, small),
             *map(sa.orm.joinedload, (*large, AccountOperation.bill, AccountOperation.visit)),
             sa.orm.joinedload(AccountOperation.subscription).joinedload(Subscription.plan),
+            sa.orm.selectinload(AccountOperation.lesson).options(
+                *map(sa.orm.selectinload, (Lesson.group, Lesson.subject, Lesson.lesson_type))
+            ),
         ]
 
     # --- cells ------------------------------------------------------------------------------------------------------
@@ -201,16 +206,20 @@ class OperationView(KontoraView):
             return super().sql_cell(column, joins)
         bill, visit = joins.to(AccountOperation.bill), joins.to(AccountOperation.visit)
         sold, plans = joins.to(AccountOperation.subscription), labels_of(Plan)
+        lesson = joins.to(AccountOperation.lesson)
+        names = [labels_of(table) for table in (ClientGroup, Subject, LessonType)]  # Lesson.title
 
-        def purpose(year: Any, number: Any, plan_id: Any, sold_id: Any, service: Any) -> str | None:
+        def purpose(year: Any, number: Any, plan_id: Any, sold_id: Any, service: Any, *lesson: Any) -> str | None:
             parts = [
                 bill_title(year, number) if number is not None else None,
                 f"{plans.get(plan_id)} #{sold_id}" if sold_id is not None else None,
                 service,
+                next((names[at].get(id) for at, id in enumerate(lesson) if id is not None), None),
             ]
             return ", ".join(part for part in parts if part) or None
 
-        return SqlCell((bill.year, bill.number, sold.plan_id, sold.id, visit.service), purpose)
+        of_lesson = (lesson.group_id, lesson.subject_id, lesson.lesson_type_id)
+        return SqlCell((bill.year, bill.number, sold.plan_id, sold.id, visit.service, *of_lesson), purpose)
 
     # --- one operation ----------------------------------------------------------------------------------------------
 
