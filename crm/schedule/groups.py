@@ -378,7 +378,7 @@ def _read_lesson_type(lesson_type: LessonType | None, group: ClientGroup) -> int
 
 def _read_subject(subject: Subject | None, group: ClientGroup) -> int | None:
     if subject is None or subject.id == group.subject_id:
-        return subject and subject.id
+        return group.subject_id if subject is not None else None
     if subject.is_archived:
         raise DomainError("subject_archived", _("This subject is in the archive."), "subject")
     return subject.id
@@ -387,7 +387,7 @@ def _read_subject(subject: Subject | None, group: ClientGroup) -> int | None:
 def _read_instructor(instructor: Employee | None, group: ClientGroup) -> int | None:
     """One who has left, or works elsewhere by now, stays where he was."""
     if instructor is None or instructor.id == group.instructor_id:
-        return instructor and instructor.id
+        return group.instructor_id if instructor is not None else None
     if instructor.branch_id != group.branch_id or not instructor.is_active or not instructor.teaches:
         raise DomainError(
             "instructor_unavailable", _("This instructor does not hold lessons in this branch."), "instructor"
@@ -397,7 +397,7 @@ def _read_instructor(instructor: Employee | None, group: ClientGroup) -> int | N
 
 def _read_room(room: Room | None, group: ClientGroup) -> int | None:
     if room is None or room.id == group.room_id:
-        return room and room.id
+        return group.room_id if room is not None else None
     if room.branch_id != group.branch_id or room.is_archived:
         raise DomainError("room_unavailable", _("This room is not in use in this branch."), "room")
     return room.id

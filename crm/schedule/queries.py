@@ -109,7 +109,7 @@ def lessons_between(
     lines = []
     for row in rows:
         count, client_id = taken.get(row[0], (0, None))
-        lines.append(LessonLine(*row, count, client_id if count == 1 and row[10] is None else None))
+        lines.append(LessonLine._make((*row, count, client_id if count == 1 and row[10] is None else None)))
     return lines
 
 

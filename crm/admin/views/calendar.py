@@ -266,7 +266,7 @@ class Page:
         ids = {line.client_id for line in self.lessons if line.client_id is not None}
         if not ids or not current_user.may("client.view") or "name" in field_rules(current_user, "client").hidden:
             return {}
-        has_surname = is_shown(self.branch.company, "client", "surname")
+        has_surname = is_shown(self.branch.company_id, "client", "surname")
         query = sa.select(Client.id, Client.name, Client.surname).where(Client.id.in_(ids))
         return {
             client_id: f"{surname} {name}" if surname and has_surname else name
