@@ -43,6 +43,7 @@ class LessonMark(BranchScoped, Model):
     is_trial: Mapped[bool] = column_property(attendances.c.is_trial)
     by_group: Mapped[bool] = column_property(attendances.c.by_group)
     subscription_id: Mapped[int | None] = column_property(attendances.c.subscription_id)
+    transaction_id: Mapped[int | None] = column_property(attendances.c.transaction_id)
     price: Mapped[Decimal | None] = column_property(attendances.c.price)
     created_at: Mapped[datetime] = column_property(attendances.c.created_at)
     marked_at: Mapped[datetime | None] = column_property(attendances.c.marked_at)
@@ -66,6 +67,12 @@ class LessonMark(BranchScoped, Model):
     group: Mapped[ClientGroup | None] = relationship(foreign_keys=group_id, viewonly=True)
     room: Mapped[Room | None] = relationship(foreign_keys=room_id, viewonly=True)
     instructor: Mapped[Employee | None] = relationship(foreign_keys=instructor_id, viewonly=True)
+
+    @property
+    def takes_lesson(self) -> bool:
+        """Whether a lesson was written off for it: of a subscription, or an extra one; not a visit paid by itself."""
+        is_extra = self.transaction_id is not None and not self.price
+        return self.mark.is_written_off and (self.subscription_id is not None or is_extra)
 
     @property
     def title(self) -> str:

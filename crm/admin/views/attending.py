@@ -175,7 +175,7 @@ def _marked(client: Client) -> list[VisitLine]:
             subscription=one.subscription,
             who=one.instructor,
             css=_CSS[one.mark],
-            count=-1 if one.mark.is_written_off and one.subscription_id is not None else None,
+            count=-1 if one.takes_lesson else None,
             url=url_for("attendance.details_view", id=one.id),
         )
         for one in db.session.scalars(query)

@@ -231,6 +231,17 @@ class AttendanceView(KontoraView):
         "subject": _l("Subject of lessons"),
         "created_at": _l("Enrolled"),
         "price": _l("Written off in money"),
+        "mark": _l("Mark"),
+        "subscription": _l("Subscription"),
+        "is_trial": _l("Trial lesson"),
+        "lesson_status": _l("Status of the lesson"),
+        "marked_by": _l("Marked by"),
+        "marked_at": _l("Marked"),
+        "by_group": _l("With the group"),
+        "lesson_type": _l("Lesson type"),
+        "group": _l("Group"),
+        "instructor": _l("Instructor"),
+        "room": _l("Room"),
     }
     column_filters = (
         *("starts_at", "client", "mark", "instructor", "group", "subscription", "lesson_type", "subject", "is_trial"),
