@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -44,6 +45,7 @@ def _shots(page: Page, url: str, suffix: str) -> None:
     }.items():
         page.goto(url + address)
         shot(name)
+    _shots_of_lessons(page, url, shot)
     page.goto(f"{url}/admin/visit/?f.paid_at.empty=1&f.price.from=1&f.status.is=planned")
     page.locator("[data-open]").first.click()
     shot("visit")
@@ -53,6 +55,33 @@ def _shots(page: Page, url: str, suffix: str) -> None:
     yesterday = (datetime.now(UTC) - timedelta(days=1)).date()
     page.goto(f"{url}/admin/account/?as_of={yesterday}")
     shot("accounts-as-of")
+
+
+def _shots_of_lessons(page: Page, url: str, shot: Callable[[str], None]) -> None:
+    """The schedule, a lesson marked, a subscription and what becomes of it, reports."""
+    for name, address in {
+        "calendar": "/admin/lesson/calendar/",
+        "calendar-day": "/admin/lesson/calendar/?span=day",
+        "groups": "/admin/clientgroup/",
+        "tasks": "/admin/task/",
+        "attendance-report": "/admin/attendancereport/",
+        "room-load": "/admin/roomload/?period=last_week",
+    }.items():
+        page.goto(url + address)
+        shot(name)
+    page.goto(f"{url}/admin/lesson/?f.status.is=held&f.group.empty=0")
+    lesson = page.locator("[data-row]").first.get_attribute("data-row")
+    page.goto(f"{url}/admin/lesson/{lesson}/marks/")
+    shot("marking")
+    page.goto(f"{url}/admin/subscription/?f.state.is=active&f.lessons_left.from=1&sort=-price")
+    sold = page.locator("[data-row]").first.get_attribute("data-row")
+    for name, address in {
+        "subscription": f"/admin/subscription/details/?id={sold}",
+        "recalculation": f"/admin/subscription/{sold}/recalculate/",
+        "return": f"/admin/subscription/{sold}/return/",
+    }.items():
+        page.goto(url + address)
+        shot(name)
 
 
 def _shots_of_the_head(page: Page, url: str, suffix: str) -> None:
