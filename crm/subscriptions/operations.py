@@ -119,7 +119,7 @@ def draw_up_sale(
         check_within_reach(client.branch, account.branch, field="account")
         if plan.account is PlanAccount.SEPARATE or plan.charge is ChargeMoment.PER_LESSON:
             raise DomainError(
-                "account_separate", _("This plan takes its money elsewhere: leave the base account chosen."), "account"
+                "account_separate", _("This plan takes its money elsewhere: choose another way of payment."), "account"
             )
     subscription = Subscription(
         branch_id=client.branch_id,

@@ -248,3 +248,14 @@ def test_the_till_that_was_chosen_gets_the_money(network: Network, web: Any) -> 
     assert send(desk, form_of(make_client(network.lesnoy)), way="cash", till=str(second.id)).status_code == 302
     db.session.expire_all()
     assert (money_in(first), money_in(second)) == (0, 4000)
+
+
+@pytest.mark.parametrize("facts", [{"charge": ChargeMoment.PER_LESSON}, {"account": PlanAccount.SEPARATE}])
+def test_a_deposit_does_not_pay_for_what_takes_its_money_elsewhere(network: Network, facts: Any) -> None:
+    client = make_client(network.lesnoy)
+    deposit = make_account(client, balance=9000)
+    with pytest.raises(DomainError) as refused:
+        sell(client, make_plan(**facts), WayToPaySale.ACCOUNT, account=deposit)
+    assert (refused.value.code, refused.value.field) == ("account_separate", "account")
+    db.session.rollback()
+    assert deposit.balance == 9000
