@@ -145,11 +145,13 @@ def test_a_password_hash_is_no_column(network: Any, bare: Flask) -> None:
 def test_a_form_from_the_schema(network: Any, bare: Flask) -> None:
     browser = Browser(bare, network.owner)
     page = browser.get("/admin/bareplan/new/").text
-    assert {"name", "price", "lessons", "duration_days"} <= fields(page).keys()
-    answer = browser.post("/admin/bareplan/new/", {"name": "", "price": "-5", "lessons": "x"})
+    sent = fields(page)
+    assert {"name", "price", "lessons", "duration_days", "charge"} <= sent.keys()
+    answer = browser.post("/admin/bareplan/new/", sent | {"name": "", "price": "-5", "lessons": "x"})
     assert answer.status_code == 422
     assert errors(answer.text).keys() == {"name", "price", "lessons"}
-    answer = browser.post("/admin/bareplan/new/", {"name": "План", "price": "1 234,50", "lessons": "3"})
+    facts = {"name": "План", "price": "1 234,50", "lessons": "3", "duration_days": ""}
+    answer = browser.post("/admin/bareplan/new/", sent | facts)
     assert answer.status_code == 302
     plan = db.session.scalars(select(Plan).where(Plan.name == "План")).one()
     assert (plan.price, plan.lessons, plan.duration_days) == (Decimal("1234.50"), 3, 30)
