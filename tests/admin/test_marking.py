@@ -212,7 +212,8 @@ def test_a_group_of_thirty_is_read_in_the_same_statements(network: Any, web: Any
         for client in clients[::2]:
             make_subscription(client)
         lesson = at_noon(network, *clients)
-        reader, sent = web(network.administrator, network.lesnoy), []
+        reader = web(network.administrator, network.lesnoy)
+        sent: list[str] = []
         reader.get(path_of(lesson))
 
         def note(*args: Any, sent: list[str] = sent) -> None:

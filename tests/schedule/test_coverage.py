@@ -105,13 +105,19 @@ def test_an_unlimited_one_takes_no_lessons(network: Any, lesson: LessonFacts) ->
 
 
 @pytest.mark.parametrize(
-    ("status", "is_good"), [("returned", False), ("canceled", False), ("archived", False), ("active", True)]
+    ("status", "is_good"),
+    [
+        (SubscriptionStatus.RETURNED, False),
+        (SubscriptionStatus.CANCELED, False),
+        (SubscriptionStatus.ARCHIVED, False),
+        (SubscriptionStatus.ACTIVE, True),
+    ],
 )
-def test_only_those_in_use(network: Any, lesson: LessonFacts, status: str, is_good: bool) -> None:
+def test_only_those_in_use(network: Any, lesson: LessonFacts, status: SubscriptionStatus, is_good: bool) -> None:
     client = make_client(network.lesnoy)
     subscription = make_subscription(client)
     with transaction():
-        subscription.status = SubscriptionStatus(status)
+        subscription.status = status
     assert (chosen(client, lesson) is not None) is is_good
 
 

@@ -76,18 +76,18 @@ def mark(lesson: Lesson, marks: dict[Client, Mark], *, by: Any = SYSTEM, seen: A
         )
 
 
-def left(subscription: Subscription) -> Decimal:
+def left(subscription: Subscription) -> Any:
     db.session.refresh(subscription)
     return subscription.lessons_left
 
 
-def base_of(client: Client) -> Decimal:
+def base_of(client: Client) -> Any:
     account = base_account(client.payer_id or client.id, client.branch_id)
     db.session.refresh(account)
     return account.balance
 
 
-def attended() -> Decimal:
+def attended() -> Any:
     query = select(func.coalesce(func.sum(Entry.amount), 0)).join(Entry.account)
     return Decimal(db.session.scalar(query.where(Account.kind == AccountKind.ATTENDED)) or 0)
 
@@ -169,7 +169,8 @@ def test_extra_lessons_are_taken_before_money(network: Any) -> None:
         post(TransactionKind.GRANT, lines, branch_id=client.branch_id, by=SYSTEM)
     mark(lesson, {client: Mark.PRESENT})
     db.session.refresh(extra)
-    assert (extra.balance, attended()) == (0, 1)
+    assert extra.balance == 0
+    assert attended() == 1
     assert row_of(lesson, client).subscription_id is None
 
 
@@ -388,6 +389,10 @@ def test_a_canceled_lesson_is_not_marked(network: Any) -> None:
 # --- holding ---------------------------------------------------------------------------------------------------------
 
 
+def status_of(lesson: Lesson) -> str:
+    return lesson.status.value
+
+
 def test_held_when_everybody_is_marked_and_open_again_by_a_change(network: Any) -> None:
     client, second = make_client(network.lesnoy), make_client(network.lesnoy, name="Ещё Неотмеченный")
     lesson = at_noon(network, client, second)
@@ -398,17 +403,17 @@ def test_held_when_everybody_is_marked_and_open_again_by_a_change(network: Any) 
     mark(lesson, {second: Mark.EXCUSED})
     with transaction():
         hold_lesson(lesson, by=SYSTEM)
-    assert lesson.status is LessonStatus.HELD
+    assert status_of(lesson) == "held"
     with refused("lesson_over"):
         enrol(lesson, make_client(network.lesnoy), by=SYSTEM)
     mark(lesson, {client: Mark.EXCUSED})  # as it was: nothing to open it for
-    assert lesson.status is LessonStatus.HELD
+    assert status_of(lesson) == "held"
     mark(lesson, {client: Mark.PRESENT})
-    assert lesson.status is LessonStatus.PLANNED
+    assert status_of(lesson) == "planned"
     with transaction():
         hold_lesson(lesson, by=SYSTEM)
         reopen_lesson(lesson, by=SYSTEM)
-    assert lesson.status is LessonStatus.PLANNED
+    assert status_of(lesson) == "planned"
     with refused("not_held"):
         reopen_lesson(lesson, by=SYSTEM)
 

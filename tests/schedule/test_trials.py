@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -62,7 +61,7 @@ def mark(*marks: tuple[Attendance, Mark]) -> None:
         mark_attendance(lesson, {row.id: wanted for row, wanted in marks}, by=SYSTEM)
 
 
-def owed(payer: Client) -> Decimal:
+def owed(payer: Client) -> Any:
     account = base_account(payer.id, payer.branch_id)
     db.session.refresh(account)
     return -account.balance

@@ -238,10 +238,6 @@ class AttendanceView(KontoraView):
         "marked_by": _l("Marked by"),
         "marked_at": _l("Marked"),
         "by_group": _l("With the group"),
-        "lesson_type": _l("Lesson type"),
-        "group": _l("Group"),
-        "instructor": _l("Instructor"),
-        "room": _l("Room"),
     }
     column_filters = (
         *("starts_at", "client", "mark", "instructor", "group", "subscription", "lesson_type", "subject", "is_trial"),
