@@ -190,7 +190,12 @@ def _change(lessons: Sequence[Lesson], wanted: Mapping[int, LessonFacts], *, by:
     branch, ids = lessons[0].branch, [lesson.id for lesson in lessons]
     given = list(wanted.values())
     rooms = [room for facts in given for room in (facts.get("room"), *facts.get("further_rooms", ()))]
-    hold_places(branch, _ids(rooms) | _ids(lesson.room for lesson in lessons), _ids(f.get("instructor") for f in given))
+    second_rooms = db.session.scalars(select(Booking.room_id).where(Booking.lesson_id.in_(ids)))
+    hold_places(
+        branch,
+        _ids(rooms) | _ids(lesson.room for lesson in lessons) | set(second_rooms),
+        _ids(facts.get("instructor") for facts in given) | _ids(lesson.instructor for lesson in lessons),
+    )
     lock_lessons(ids)
     query = select(Booking).where(Booking.lesson_id.in_(ids)).order_by(Booking.id)
     bookings = list(db.session.scalars(query.with_for_update(key_share=True, of=Booking)))

@@ -303,6 +303,23 @@ def test_of_two_who_cancel_and_change_one_loses(network: Any, series: list[Lesso
     assert db.session.scalars(select(Lesson.status).where(Lesson.id == number)).one() is LessonStatus.CANCELED
 
 
+def test_of_two_who_move_to_the_same_time_one_wins(network: Any, room: Any, in_parallel: Any) -> None:
+    """Of two rooms: one instructor."""
+    facts: Any = {"instructor": network.employee}
+    first = make_lesson(network.lesnoy, starts_at=TEN, room=room, **facts)
+    second = make_lesson(network.lesnoy, starts_at=TEN + timedelta(hours=4), room=make_room(network.lesnoy), **facts)
+    numbers = [first.id, second.id]
+
+    def one(index: int) -> str:
+        with transaction():
+            change_lesson(db.session.get_one(Lesson, numbers[index]), starts_at=TEN + timedelta(hours=8), by=SYSTEM)
+        return "moved"
+
+    results = in_parallel(one, times=2)
+    assert results.count("moved") == 1
+    assert {error.code for error in results if not isinstance(error, str)} == {"instructor_busy"}
+
+
 def test_who_may_not_and_who_works_elsewhere_is_refused(network: Any, lesson: Lesson) -> None:
     for user in (network.manager, network.instructor):
         for forbidden in (
