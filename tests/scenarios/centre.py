@@ -93,6 +93,7 @@ class Centre:
         self.received: dict[int, Decimal] = defaultdict(Decimal)  # by branch, refunds deducted
         self.earned: dict[int, Decimal] = defaultdict(Decimal)
         self.granted = self.used = self.returned = self.given = 0
+        self.debts: set[AccountKind] = set()  # kinds of accounts on which a debt has been seen
 
     # --- selling ------------------------------------------------------------------------------------------------------
 
@@ -353,6 +354,8 @@ class Centre:
         of_clients = select(Account).where(Account.client_id.is_not(None))
         for account in db.session.scalars(of_clients):
             assert account.balance == self._expected(account), (account.kind, account.client_id, account.balance)
+            if account.balance < 0:
+                self.debts.add(account.kind)
         self._lessons_agree()
         for branch in db.session.scalars(select(Branch)):
             assert house_balance(AccountKind.CASH, branch) == self.received[branch.id], branch.name

@@ -21,6 +21,7 @@ from crm.catalogue.models import LessonFormat
 from crm.clients.models import Client
 from crm.db import db, transaction
 from crm.jobs.tasks import perform
+from crm.ledger.models import AccountKind
 from crm.schedule.groups import join_group, leave_group
 from crm.schedule.models import ClientGroup, GroupMember, Lesson, LessonStatus, Mark
 from crm.schedule.planning import LessonPlan, plan_lessons
@@ -215,6 +216,7 @@ def test_three_months_of_three_branches(network: Any, web: Any, types: Any, plan
     with clock.frozen(datetime(2026, 4, 6, 9, tzinfo=UTC)):
         centre.agree()
     assert centre.used > 150
+    assert centre.debts == {AccountKind.BASE, AccountKind.SUBSCRIPTION}
     assert {row.status for row in db.session.scalars(select(Subscription))} >= {
         *(SubscriptionStatus.ACTIVE, SubscriptionStatus.RETURNED, SubscriptionStatus.CANCELED)
     }
