@@ -277,4 +277,11 @@ def test_too_many_for_a_screen_are_refused(browser: Any, client: Any, lesson_typ
 
 
 def test_in_the_network_a_branch_is_chosen_first(network: Any, web: Any) -> None:
-    assert "Сначала выберите филиал" in web(network.owner).get(PLAN).text
+    browser = web(network.owner)
+    page = browser.get(PLAN).text
+    assert "Сначала выберите филиал" in page
+    assert f"{PLAN}?branch={network.mira.id}" in page
+    room = make_room(network.mira, name="Зал на Мира")
+    page = browser.get(f"{PLAN}?branch={network.mira.id}").text
+    assert fields(page)["starts_on"] == "2026-11-30"
+    assert room.name in page

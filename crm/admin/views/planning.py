@@ -321,9 +321,7 @@ class LessonPlanningView(KontoraView):
         elif number := request.args.get("group"):
             group = self.view_of(ClientGroup).get_one(number)  # type: ignore[union-attr]
         subject = client or group or _room_asked_for()
-        branch = db.session.get(Branch, subject.branch_id) if subject is not None else chosen_branch()
-        if branch is None and len(g.branches) == 1:
-            branch = g.branches[0]
+        branch = db.session.get(Branch, subject.branch_id) if subject is not None else _branch_asked_for()
         if branch is None:
             return None
         g.lesson_branch, g.lesson_types = branch, lesson_types_on_offer()
@@ -464,6 +462,14 @@ def _room_asked_for() -> Room | None:
     return db.session.scalar(sa.select(Room).where(Room.id == int(number))) if is_number else None
 
 
+def _branch_asked_for() -> Branch | None:
+    """The one of ?branch=, the chosen one, or the only one in sight."""
+    in_sight = [branch for branch in g.branches if g.scope.covers(branch.id)]
+    asked = [branch for branch in in_sight if str(branch.id) == request.args.get("branch")]
+    only = in_sight if len(in_sight) == 1 else []
+    return next((branch for branch in (*asked, chosen_branch(), *only) if branch is not None), None)
+
+
 def _next_hour(branch: Branch) -> tuple[date, time]:
     """The next full hour the branch is open at by its working hours, as a form begins with it."""
     begins = clock.local(clock.now(), branch).replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
@@ -569,10 +575,8 @@ class BookingView(KontoraView):
 
     @staticmethod
     def _place() -> Branch | None:
-        room, branch = _room_asked_for(), chosen_branch()
-        if room is not None:
-            return db.session.get(Branch, room.branch_id)
-        return branch if branch is not None or len(g.branches) != 1 else g.branches[0]
+        room = _room_asked_for()
+        return db.session.get(Branch, room.branch_id) if room is not None else _branch_asked_for()
 
     def may_edit_row(self, row: Any) -> bool:
         return bool(self.may_edit and row.lesson_id is None)
