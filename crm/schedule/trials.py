@@ -106,7 +106,7 @@ def settle_trials(changes: Mapping[Attendance, Mark], *, by: Actor) -> set[int]:
 
 
 def newcomers(visits: list[Attendance], *, but: Collection[int]) -> list[Attendance]:
-    """Those of families that have no trial lesson yet, have not come before (other than at `but`), and bought nothing."""
+    """Those of families without a trial lesson that have not come before (other than at `but`) and bought nothing."""
     families = {family_id(one.client) for one in visits}
     if not families:
         return []
