@@ -97,9 +97,10 @@ class WaitingView(KontoraView):
 
     @property
     def is_kept(self) -> bool:
-        """Whether a company in sight keeps a waiting list."""
+        """Whether a company in sight keeps a waiting list; one yet to come would."""
         branch = chosen_branch()
-        return any(has_waiting_list(place) for place in ([branch] if branch is not None else g.get("branches", ())))
+        places = [branch] if branch is not None else g.get("branches", ())
+        return not places or any(has_waiting_list(place) for place in places)
 
     def is_accessible(self) -> bool:
         return super().is_accessible() and self.is_kept
