@@ -40,6 +40,7 @@ from crm.subscriptions.operations import sell_subscription
 
 TURNS = 9
 WEEKDAY_HOURS = range(8, 20)
+FOR_INFORMATION = {"lessons planned", "attendance, a month", "load of rooms, a week"}
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def _line(what: str, few: list[Outcome], turns: list[Outcome]) -> str:
     seconds = [turn.seconds for turn in turns]
     counts = max(turn.queries for turn in few), max(turn.queries for turn in turns)
     checks: list[Check] = [within("SQL more than among few", counts[1] - counts[0], at_most=0)]
-    if what != "lessons planned":
+    if what not in FOR_INFORMATION:
         checks.insert(0, within("ms", median(seconds) * 1000, at_most=LESSON_PAGE_SECONDS * 1000))
     figures = f"{median(seconds) * 1000:.0f} ms, {max(seconds) * 1000:.0f} ms, {counts[0]} : {counts[1]} SQL"
     return figure_line(what, figures, *checks)
