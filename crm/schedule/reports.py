@@ -92,9 +92,12 @@ def _lines(
 
 def _attended(begins: Any, first: date, last: date, branches: Sequence[Branch], *columns: Any) -> sa.Select[Any]:
     """SELECT of some columns and the counts of Attended, over held lessons of these days."""
+    # The table, not the model: its lesson is within the scope, and a condition on the branch of its own would lead SQLite
+    # to that index, through everybody who ever came there.
+    attendance = sa.inspect(Attendance).local_table.alias()
 
     def count(mark: Mark) -> Any:
-        return sa.func.coalesce(sa.func.sum(sa.case((Attendance.mark == mark, 1), else_=0)), 0)
+        return sa.func.coalesce(sa.func.sum(sa.case((attendance.c.mark == mark, 1), else_=0)), 0)
 
     return (
         sa.select(
@@ -104,7 +107,7 @@ def _attended(begins: Any, first: date, last: date, branches: Sequence[Branch], 
             *(count(mark) for mark in (Mark.PRESENT, Mark.ABSENT, Mark.EXCUSED)),
         )
         .select_from(Lesson)
-        .outerjoin(Attendance, Attendance.lesson_id == Lesson.id)
+        .outerjoin(attendance, attendance.c.lesson_id == Lesson.id)
         .where(Lesson.status == LessonStatus.HELD, _within(Lesson, first, last, branches))
     )
 
