@@ -92,8 +92,8 @@ def _lines(
 
 def _attended(begins: Any, first: date, last: date, branches: Sequence[Branch], *columns: Any) -> sa.Select[Any]:
     """SELECT of some columns and the counts of Attended, over held lessons of these days."""
-    # The table, not the model: its lesson is within the scope, and a condition on the branch of its own would lead SQLite
-    # to that index, through everybody who ever came there.
+    # The table, not the model: its lesson is within the scope, and a condition on its own branch would lead SQLite to
+    # that index, through everybody who ever came there.
     attendance = sa.inspect(Attendance).local_table.alias()
 
     def count(mark: Mark) -> Any:
