@@ -48,6 +48,7 @@ def upgrade() -> None:
     add_reference("account", "subscription_id", "subscription")
     add_reference("account", "lesson_type_id", "lesson_type")
     set_enum("account", "kind", "ck_account_account_kind", ACCOUNT_KINDS)
+    _forgive_owed_lessons()
     set_check("account", "ck_account_floor", "kind NOT IN ('deposit', 'lessons') OR balance >= 0")
     _renew_index(f"{OF_A_CLIENT} AND subscription_id IS NULL AND lesson_type_id IS NULL")
     for name, columns, where in (
@@ -148,18 +149,39 @@ def _unique(name: str, columns: list[str], where: str) -> None:
 
 # --- lessons left ---------------------------------------------------------------------------------------------------
 # A client had one count of lessons in a branch. What his subscriptions granted, and nobody could have used before there
-# were lessons, goes over to an account of each, by a transfer like any other: what was posted stays as it is.
+# were lessons, goes over to an account of each, by a transfer like any other: what was posted stays as it is. Lessons
+# owed, which imports brought, are taken from what the oldest subscriptions granted; what is owed beyond is granted.
+
+
+def _forgive_owed_lessons() -> None:
+    op.execute(
+        "INSERT INTO account (branch_id, kind, unit, opened_at, balance, credited, debited, custom) "
+        "SELECT branch_id, 'service', 'lesson', CURRENT_TIMESTAMP, 0, 0, 0, '{}' FROM account o "
+        "WHERE kind = 'lessons' AND balance < 0 AND NOT EXISTS (SELECT 1 FROM account h WHERE "
+        "h.branch_id = o.branch_id AND h.kind = 'service' AND h.unit = 'lesson' AND h.client_id IS NULL) "
+        "GROUP BY branch_id"
+    )
+    _transfer(
+        "SELECT h.id AS from_id, o.id AS to_id, CAST(NULL AS BIGINT) AS subscription_id, o.branch_id, o.client_id, "
+        "-o.balance AS amount, CAST(NULL AS BIGINT) AS from_left, 0 AS to_left "
+        "FROM account o JOIN account h ON h.branch_id = o.branch_id AND h.kind = 'service' AND h.unit = 'lesson' "
+        "AND h.client_id IS NULL WHERE o.kind = 'lessons' AND o.balance < 0",
+        comment="Занятия в долг списаны",
+    )
 
 
 def _split_lessons() -> None:
     op.execute(
         "CREATE TABLE moving AS SELECT s.id AS subscription_id, s.branch_id, s.client_id, s.sold_at AS opened_at, "
         "a.id AS whole_id, a.balance AS before, s.lessons * 100 AS amount, "
-        "sum(s.lessons * 100) OVER (PARTITION BY a.id ORDER BY s.id) AS gone "
+        "sum(s.lessons * 100) OVER (PARTITION BY a.id ORDER BY s.id) AS gone, "
+        "sum(s.lessons * 100) OVER (PARTITION BY a.id) - a.balance AS owed "
         "FROM subscription s JOIN account a ON a.client_id = s.client_id AND a.branch_id = s.branch_id "
         "AND a.kind = 'lessons' AND a.closed_at IS NULL AND a.subscription_id IS NULL WHERE s.lessons > 0"
     )
-    op.execute("DELETE FROM moving WHERE gone > before")
+    op.execute("UPDATE moving SET gone = gone - owed WHERE owed > 0")
+    op.execute("DELETE FROM moving WHERE gone <= 0")
+    op.execute("UPDATE moving SET amount = gone WHERE gone < amount")
     op.execute(
         "INSERT INTO account (branch_id, kind, unit, client_id, subscription_id, opened_at, balance, credited, "
         "debited, custom) SELECT branch_id, 'lessons', 'lesson', client_id, subscription_id, opened_at, 0, 0, 0, '{}' "
@@ -194,15 +216,18 @@ def _join_lessons() -> None:
     op.execute(f"UPDATE account SET closed_at = CURRENT_TIMESTAMP WHERE {parts}")
 
 
-def _transfer(moves: str) -> None:
+def _transfer(moves: str, comment: str = "") -> None:
     """Post a transfer for each row of (from_id, to_id, subscription_id, branch_id, client_id, amount, from_left,
-    to_left): what is left on the two accounts after it.
+    to_left): what is left on the two accounts after it, NULL on one of the house.
     """
+    is_postgresql = op.get_bind().dialect.name == "postgresql"
+    if is_postgresql:  # entries balance once both are there
+        op.execute("SET CONSTRAINTS ALL DEFERRED")
     op.execute(f"CREATE TABLE move AS {moves}")
     op.execute(
         "INSERT INTO ledger_transaction (kind, happened_at, branch_id, author_name, client_id, subscription_id, "
         "comment, idempotency_key) SELECT 'transfer', CURRENT_TIMESTAMP, branch_id, 'system', client_id, "
-        "subscription_id, '', 'migration 0013:' || from_id || ':' || to_id FROM move ORDER BY from_id, to_id"
+        f"subscription_id, '{comment}', 'migration 0013:' || from_id || ':' || to_id FROM move ORDER BY from_id, to_id"
     )
     for account, sign, left in (("from_id", "-", "from_left"), ("to_id", "", "to_left")):
         op.execute(
@@ -214,9 +239,9 @@ def _transfer(moves: str) -> None:
         column = "debited" if sign else "credited"
         op.execute(
             f"UPDATE account SET {column} = {column} + {moved}, balance = balance {sign or '+'} {moved} "
-            f"WHERE id IN (SELECT {account} FROM move)"
+            f"WHERE client_id IS NOT NULL AND id IN (SELECT {account} FROM move)"
         )
-    if op.get_bind().dialect.name == "postgresql":  # a table with checks to come cannot be altered
+    if is_postgresql:  # a table with checks to come cannot be altered
         op.execute("SET CONSTRAINTS ALL IMMEDIATE")
     op.execute("DROP TABLE move")
 

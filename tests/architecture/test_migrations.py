@@ -16,8 +16,8 @@ from sqlalchemy.exc import DatabaseError
 
 from crm.config import ROOT
 from crm.db import LabelEnum, db, is_modelled
-from crm.ledger.models import Account, AccountKind
-from crm.ledger.queries import check_ledger
+from crm.ledger.models import Account, AccountKind, Transaction
+from crm.ledger.queries import check_ledger, lessons_left
 from crm.subscriptions.models import Subscription
 from crm.tills.models import Till, TillKind
 from tests.factories import make_account, make_client, make_network, make_subscription
@@ -130,6 +130,49 @@ def test_lessons_left_of_a_client_become_those_of_his_subscriptions(app: Any) ->
     assert _balances() == before
     assert [sold.lessons_left for sold in db.session.scalars(select(Subscription))] == [8, 8, 8]
     assert check_ledger() == []
+
+
+def test_lessons_owed_are_taken_from_subscriptions_and_forgiven_beyond(app: Any) -> None:
+    """Imports brought negative numbers of lessons as long as an account might fall below zero."""
+    network = make_network()
+    debtor, member, regular, overdrawn = (make_client(network.lesnoy) for _number in range(4))
+    for owner in (member, regular, regular, overdrawn):
+        make_subscription(owner, network.plan)
+    ids, branch_id = [debtor.id, member.id, regular.id, overdrawn.id], network.lesnoy.id
+    db.session.commit()
+    flask_migrate.downgrade(revision="0012")
+    for client_id, owed in zip(ids, (2, 3, 3, 9), strict=True):
+        _bring_lessons_owed(client_id, branch_id, owed)
+    db.session.commit()
+    flask_migrate.upgrade()
+    sold = db.session.scalars(select(Subscription).order_by(Subscription.id)).all()
+    assert [one.lessons_left for one in sold] == [5, 5, 8, 0]
+    assert [int(lessons_left(client_id)) for client_id in ids] == [0, 5, 13, 0]
+    given = db.session.scalars(select(Transaction).where(Transaction.comment != "").order_by(Transaction.client_id))
+    assert [(one.client_id, abs(one.entries[0].amount)) for one in given] == [(debtor.id, 2), (overdrawn.id, 1)]
+    assert check_ledger() == []
+
+
+def _bring_lessons_owed(client_id: int, branch_id: int, count: int) -> None:
+    """Lessons below zero, as an import posted them at 0012."""
+    facts = {"client": client_id, "branch": branch_id, "owed": count * 100, "key": f"import:{client_id}"}
+    is_whole = "client_id = :client AND kind = 'lessons' AND closed_at IS NULL"
+    posted = "(SELECT id FROM ledger_transaction WHERE idempotency_key = :key)"
+    house = "(SELECT id FROM account WHERE branch_id = :branch AND kind = 'service')"
+    with db.engine.begin() as connection:
+        for statement in (
+            "INSERT INTO account (branch_id, kind, unit, client_id, opened_at, balance, credited, debited, custom) "
+            "SELECT :branch, 'lessons', 'lesson', :client, CURRENT_TIMESTAMP, 0, 0, 0, '{}' "
+            f"WHERE NOT EXISTS (SELECT 1 FROM account WHERE {is_whole})",
+            "INSERT INTO ledger_transaction (kind, happened_at, branch_id, author_name, client_id, comment, "
+            "idempotency_key) VALUES ('opening', CURRENT_TIMESTAMP, :branch, 'system', :client, '', :key)",
+            f"UPDATE account SET balance = balance - :owed, debited = debited + :owed WHERE {is_whole}",
+            "INSERT INTO ledger_entry (transaction_id, account_id, amount, balance_after) "
+            f"SELECT {posted}, id, -:owed, balance FROM account WHERE {is_whole}",
+            f"INSERT INTO ledger_entry (transaction_id, account_id, amount) VALUES ({posted}, {house}, :owed)",
+        ):
+            names = {name: value for name, value in facts.items() if f":{name}" in statement}
+            connection.execute(text(statement), names)
 
 
 def test_the_cash_desk_a_branch_had_becomes_its_first_till(app: Any) -> None:
