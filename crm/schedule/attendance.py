@@ -25,6 +25,7 @@ from crm.schedule.enrolment import lock_lesson
 from crm.schedule.models import LESSON_MOVES, Attendance, Lesson, LessonStatus, Mark
 from crm.schedule.trials import family_id, settle_trials
 from crm.subscriptions.coverage import (
+    IN_USE,
     Coverage,
     LessonCharge,
     LessonFacts,
@@ -32,6 +33,7 @@ from crm.subscriptions.coverage import (
     lock_coverage,
     next_charges,
 )
+from crm.subscriptions.models import SubscriptionStatus
 
 
 def mark_attendance(
@@ -41,11 +43,12 @@ def mark_attendance(
 
     PRESENT and ABSENT write a lesson off: from the subscription that covers it, else its single-visit price from the
     payer's base account, into debt if need be; a trial lesson is free. PLANNED and EXCUSED write nothing off, and give
-    back what was. Between PRESENT and ABSENT what was written off stays. A held lesson is opened again by a change.
+    back what was, to a subscription while it is in use. Between PRESENT and ABSENT what was written off stays. A held
+    lesson is opened again by a change.
 
     seen: the version of each attendance as it was shown; Conflict "marked_meanwhile" names those that are others by
-    now. Raises Forbidden "not_your_lesson", DomainError "lesson_ahead", "lesson_canceled", "not_enrolled", and those of
-    ledger.write().
+    now. Raises Forbidden "not_your_lesson", DomainError "lesson_ahead", "lesson_canceled", "not_enrolled",
+    "subscription_over", and those of ledger.write().
     """
     check_may_mark(lesson, by=by)
     lock_lesson(lesson)
@@ -214,15 +217,20 @@ def _write(lesson: Lesson, *, back: Sequence[Attendance], off: Sequence[Attendan
         raise NotFound(
             "client_not_found", _("The card of %(name)s was not found in this branch.", name=name_of(unseen[0]))
         )
-    undone = _transactions(back)
+    undone = [reversal_of(one, comment=_("The mark was changed")) for one in _transactions(back)]
     payers = {one.client_id: family_id(one.client) for one in off}
-    if off:
-        lock_coverage(payers)
+    if back or off:
+        statuses = lock_coverage(
+            payers,
+            subscription_ids={one.subscription_id for one in back if one.subscription_id is not None},
+            accounts=[line.account for posting in undone for line in posting.lines],
+        )
+        _check_given_back(back, statuses)
     covered = find_coverage(payers, facts_of(lesson)) if off else {}
-    postings = [reversal_of(one, comment=_("The mark was changed")) for one in undone]
     charges = _Charges(lesson, off, payers, covered)
     lines = {one.id: charges.lines(one) for one in off}
     tries = _tries(lesson) if off else {}
+    postings = list(undone)
     posted = [one for one in off if lines[one.id]]
     for one in posted:
         coverage = covered.get(one.client_id)
@@ -251,6 +259,22 @@ def _write(lesson: Lesson, *, back: Sequence[Attendance], off: Sequence[Attendan
         )
         for one in off
     }
+
+
+def _check_given_back(back: Sequence[Attendance], statuses: Mapping[int, SubscriptionStatus]) -> None:
+    """Raise DomainError "subscription_over" when a lesson would go back where nobody can use it any more."""
+    for one in back:
+        status = statuses.get(one.subscription_id) if one.subscription_id is not None else None
+        if status is not None and status not in IN_USE:
+            raise DomainError(
+                "subscription_over",
+                _(
+                    "%(name)s: the status of the subscription the mark rests on is now “%(status)s”. Its lesson cannot "
+                    "be given back: the mark stays. Add a lesson by hand if one is due.",
+                    name=name_of(one),
+                    status=status.label,
+                ),
+            )
 
 
 def _subscription_id(coverage: Coverage | None) -> int | None:

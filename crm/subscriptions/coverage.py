@@ -29,7 +29,7 @@ from crm.subscriptions.models import (
 )
 
 # A frozen one is good for the days before it was frozen.
-_IN_USE = (SubscriptionStatus.ACTIVE, SubscriptionStatus.FROZEN)
+IN_USE = (SubscriptionStatus.ACTIVE, SubscriptionStatus.FROZEN)
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def _good_subscriptions(client_ids: Collection[int], lesson: LessonFacts) -> Any
         .outerjoin(Account, lessons)
         .where(
             Subscription.client_id.in_(client_ids),
-            Subscription.status.in_(_IN_USE),
+            Subscription.status.in_(IN_USE),
             Subscription.starts_on <= lesson.day,
             Subscription.ends_on >= lesson.day,
             or_(Subscription.lessons.is_(None), Account.balance > 0),
@@ -122,17 +122,25 @@ def _extra_lessons(client_ids: Collection[int], lesson: LessonFacts) -> Any:
     )
 
 
-def lock_coverage(payers: Mapping[int, int]) -> None:
+def lock_coverage(
+    payers: Mapping[int, int], *, subscription_ids: Collection[int] = (), accounts: Collection[Account] = ()
+) -> dict[int, SubscriptionStatus]:
     """Hold all that lessons of clients could be written off from, until the transaction ends: subscriptions, then
-    accounts in id order, the payers' among them. payers: {client id: payer id}.
+    accounts in id order, the payers' among them. payers: {client id: payer id}. subscription_ids, accounts: held as
+    well, for what is given back to them. The statuses of the subscriptions, by id.
     """
-    in_use = select(Subscription.id).where(Subscription.client_id.in_(payers), Subscription.status.in_(_IN_USE))
-    db.session.execute(in_use.order_by(Subscription.id).with_for_update(key_share=True)).all()
+    in_use = and_(Subscription.client_id.in_(payers), Subscription.status.in_(IN_USE))
+    query = select(Subscription.id, Subscription.status).where(or_(in_use, Subscription.id.in_(subscription_ids)))
+    rows = db.session.execute(query.order_by(Subscription.id).with_for_update(key_share=True)).all()
+    statuses = {row.id: row.status for row in rows}
+    of_subscriptions = Account.subscription_id.in_(statuses)
     lessons = and_(Account.kind == AccountKind.LESSONS, Account.client_id.in_(payers))
     money = and_(
         Account.kind.in_([AccountKind.BASE, AccountKind.SUBSCRIPTION]), Account.client_id.in_(set(payers.values()))
     )
-    lock_accounts(db.session.scalars(select(Account).where(or_(lessons, money), Account.closed_at.is_(None))).all())
+    found = select(Account).where(or_(of_subscriptions, lessons, money), Account.closed_at.is_(None))
+    lock_accounts([*db.session.scalars(found), *accounts])
+    return statuses
 
 
 # --- subscriptions charged lesson by lesson --------------------------------------------------------------------------

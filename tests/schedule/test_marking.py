@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -23,12 +25,14 @@ from crm.errors import Conflict, DomainError, Forbidden
 from crm.ledger.models import Account, AccountKind, Entry, Transaction, TransactionKind, Unit
 from crm.ledger.operations import Line, base_account, house_account, lessons_account, post, reverse
 from crm.ledger.queries import check_ledger
+from crm.sales.returning import ReturnWay, check_returnable, return_subscription
 from crm.schedule.attendance import hold_lesson, mark_attendance, reopen_lesson
 from crm.schedule.enrolment import enrol, take_off
 from crm.schedule.models import Attendance, Lesson, LessonStatus, Mark, Waiting
+from crm.subscriptions.coverage import find_coverage
 from crm.subscriptions.freezing import freeze_subscription
 from crm.subscriptions.models import ChargeMoment, PlanAccount, Subscription, SubscriptionStatus
-from crm.subscriptions.operations import lessons_of
+from crm.subscriptions.operations import lessons_of, lock_subscription
 from tests.factories import (
     make_child,
     make_client,
@@ -250,16 +254,38 @@ def test_a_single_visit_given_back(network: Any) -> None:
     assert (row_of(lesson, client).price, row_of(lesson, client).transaction_id) == (None, None)
 
 
-@pytest.mark.parametrize("status", [SubscriptionStatus.FROZEN, SubscriptionStatus.RETURNED])
-def test_a_lesson_goes_back_where_it_came_from(network: Any, status: SubscriptionStatus) -> None:
+def test_a_lesson_goes_back_to_a_frozen_subscription(network: Any) -> None:
     client = make_client(network.lesnoy)
     subscription = make_subscription(client)
     lesson = at_noon(network, client)
     mark(lesson, {client: Mark.PRESENT})
     with transaction():
-        subscription.status = status
+        subscription.status = SubscriptionStatus.FROZEN
     mark(lesson, {client: Mark.EXCUSED})
     assert left(subscription) == 8
+
+
+@pytest.mark.parametrize("lessons", [8, None])
+@pytest.mark.parametrize("status", [SubscriptionStatus.RETURNED, SubscriptionStatus.ARCHIVED])
+def test_a_lesson_does_not_go_back_to_a_subscription_that_is_over(
+    network: Any, status: SubscriptionStatus, lessons: int | None
+) -> None:
+    """Nobody could use it there, and the mark made again would be charged as a single visit."""
+    client, other = make_client(network.lesnoy), make_client(network.lesnoy)
+    subscription, others = make_subscription(client, make_plan(lessons=lessons)), make_subscription(other)
+    lesson = at_noon(network, client, other)
+    mark(lesson, {client: Mark.PRESENT, other: Mark.PRESENT})
+    before = left(subscription)
+    with transaction():
+        subscription.status = status
+    with refused("subscription_over") as error:
+        mark(lesson, {client: Mark.EXCUSED, other: Mark.EXCUSED})
+    assert client.shown_name in str(error.value)
+    assert str(status.label) in str(error.value)
+    assert (row_of(lesson, client).mark, row_of(lesson, other).mark) == (Mark.PRESENT, Mark.PRESENT)
+    assert (left(subscription), left(others)) == (before, 7)
+    mark(lesson, {client: Mark.ABSENT, other: Mark.EXCUSED})  # what is written off stays
+    assert (row_of(lesson, client).subscription_id, left(others)) == (subscription.id, 8)
 
 
 def test_after_a_merge_of_cards_a_mark_is_changed_on_the_heirs_accounts(network: Any) -> None:
@@ -501,6 +527,69 @@ def test_siblings_marked_at_two_lessons_at_once_share_the_payers_account(network
     assert in_parallel(one, 4) == [None] * 4
     db.session.expire_all()
     assert base_of(payer) == -2800
+
+
+def test_a_mark_given_back_waits_for_the_return_that_counts_it(network: Any, in_parallel: Any) -> None:
+    client = make_client(network.lesnoy)
+    subscription = make_subscription(client)
+    lesson = at_noon(network, client)
+    mark(lesson, {client: Mark.PRESENT})
+    lesson_id, row_id, number = lesson.id, row_of(lesson, client).id, subscription.id
+    is_counted = threading.Event()
+
+    def one(index: int) -> str:
+        if index == 0:
+            with transaction():
+                own = db.session.get_one(Subscription, number)
+                lock_subscription(own)
+                figures = check_returnable(own)
+                is_counted.set()
+                time.sleep(0.3)  # the other one comes meanwhile
+                return_subscription(own, way=ReturnWay.KEEP, seen=figures.seen, by=SYSTEM)
+            return "returned"
+        is_counted.wait(10)
+        try:
+            with transaction():
+                mark_attendance(db.session.get_one(Lesson, lesson_id), {row_id: Mark.EXCUSED}, by=SYSTEM)
+        except DomainError as error:
+            return error.code
+        return "given back"
+
+    assert in_parallel(one, 2) == ["returned", "subscription_over"]
+    db.session.expire_all()
+    assert row_of(lesson, client).mark is Mark.PRESENT
+    assert (left(subscription), base_of(client)) == (0, -700)
+
+
+def test_lessons_given_back_and_written_off_together_lock_in_one_order(
+    network: Any, in_parallel: Any, monkeypatch: Any
+) -> None:
+    """Each lesson gives back to the one whom the other writes off."""
+    clients = [make_client(network.lesnoy) for _ in range(2)]
+    for client in clients:
+        base_account(client.id, client.branch_id)
+    lessons = [at_noon(network, *clients) for _ in range(2)]
+    changes = []
+    for lesson, present, coming in zip(lessons, clients, reversed(clients), strict=True):
+        mark(lesson, {present: Mark.PRESENT})
+        rows = {row_of(lesson, present).id: Mark.EXCUSED, row_of(lesson, coming).id: Mark.PRESENT}
+        changes.append((lesson.id, rows))
+
+    def slow(*args: Any, **more: Any) -> Any:
+        found = find_coverage(*args, **more)
+        time.sleep(0.3)  # both hold what they have locked
+        return found
+
+    monkeypatch.setattr("crm.schedule.attendance.find_coverage", slow)
+
+    def one(index: int) -> int:
+        lesson_id, marks = changes[index]
+        with transaction():
+            return len(mark_attendance(db.session.get_one(Lesson, lesson_id), marks, by=SYSTEM))
+
+    assert in_parallel(one, 2) == [2, 2]
+    db.session.expire_all()
+    assert [base_of(client) for client in clients] == [-700, -700]
 
 
 # --- many ------------------------------------------------------------------------------------------------------------
