@@ -28,6 +28,15 @@ class EnrolmentRefused:
     text: str
 
 
+def hold_cards(client_ids: Collection[int]) -> None:
+    """Hold cards until the transaction ends, in id order, and know them as they are now: none is archived or merged
+    meanwhile, and who asks what they come to waits for others. Before rooms and lessons are locked.
+    """
+    query = select(Client).where(Client.id.in_(client_ids)).order_by(Client.id)
+    held = query.with_for_update(key_share=True, of=Client).execution_options(populate_existing=True)
+    db.session.scalars(held).all()
+
+
 def lock_lesson(lesson: Lesson) -> None:
     """Hold the lesson until the transaction ends, and know it as it is now: who counts its places waits for others."""
     db.session.execute(select(Lesson.id).where(Lesson.id == lesson.id).with_for_update(key_share=True))
@@ -87,6 +96,7 @@ def enrol(lesson: Lesson, client: Client, *, by: Actor, by_group: bool = False, 
     Raises DomainError with a code and text of refusal_to_enrol(); "lesson_full" and "enrolled_already" as Conflict.
     """
     require(by, "lesson.enrol", lesson)
+    hold_cards([client.id])
     lock_lesson(lesson)
     if refused := refusal_to_enrol(lesson, client):
         is_race = refused.code in {"lesson_full", "enrolled_already"}

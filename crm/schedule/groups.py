@@ -1,7 +1,7 @@
 """Groups: who is in them, and so at their lessons. Joining and leaving change the lessons to come; the past stays.
 
-Whoever changes who is in a group holds the group first and then its lessons, in id order; so lessons planned at the
-same moment have whom the group has.
+Whoever changes who is in a group holds the card, then the group and then its lessons, in id order; so lessons planned
+at the same moment have whom the group has.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from crm.catalogue.models import LessonType, Room, Subject
 from crm.clients.models import Client, ClientStatus
 from crm.db import db, insert_rows
 from crm.errors import Conflict, DomainError
-from crm.schedule.enrolment import seats_taken
+from crm.schedule.enrolment import hold_cards, seats_taken
 from crm.schedule.models import (
     Attendance,
     ClientGroup,
@@ -136,6 +136,7 @@ def join_group(group: ClientGroup, client: Client, *, on: date | None = None, by
     """
     require(by, "clientgroup.enrol", group)
     day = _day_to_come(group, on)
+    hold_cards([client.id])
     lock_group(group)
     _check_joins(group, client, day)
     member = GroupMember(

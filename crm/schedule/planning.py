@@ -22,7 +22,7 @@ from crm.clients.models import Client, ClientStatus
 from crm.db import db, insert_rows
 from crm.errors import Conflict, DomainError, NotFound
 from crm.i18n import moment
-from crm.schedule.enrolment import seats_taken
+from crm.schedule.enrolment import hold_cards, seats_taken
 from crm.schedule.groups import enrol_members
 from crm.schedule.lessons import lock_lessons
 from crm.schedule.models import (
@@ -302,6 +302,13 @@ def _memberships(group: ClientGroup) -> list[tuple[date, date | None]]:
     return [(row.joined_on, row.left_on) for row in db.session.execute(query)]
 
 
+def _member_ids(group: ClientGroup | None) -> Sequence[int]:
+    """Whoever is in the group, or has been."""
+    if group is None:
+        return []
+    return db.session.scalars(select(GroupMember.client_id).where(GroupMember.group_id == group.id)).all()
+
+
 # --- planning -------------------------------------------------------------------------------------------------------
 
 
@@ -315,8 +322,7 @@ def plan_lessons(plan: LessonPlan, *, by: Actor, shown: Collection[str] | None =
     not any more, and DomainError "nothing_planned" when none can be; as preview_plan().
     """
     _check(plan, by=by)
-    if plan.client is not None:
-        db.session.execute(select(Client.id).where(Client.id == plan.client.id).with_for_update(key_share=True))
+    hold_cards([plan.client.id] if plan.client is not None else _member_ids(plan.group))
     instructor_ids = [plan.instructor.id] if plan.instructor is not None else []
     hold_places(plan.branch, [room.id for room in plan.rooms()], instructor_ids)
     lines = preview_plan(plan, by=by)

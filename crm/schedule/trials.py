@@ -16,7 +16,7 @@ from crm.clients.models import Client
 from crm.db import db
 from crm.errors import Conflict, DomainError
 from crm.i18n import day
-from crm.schedule.enrolment import enrol, lock_lesson, take_off
+from crm.schedule.enrolment import enrol, hold_cards, lock_lesson, take_off
 from crm.schedule.models import Attendance, Lesson, Mark, Trial
 from crm.subscriptions.models import Subscription, SubscriptionStatus
 
@@ -44,6 +44,7 @@ def plan_trial(student: Client, lesson: Lesson, *, by: Actor) -> Attendance:
     has had its trial lesson, or somebody else of it is to have it; and as enrol() does.
     """
     require(by, "lesson.enrol", lesson)
+    hold_cards([student.id])
     trial = trial_of(student)
     if trial is not None:
         if trial.attendance is None or trial.attendance.client_id != student.id or not is_movable(trial):

@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import event, func, select
+from sqlalchemy import event, func, select, update
 
 from crm import clock
 from crm.access.actors import SYSTEM
@@ -16,14 +16,14 @@ from crm.access.models import Branch, Role, User
 from crm.access.scope import Scope, scoped_to
 from crm.audit.models import AuditEntry
 from crm.catalogue.models import LessonFormat, LessonType, Room
-from crm.clients.models import Client
+from crm.clients.models import Client, ClientStatus
 from crm.clients.operations import archive_client
 from crm.db import db, transaction
 from crm.errors import Conflict, DomainError, Forbidden, NotFound
 from crm.schedule.enrolment import enrol, take_off
 from crm.schedule.groups import join_group
 from crm.schedule.lessons import cancel_lesson, create_lesson
-from crm.schedule.models import Attendance, Booking, Lesson, LessonSeries, LessonStatus, Mark, Waiting
+from crm.schedule.models import Attendance, Booking, ClientGroup, Lesson, LessonSeries, LessonStatus, Mark, Waiting
 from crm.schedule.planning import LessonPlan, Moved, PlannedLine, lesson_types_for, plan_lessons, preview_plan
 from crm.schedule.recurrence import Recurrence, RepeatUnit
 from crm.tasks.models import Task, TaskKind
@@ -518,3 +518,46 @@ def test_a_room_taken_by_a_single_lesson_meanwhile_is_told(network: Any, plan: L
         carried_out(plan, shown=tokens)
     assert "01.12.2026 10:00" in str(caught.value)
     assert db.session.scalar(select(func.count()).select_from(Lesson)) == 1
+
+
+def test_a_card_archived_meanwhile_is_planned_nothing(network: Any, plan: LessonPlan) -> None:
+    """Somebody archives it while the form is being read: the session still has it as it was."""
+    client = make_client(network.lesnoy)
+    lesson = make_lesson(network.lesnoy)
+    for do in (
+        lambda: plan_lessons(replace(plan, client=client), by=SYSTEM),
+        lambda: enrol(lesson, client, by=SYSTEM),
+        lambda: join_group(make_group(network.lesnoy), client, by=SYSTEM),
+    ):
+        assert client.status is ClientStatus.ACTIVE
+        db.session.execute(update(Client.__table__).values(status=ClientStatus.ARCHIVED))
+        with pytest.raises(DomainError) as caught:
+            do()
+        assert caught.value.code == "client_archived"
+        db.session.rollback()
+    assert attendances(client) == []
+
+
+def test_lessons_of_a_group_beside_the_archiving_of_a_member(network: Any, plan: LessonPlan, in_parallel: Any) -> None:
+    """Whoever comes second sees what the first has done."""
+    client, group = make_client(network.lesnoy), make_group(network.lesnoy, lesson_type=plan.lesson_type)
+    with transaction():
+        join_group(group, client, by=SYSTEM)
+    facts = (network.lesnoy.id, plan.lesson_type.id, group.id, client.id)
+
+    def act(index: int) -> None:
+        branch_id, type_id, group_id, client_id = facts
+        with transaction():
+            if index == 0:
+                archive_client(db.session.get_one(Client, client_id), by=SYSTEM)
+                return
+            mine = LessonPlan(
+                db.session.get_one(Branch, branch_id),
+                weekly(time=time(9 + index)),
+                db.session.get_one(LessonType, type_id),
+                group=db.session.get_one(ClientGroup, group_id),
+            )
+            plan_lessons(mine, by=SYSTEM)
+
+    assert in_parallel(act, times=4) == [None] * 4
+    assert Mark.PLANNED not in {one.mark for one in attendances(client)}
