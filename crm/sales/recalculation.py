@@ -68,13 +68,13 @@ class Recalculation:
 
     @property
     def least(self) -> Decimal:
-        """The least sum it may be made by hand: the whole of the old one's cost is counted."""
-        return self.cost - self.worth.cost
+        """The least sum it may be made by hand: the whole of the old one's cost that was not forgiven is counted."""
+        return self.cost - self.worth.counted
 
     @property
     def seen(self) -> str:
         """What the figures rest on, to tell whether they are still those a person was shown."""
-        return f"{self.worth.lessons}:{self.worth.left}:{self.worth.cost}:{self.cost}"
+        return f"{self.worth.lessons}:{self.worth.left}:{self.worth.counted}:{self.cost}"
 
 
 @dataclass(frozen=True)

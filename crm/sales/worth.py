@@ -55,9 +55,14 @@ class Worth:
         return self.cost - self.unpaid - self.forgiven
 
     @property
+    def counted(self) -> Decimal:
+        """What of the cost may be counted towards something else: paid, or still owed."""
+        return self.cost - self.forgiven
+
+    @property
     def value_of_left(self) -> Decimal:
-        """cost / lessons × left, half up to the kopeck; multiplied first, or thirds would lose one."""
-        return value_of(self.cost, self.lessons, self.left) if self.lessons else ZERO
+        """counted / lessons × left, half up to the kopeck; multiplied first, or thirds would lose one."""
+        return value_of(self.counted, self.lessons, self.left) if self.lessons else ZERO
 
 
 def value_of(cost: Decimal, lessons: int, left: int) -> Decimal:

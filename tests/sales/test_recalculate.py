@@ -14,6 +14,7 @@ from crm import clock
 from crm.access.actors import SYSTEM
 from crm.clients.merging import merge_clients
 from crm.db import db, transaction
+from crm.debts.operations import write_off_bad_debt
 from crm.debts.queries import debts_of_subscriptions
 from crm.errors import Conflict, DomainError, Forbidden
 from crm.ledger.models import Account, AccountKind, Transaction, TransactionKind
@@ -175,6 +176,37 @@ def test_a_debt_for_the_lessons_taken_remains(network: Any, client: Any, plan: A
     done = do(network, old, make_plan(price=Decimal(6000)), received=Decimal(4500), method=PaymentMethod.CASH)
     assert base_of(client) == -4000  # as before: the difference alone was to be added
     assert debts_of_subscriptions([old.id, done.sold.id]) == {done.sold.id: Decimal(4000)}  # payments cover the oldest
+
+
+@pytest.mark.parametrize(("paid", "value", "least"), [(0, 0, 1500), (1000, 375, 500)])
+def test_a_debt_that_was_written_off_counts_for_nothing(
+    network: Any, client: Any, plan: Any, group_type: Any, paid: int, value: int, least: int
+) -> None:
+    old = used_subscription(client, plan, group_type, used=5, paid=paid)
+    with transaction():
+        write_off_bad_debt(base_account(client.id, client.branch_id), by=network.director)
+    near = make_plan(name="Дешёвый", price=Decimal(1500))
+    figures = recalculation_of(old, near)
+    assert (figures.value, figures.difference, figures.least) == (value, 1500 - value, least)
+    with pytest.raises(DomainError) as refused:
+        do(network, old, near, amount=Decimal(least) - Decimal("0.01"))
+    assert refused.value.field == "amount"
+    do(network, old, near)
+    assert base_of(client) == value - 1500
+
+
+def test_a_debt_that_was_written_off_is_in_the_arithmetic(
+    network: Any, web: Any, client: Any, plan: Any, group_type: Any, individual: Plan
+) -> None:
+    old = used_subscription(client, plan, group_type, used=5, paid=1000)
+    with transaction():
+        write_off_bad_debt(base_account(client.id, client.branch_id), by=network.director)
+    page = web(network.director, network.lesnoy)
+    path = f"/admin/subscription/{old.id}"
+    for shown in (page.get(f"{path}/recalculate/?plan={individual.id}"), page.get(f"{path}/return/")):
+        plain = re.sub(r"\s+", " ", re.sub("<[^>]+>", " ", shown.text.replace("\xa0", " ")))
+        assert "(4 000,00 − 3 000,00) / 8 × 3 = 375,00" in plain
+    assert "4 000,00 − 3 000,00 = 1 000,00" in plain
 
 
 def test_what_a_deposit_had_paid_goes_to_the_new_one(

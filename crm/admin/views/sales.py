@@ -25,7 +25,6 @@ from crm.clients.models import Client
 from crm.clients.queries import find_clients
 from crm.errors import Conflict, DomainError
 from crm.i18n import money
-from crm.ledger.models import AccountKind
 from crm.ledger.queries import accounts_of
 from crm.payments.desk import PERMISSIONS_OF_LESSONS
 from crm.payments.models import PaymentMethod, desk_methods
@@ -406,7 +405,7 @@ def options_of_card(client: Client, payer: Client) -> dict[str, Any]:
     sees_debts = current_user.may("account.bad_debt") and current_user.may("account.view") and sees_balances()
     accounts = accounts_of(payer.id) if sees_debts else []
     return {
-        "in_debt": [account for account in accounts if account.kind is AccountKind.BASE and account.balance < 0],
+        "in_debt": [account for account in accounts if account.balance < 0],
         "cancelable": cancelable_of(client) if current_user.may("subscription.cancel") else [],
         "journal": journal_of(client),
         "may_reverse": lambda operation: (
@@ -435,14 +434,16 @@ def _city_warning(client: Client, target: Client | None) -> str | None:
 
 def _lines_of_value(subscription: Subscription, worth: Worth) -> list[Reckoning]:
     discount = f"{money(subscription.price)} − {money(subscription.discount)}" if subscription.discount else ""
+    counted = f"({money(worth.cost)} − {money(worth.forgiven)})" if worth.forgiven else money(worth.cost)
     return [
         Reckoning(_("Cost of the current subscription"), money(worth.cost), discount),
+        *_lines_of_forgiven(worth),
         Reckoning(_("Number of lessons"), str(worth.lessons)),
         Reckoning(_("Lessons left"), str(worth.left)),
         Reckoning(
             _("Cost of the lessons left"),
             money(worth.value_of_left),
-            f"{money(worth.cost)} / {worth.lessons} × {worth.left}",
+            f"{counted} / {worth.lessons} × {worth.left}",
         ),
     ]
 
@@ -462,7 +463,6 @@ def _lines_of_recalculation(subscription: Subscription, figures: Recalculation) 
         *_lines_of_value(subscription, figures.worth),
         Reckoning(_("Cost of the new subscription"), money(figures.cost), own),
     ]
-    lines += _lines_of_forgiven(figures.worth)
     if figures.worth.unpaid:
         lines.append(
             Reckoning(_("Unpaid of the current subscription; remains a debt besides"), money(figures.worth.unpaid))
@@ -486,6 +486,7 @@ def _lines_of_return(subscription: Subscription, figures: ReturnFigures) -> list
     if worth.lessons is None:
         lines += [
             Reckoning(_("Cost of the current subscription"), money(worth.cost)),
+            *_lines_of_forgiven(worth),
             Reckoning(_("Lessons attended, without a limit"), str(worth.used)),
         ]
     else:
@@ -499,9 +500,7 @@ def _lines_of_return(subscription: Subscription, figures: ReturnFigures) -> list
         Reckoning(
             _("Cost of the lessons used"), money(figures.used_value), f"{worth.used} × {money(figures.single_price)}"
         ),
-        Reckoning(
-            _("Paid for it"), money(worth.paid), f"{money(worth.cost)} − {money(worth.unpaid)}" if worth.unpaid else ""
-        ),
+        Reckoning(_("Paid for it"), money(worth.paid), _paid_formula(worth)),
         Reckoning(
             _("To give back"),
             money(figures.refund),
