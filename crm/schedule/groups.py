@@ -158,11 +158,11 @@ def leave_group(member: GroupMember, *, on: date | None = None, by: Actor) -> Le
     group = member.group
     day = _day_to_come(group, on)
     lock_group(group)
+    lesson_ids = [lesson.id for lesson in _lessons_to_come(group, day)]  # before the member is written, as archiving
     db.session.refresh(member)
     if member.left_on is not None and member.left_on <= day:
         raise Conflict("left_already", _("The client has left the group already."))
     member.left_on = max(day, member.joined_on)
-    lesson_ids = [lesson.id for lesson in _lessons_to_come(group, day)]
     expected = select(Attendance.id).where(
         Attendance.lesson_id.in_(lesson_ids),
         Attendance.client_id == member.client_id,

@@ -23,7 +23,7 @@ from crm.db import db
 from crm.errors import Conflict, DomainError, NotFound
 from crm.i18n import moment
 from crm.protocol import ProtocolLine
-from crm.schedule.enrolment import seats_taken
+from crm.schedule.enrolment import hold_cards, seats_taken
 from crm.schedule.models import Attendance, Booking, ClientGroup, Lesson, LessonStatus, Mark, Trial
 from crm.schedule.occupancy import (
     Occupancy,
@@ -86,7 +86,7 @@ def create_lesson(
     slot = _slot_of(lesson, [], wanted)
     room, instructor = wanted.get("room"), wanted.get("instructor")
     _check_places(branch, wanted)
-    hold_places(branch, slot.room_ids, _ids([instructor]))
+    hold_places(branch, slot.room_ids, _ids([instructor]), _ids([group]))
     if refused := refusal_of_past(slot.starts_at, by=by):
         raise refused.error()
     group_id = _id(group)
@@ -190,11 +190,15 @@ def _change(lessons: Sequence[Lesson], wanted: Mapping[int, LessonFacts], *, by:
     branch, ids = lessons[0].branch, [lesson.id for lesson in lessons]
     given = list(wanted.values())
     rooms = [room for facts in given for room in (facts.get("room"), *facts.get("further_rooms", ()))]
+    if any(facts.keys() & {"starts_at", "minutes"} for facts in given):
+        enrolled = select(Attendance.client_id).where(Attendance.lesson_id.in_(ids), Attendance.mark != Mark.CANCELED)
+        hold_cards(db.session.scalars(enrolled).all())
     second_rooms = db.session.scalars(select(Booking.room_id).where(Booking.lesson_id.in_(ids)))
     hold_places(
         branch,
         _ids(rooms) | _ids(lesson.room for lesson in lessons) | set(second_rooms),
         _ids(facts.get("instructor") for facts in given) | _ids(lesson.instructor for lesson in lessons),
+        _ids(lesson.group for lesson in lessons),
     )
     lock_lessons(ids)
     query = select(Booking).where(Booking.lesson_id.in_(ids)).order_by(Booking.id)
@@ -245,7 +249,7 @@ def _check_times(
     if not moved:
         return
     branch, is_series = lessons[0].branch, len(lessons) > 1
-    occupancy = occupancy_of(branch, [slots[lesson.id] for lesson in moved])
+    occupancy = occupancy_of(branch, [slots[lesson.id] for lesson in moved], group_id=lessons[0].group_id)
     occupancy.forget({lesson.id for lesson in lessons})
     busy = _others_of_clients([lesson.id for lesson in moved], [slots[lesson.id] for lesson in moved])
     for lesson in lessons:

@@ -19,7 +19,7 @@ from crm.catalogue.models import LessonFormat, LessonType, Room
 from crm.catalogue.queries import holidays_of, reason_closed
 from crm.db import db
 from crm.errors import DomainError
-from crm.schedule.models import Attendance, Booking, Lesson, LessonStatus, Mark
+from crm.schedule.models import Attendance, Booking, ClientGroup, Lesson, LessonStatus, Mark
 from crm.schedule.recurrence import MAX_MINUTES
 
 
@@ -236,11 +236,13 @@ def _days_of(starts_at: datetime, ends_at: datetime) -> range:
 # --- who may use a room, who may teach ------------------------------------------------------------------------------
 
 
-def hold_places(branch: Branch, room_ids: Collection[int], instructor_ids: Collection[int]) -> None:
-    """Until the transaction ends nobody else plans anything into these rooms or for these instructors; the others wait.
-    Before lessons are locked.
+def hold_places(
+    branch: Branch, room_ids: Collection[int], instructor_ids: Collection[int], group_ids: Collection[int] = ()
+) -> None:
+    """Until the transaction ends nobody else plans anything into these rooms or for these instructors and groups; the
+    others wait. Before lessons are locked.
     """
-    for model, ids in ((Room, room_ids), (Employee, instructor_ids)):
+    for model, ids in ((Room, room_ids), (Employee, instructor_ids), (ClientGroup, group_ids)):
         if ids:
             query = select(model.id).where(model.id.in_(ids), model.branch_id == branch.id).order_by(model.id)
             db.session.execute(query.with_for_update(key_share=True)).all()

@@ -324,7 +324,8 @@ def plan_lessons(plan: LessonPlan, *, by: Actor, shown: Collection[str] | None =
     _check(plan, by=by)
     hold_cards([plan.client.id] if plan.client is not None else _member_ids(plan.group))
     instructor_ids = [plan.instructor.id] if plan.instructor is not None else []
-    hold_places(plan.branch, [room.id for room in plan.rooms()], instructor_ids)
+    group_ids = [plan.group.id] if plan.group is not None else []
+    hold_places(plan.branch, [room.id for room in plan.rooms()], instructor_ids, group_ids)
     lines = preview_plan(plan, by=by)
     if standing := [line.joins for line in lines if line.joins is not None]:
         lock_lessons(standing)  # who is enrolled there is known for good only now

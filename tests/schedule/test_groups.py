@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time as pause
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
@@ -11,9 +12,11 @@ from sqlalchemy import event, func, select
 from crm import clock
 from crm.access.actors import SYSTEM
 from crm.audit.models import AuditAction, AuditEntry
+from crm.clients.models import Client
 from crm.clients.operations import archive_client
 from crm.db import db, transaction
 from crm.errors import Conflict, DomainError, Forbidden, NotFound
+from crm.schedule import archiving
 from crm.schedule.enrolment import enrol, seats_taken, take_off
 from crm.schedule.groups import change_group, create_group, enrol_members, join_group, leave_group
 from crm.schedule.models import Attendance, ClientGroup, GroupMember, Lesson, LessonStatus, Mark, Waiting
@@ -287,8 +290,6 @@ def test_of_two_who_take_the_last_place_one_wins(network: Any, in_parallel: Any)
     group_id, lesson_id = group.id, lesson.id
 
     def join(index: int) -> int:
-        from crm.clients.models import Client
-
         with transaction():
             found = db.session.get_one(ClientGroup, group_id)
             return join_group(found, db.session.get_one(Client, clients[index]), by=SYSTEM).lessons
@@ -311,8 +312,6 @@ def test_the_last_place_of_a_lesson_is_one_persons(network: Any, in_parallel: An
     group_id, ids = group.id, [make_client(network.lesnoy).id for _ in range(4)]
 
     def take(index: int) -> str:
-        from crm.clients.models import Client
-
         with transaction():
             client = db.session.get_one(Client, ids[index])
             if index % 2:
@@ -503,8 +502,6 @@ def test_who_joins_while_lessons_are_planned_is_at_them(network: Any, in_paralle
     type_id = group.lesson_type_id
 
     def act(index: int) -> None:
-        from crm.clients.models import Client
-
         with transaction():
             found = db.session.get_one(ClientGroup, group_id)
             if index == 0:
@@ -525,6 +522,39 @@ def test_who_joins_while_lessons_are_planned_is_at_them(network: Any, in_paralle
 
     assert in_parallel(act, 4) == [None] * 4
     assert list(marks_of(client).values()) == [Mark.PLANNED] * 3
+
+
+def test_who_leaves_while_his_card_is_archived_has_left_once(
+    network: Any, in_parallel: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither waits for what the other holds, in whatever order they come."""
+    client = make_client(network.lesnoy)
+    group = make_group(network.lesnoy, client)
+    make_lesson(network.lesnoy, group=group)
+    client_id, member_id = client.id, member_of(group, client).id
+    leave = archiving._leave_groups
+
+    def leave_late(client_ids: Any) -> None:
+        pause.sleep(0.5)  # the lessons are held, the memberships not yet
+        leave(client_ids)
+
+    monkeypatch.setattr(archiving, "_leave_groups", leave_late)
+
+    def act(index: int) -> str:
+        with transaction():
+            if index == 0:
+                archive_client(db.session.get_one(Client, client_id), by=SYSTEM)
+                return "archived"
+            pause.sleep(0.2)
+            leave_group(db.session.get_one(GroupMember, member_id), by=SYSTEM)
+        return "left"
+
+    archived, left = in_parallel(act, 2)
+    assert archived == "archived"
+    assert left == "left" or left.code == "left_already"
+    db.session.expire_all()
+    assert member_of(group, client).left_on == clock.today(network.lesnoy)
+    assert Mark.PLANNED not in marks_of(client).values()
 
 
 def test_who_was_taken_off_by_hand_is_not_taken_for_enrolled(network: Any) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy import func, select
 
 from crm import clock
 from crm.access.actors import SYSTEM
+from crm.access.models import Branch
 from crm.access.scope import Scope, scoped_to
 from crm.audit.models import AuditAction, AuditEntry
 from crm.catalogue.models import LessonFormat
@@ -25,7 +26,7 @@ from crm.schedule.lessons import (
     create_lesson,
     further_rooms_of,
 )
-from crm.schedule.models import Attendance, Booking, Lesson, LessonStatus, Mark, Trial
+from crm.schedule.models import Attendance, Booking, ClientGroup, Lesson, LessonStatus, Mark, Trial
 from crm.schedule.planning import LessonPlan, plan_lessons
 from crm.schedule.recurrence import Recurrence
 from tests.admin.world import errors, fields, send
@@ -33,6 +34,7 @@ from tests.factories import (
     make_booking,
     make_client,
     make_employee,
+    make_group,
     make_holiday,
     make_lesson,
     make_lesson_type,
@@ -318,6 +320,51 @@ def test_of_two_who_move_to_the_same_time_one_wins(network: Any, room: Any, in_p
     results = in_parallel(one, times=2)
     assert results.count("moved") == 1
     assert {error.code for error in results if not isinstance(error, str)} == {"instructor_busy"}
+
+
+@pytest.mark.parametrize("is_group", [False, True])
+def test_of_two_moves_of_one_client_or_group_to_one_time_one_wins(
+    network: Any, is_group: bool, in_parallel: Any
+) -> None:
+    """In two rooms, with two instructors."""
+    client, group = make_client(network.lesnoy), make_group(network.lesnoy)
+    facts: Any = {"group": group, "lesson_type": group.lesson_type} if is_group else {}
+    numbers = [
+        make_lesson(
+            network.lesnoy,
+            *([] if is_group else [client]),
+            starts_at=TEN + timedelta(hours=2 * number),
+            room=make_room(network.lesnoy),
+            instructor=make_employee(network.lesnoy),
+            **facts,
+        ).id
+        for number in range(3)
+    ]
+
+    def one(index: int) -> str:
+        with transaction():
+            change_lesson(db.session.get_one(Lesson, numbers[index]), starts_at=TEN + timedelta(hours=8), by=SYSTEM)
+        return "moved"
+
+    results = in_parallel(one, times=3)
+    assert results.count("moved") == 1, results
+    assert {error.code for error in results if not isinstance(error, str)} == {
+        "group_busy" if is_group else "client_busy"
+    }
+
+
+def test_of_two_lessons_of_a_group_at_one_time_one_is_made(network: Any, in_parallel: Any) -> None:
+    group_id, branch_id = make_group(network.lesnoy).id, network.lesnoy.id
+
+    def one(_index: int) -> str:
+        with transaction():
+            branch, group = db.session.get_one(Branch, branch_id), db.session.get_one(ClientGroup, group_id)
+            create_lesson(branch, group.lesson_type, group=group, starts_at=TEN, by=SYSTEM)
+        return "made"
+
+    results = in_parallel(one, times=3)
+    assert results.count("made") == 1, results
+    assert {error.code for error in results if not isinstance(error, str)} == {"group_busy"}
 
 
 def test_who_may_not_and_who_works_elsewhere_is_refused(network: Any, lesson: Lesson) -> None:
