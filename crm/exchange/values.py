@@ -163,9 +163,9 @@ def parse_amount(cell: Any) -> Decimal:
 
 
 def parse_count(cell: Any) -> int:
-    """A whole number of lessons; an empty cell is zero, a negative number is lessons owed."""
+    """A whole number of lessons; an empty cell is zero. None are owed: lessons left never fall below zero."""
     value = _number(cell)
-    if value is None or value != int(value) or abs(value) > MAX_COUNT:
+    if value is None or value != int(value) or not 0 <= value <= MAX_COUNT:
         raise DomainError("count_invalid", _("“%(value)s” is not a number of lessons.", value=_shown(cell)))
     return int(value)
 

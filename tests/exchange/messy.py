@@ -70,7 +70,7 @@ FAULTS: list[tuple[int, Any, str]] = [
     *((6, value, "bad_date") for value in (date(2099, 1, 1), "01.01.1850")),
     *((8, value, "bad_balance") for value in ("долг", "—1", "#Н/Д", "12,3,4", "1 2 3", "10,999", 0.125, True, "1e5")),
     *((7, value, "unknown_branch") for value in ("?", "", "Лесной 2", "Лесно")),
-    *((9, value, "bad_lessons") for value in ("много", 1.5)),
+    *((9, value, "bad_lessons") for value in ("много", 1.5, -2)),
     *((1, value, "bad_name") for value in ("", "   ")),
 ]
 
