@@ -27,7 +27,7 @@ from crm.mailings.operations import DELIVER, EXECUTE_RUN, queue_letter
 from crm.mailings.schedule import month_of
 from crm.mailings.tags import render
 from crm.subscriptions.models import Subscription, SubscriptionStatus
-from crm.subscriptions.queries import subscriptions_paid_by, without_paid
+from crm.subscriptions.queries import subscriptions_paid_by, sum_to_ask, without_paid
 
 # Renewed with every payer, so it only has to outlast the slowest one.
 LEASE = timedelta(minutes=2)
@@ -238,7 +238,7 @@ def _bill_payer(claim: _Claim, payer_id: int, *, by: Actor) -> Bill:
     subscriptions = without_paid(subscriptions)
     if not subscriptions:
         raise _Skip(_("Every subscription of this period was paid for at the sale."))
-    total = sum(subscription.cost for subscription in subscriptions)
+    total = sum_to_ask(subscriptions)
     if not total:
         raise _Skip(_("There is nothing to pay: the subscriptions cost nothing."))
     bill = issue_bill(

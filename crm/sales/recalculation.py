@@ -188,7 +188,9 @@ def recalculate(
     move_credit(subscription, charged, paying, credit, by=by)
     payment = None
     if received:
-        payment = top_up(paying, amount=received, method=method, till=till, comment=comment, by=by)
+        payment = top_up(
+            paying, amount=received, method=method, till=till, subscription_id=sold.id, comment=comment, by=by
+        )
     return Recalculated(returned, sold, payment)
 
 

@@ -16,7 +16,7 @@ from crm import clock
 from crm.access.models import Branch
 from crm.clients.models import Client
 from crm.db import LabelEnum, db, label_enum
-from crm.debts.queries import unpaid_of
+from crm.debts.queries import debts_of_subscriptions, unpaid_of
 from crm.ledger.models import Account, AccountKind, Entry, Transaction, TransactionKind, Unit
 from crm.subscriptions.models import Subscription, SubscriptionState, SubscriptionStatus
 
@@ -43,7 +43,7 @@ def subscriptions_paid_by(payer: Client, *, branch_id: int, period_from: date, p
 
 def without_paid(subscriptions: Sequence[Subscription]) -> list[Subscription]:
     """Those of `subscriptions` that were not paid for at the sale: neither from a deposit, which pays at once and in
-    full, nor with money taken at the desk for it.
+    full, nor with money taken at the desk for it, nor by a recalculation.
     """
     undone = aliased(Transaction)
     is_from_deposit = (Transaction.kind == TransactionKind.SALE) & (Account.kind == AccountKind.DEPOSIT)
@@ -59,7 +59,22 @@ def without_paid(subscriptions: Sequence[Subscription]) -> list[Subscription]:
         )
     )
     paid = set(db.session.scalars(query))
-    return [one for one in subscriptions if one.id not in paid]
+    owed = debts_of_subscriptions(_recalculated(subscriptions))
+    return [one for one in subscriptions if (one.id not in paid if one.replaces_id is None else one.id in owed)]
+
+
+def sum_to_ask(subscriptions: Sequence[Subscription]) -> Decimal:
+    """What a bill for `subscriptions` asks: their cost, whatever the balance; of one recalculated from another, which
+    has paid a part of it, what is owed.
+    """
+    owed = debts_of_subscriptions(_recalculated(subscriptions))
+    return sum(
+        (one.cost if one.replaces_id is None else owed.get(one.id, Decimal(0)) for one in subscriptions), Decimal(0)
+    )
+
+
+def _recalculated(subscriptions: Sequence[Subscription]) -> list[int]:
+    return [one.id for one in subscriptions if one.replaces_id is not None]
 
 
 def subscriptions_of(client_id: int) -> list[Subscription]:

@@ -30,6 +30,7 @@ from crm.sales.recalculation import (
 from crm.sales.worth import value_of, worth_of
 from crm.subscriptions.freezing import freeze_subscription
 from crm.subscriptions.models import ChargeMoment, Plan, PlanAccount, Subscription, SubscriptionStatus
+from crm.subscriptions.queries import operations_on, sum_to_ask, without_paid
 from tests.admin.world import errors, fields, send
 from tests.factories import house_balance, make_account, make_client, make_plan, make_subscription
 from tests.sales.conftest import attend, base_of, lessons_agree, used_subscription
@@ -276,6 +277,22 @@ def test_a_frozen_one_is_recalculated_too(network: Any, old: Any, individual: Pl
         freeze_subscription(old, from_on=clock.today(network.lesnoy), by=network.administrator)
     do(network, old, individual)
     assert (old.status, old.frozen_on) == (SubscriptionStatus.RETURNED, None)
+
+
+@pytest.mark.parametrize(("received", "asked"), [("4500", None), ("4000.50", "499.50"), (None, "4500")])
+def test_no_bill_asks_again_for_what_the_old_one_paid(
+    network: Any, old: Any, individual: Plan, received: str | None, asked: str | None
+) -> None:
+    method = PaymentMethod.CARD if received else None
+    done = do(network, old, individual, received=Decimal(received) if received else None, method=method)
+    assert without_paid([done.sold]) == ([done.sold] if asked else [])
+    assert sum_to_ask([done.sold]) == Decimal(asked or 0)
+
+
+def test_what_was_received_is_told_with_the_new_subscription(network: Any, old: Any, individual: Plan) -> None:
+    done = do(network, old, individual, received=Decimal(4500), method=PaymentMethod.CASH)
+    kinds = [operation.transaction.kind for operation in operations_on(done.sold)]
+    assert kinds == [TransactionKind.TOP_UP, TransactionKind.SALE]
 
 
 def test_from_the_last_of_january(network: Any, old: Any) -> None:
