@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
-from sqlalchemy import or_, select
+from sqlalchemy import Select, or_, select
 
 from crm import clock
 from crm.access.actors import Actor, require
@@ -177,18 +177,16 @@ def check_reversible(operation: Transaction) -> None:
         _check_subscriptions_last(operation)
 
 
+def _subscriptions_of(operation: Transaction) -> Select[tuple[Subscription]]:
+    """Those lessons of which it moves."""
+    moved = select(Account.subscription_id).join(Entry).where(Entry.transaction_id == operation.id)
+    return select(Subscription).where(Subscription.id.in_(moved)).order_by(Subscription.id)
+
+
 def _check_subscriptions_last(operation: Transaction) -> None:
     """Lessons do not go back to a subscription that has been returned."""
-    query = (
-        select(Subscription)
-        .join(Account, Account.subscription_id == Subscription.id)
-        .join(Entry, Entry.account_id == Account.id)
-        .where(
-            Entry.transaction_id == operation.id,
-            Subscription.status.not_in([SubscriptionStatus.ACTIVE, SubscriptionStatus.FROZEN]),
-        )
-        .limit(1)
-    )
+    living = [SubscriptionStatus.ACTIVE, SubscriptionStatus.FROZEN]
+    query = _subscriptions_of(operation).where(Subscription.status.not_in(living)).limit(1)
     if (ended := db.session.scalar(query)) is not None:
         raise DomainError(
             "irreversible",
@@ -218,6 +216,9 @@ def reverse_operation(operation: Transaction, *, by: Actor, comment: str) -> Tra
     comment = _said(comment, _("Say why it is reversed."), "comment")
     # Of two who reverse it one waits here, before anything is undone.
     db.session.execute(select(Transaction.id).where(Transaction.id == operation.id).with_for_update(key_share=True))
+    if operation.kind in PERMISSIONS_OF_LESSONS:  # nor is one of them returned meanwhile
+        locked = _subscriptions_of(operation).with_for_update(key_share=True, of=Subscription)
+        db.session.scalars(locked.execution_options(populate_existing=True)).all()
     check_reversible(operation)
     accounts = [entry.account for entry in operation.entries]
     if None in accounts:

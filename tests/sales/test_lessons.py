@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+import threading
 from datetime import timedelta
 from typing import Any
 
@@ -13,7 +14,7 @@ from sqlalchemy import event
 from crm import clock
 from crm.access.actors import SYSTEM
 from crm.access.models import Role
-from crm.access.scope import Scope, scoped_to
+from crm.access.scope import EVERYWHERE, Scope, scoped_to
 from crm.catalogue.models import LessonFormat
 from crm.clients.models import Client
 from crm.clients.operations import archive_client
@@ -27,7 +28,7 @@ from crm.sales.returning import ReturnWay, return_subscription
 from crm.schedule.attendance import mark_attendance
 from crm.schedule.enrolment import take_off
 from crm.schedule.models import Mark
-from crm.subscriptions.models import ChargeMoment
+from crm.subscriptions.models import ChargeMoment, Subscription, SubscriptionStatus
 from tests.admin.world import errors, send
 from tests.factories import make_client, make_lesson, make_lesson_type, make_plan, make_subscription, make_user
 from tests.sales.conftest import attend, extra_of, lessons_agree, used_subscription
@@ -204,6 +205,36 @@ def test_two_transfers_of_the_last_lessons(
     assert sum(result is None for result in results) == 1
     assert all(result is None or isinstance(result, DomainError) for result in results)
     assert extra_of(other, group_type) == 5
+
+
+def test_a_transfer_is_not_reversed_while_its_source_is_being_returned(
+    network: Any, client: Client, other: Client, plan: Any, group_type: Any, app: Any, dialect: str
+) -> None:
+    if dialect == "sqlite":
+        pytest.skip("one writes at a time")
+    sold = make_subscription(client, plan)
+    moved_id = transfer(network, client, other, lesson_type=group_type, count=3).id
+    sold_id, refused = sold.id, list[str]()
+
+    def undo() -> None:
+        with app.app_context(), scoped_to(EVERYWHERE):
+            try:
+                with transaction():
+                    reverse_operation(db.session.get_one(Transaction, moved_id), by=SYSTEM, comment="Ошибка")
+            except DomainError as error:
+                refused.append(error.code)
+
+    with transaction():
+        return_subscription(sold, by=SYSTEM)
+        undoing = threading.Thread(target=undo)
+        undoing.start()
+        undoing.join(1)
+        assert undoing.is_alive()  # waits for the return
+    undoing.join(30)
+    db.session.expire_all()
+    returned = db.session.get_one(Subscription, sold_id)
+    assert (refused, returned.status, returned.lessons_left) == (["irreversible"], SubscriptionStatus.RETURNED, 0)
+    assert extra_of(other, group_type) == 3
 
 
 @pytest.mark.spec("C104", "C137")
