@@ -26,8 +26,9 @@ from crm.bills.models import Bill, BillStatus
 from crm.clients.models import Client, ClientStatus
 from crm.clients.queries import find_clients
 from crm.db import db
+from crm.debts.queries import in_debt
 from crm.i18n import money
-from crm.ledger.models import Account, AccountKind
+from crm.ledger.models import Account
 from crm.payments.models import PaymentMethod
 from crm.schedule.models import Waiting
 from crm.security import chosen_branch
@@ -118,13 +119,13 @@ class HomeView(AdminIndexView):
             url = grid_url("bill", **{"f.status.is": "pending"})
             yield Tile(_("Bills awaiting payment"), format_decimal(pending), url)
         if current_user.may("account.view"):
-            debtors = sa.and_(Account.kind == AccountKind.BASE, Account.balance < 0)
             url = grid_url("account", **{"f.balance.to": "-0.01", "sort": "balance"})
             if current_user.may("debtor.view"):
                 url = url_for("debtor.index_view")
-            yield Tile(_("Clients in debt"), format_decimal(self._count(Account, debtors)), url)
+            debtors = db.session.scalar(sa.select(sa.func.count(Account.client_id.distinct())).where(in_debt()))
+            yield Tile(_("Clients in debt"), format_decimal(debtors or 0), url)
             if "balance" not in field_rules(current_user, "account").hidden:
-                owed = db.session.scalar(sa.select(sa.func.coalesce(sa.func.sum(-Account.balance), 0)).where(debtors))
+                owed = db.session.scalar(sa.select(sa.func.coalesce(sa.func.sum(-Account.balance), 0)).where(in_debt()))
                 yield Tile(_("Owed by clients"), money(Decimal(owed or 0)), url, css="debt" if owed else "")
 
     @expose("/search/")

@@ -27,13 +27,15 @@ def accrue_debt(account: Account, *, amount: Decimal, reason: str, by: Actor) ->
     Raises DomainError beside `amount` or `reason`, "not_base" for any other account, Forbidden "foreign_city".
     """
     _check_account(account, "account.debt", by)
+    if account.kind is not AccountKind.BASE:
+        raise DomainError("not_base", _("A debt is accrued on the base account."))
     reason, amount = _reason(reason), check_amount(amount)
     return _post(TransactionKind.DEBT, account, -amount, AccountKind.REVENUE, reason, by)
 
 
 def write_off_debt(account: Account, *, amount: Decimal, reason: str, by: Actor) -> Transaction:
-    """Forgive `amount` of the debt on a base account: what was charged is taken back from the revenue. It covers the
-    oldest charges first, as a payment does. The caller commits.
+    """Forgive `amount` of the debt on a base account, or on a subscription's own: what was charged is taken back from
+    the revenue. It covers the oldest charges first, as a payment does. The caller commits.
 
     Raises as accrue_debt(), "no_debt" and "above_debt".
     """
@@ -93,8 +95,8 @@ def _check_account(account: Account, permission: str, by: Actor) -> None:
     require(by, permission)
     _require_own_city(account.branch_id)
     require(by, permission, account)
-    if account.kind is not AccountKind.BASE:
-        raise DomainError("not_base", _("Only a base account can be in debt."))
+    if account.kind not in {AccountKind.BASE, AccountKind.SUBSCRIPTION}:
+        raise DomainError("not_base", _("Only a base account, or the own account of a subscription, can be in debt."))
 
 
 def _require_own_city(branch_id: int) -> None:

@@ -18,8 +18,17 @@ from crm.db import db, transaction
 from crm.ledger.operations import transaction_by_key
 from crm.payments.desk import refund, reverse_operation
 from crm.payments.models import PaymentMethod
+from crm.subscriptions.models import PlanAccount
 from tests.admin.test_grids import plain
-from tests.factories import make_account, make_client, make_payment, make_subscription, make_user, make_visit
+from tests.factories import (
+    make_account,
+    make_client,
+    make_payment,
+    make_plan,
+    make_subscription,
+    make_user,
+    make_visit,
+)
 
 
 def tiles(page: str) -> dict[str, str]:
@@ -82,6 +91,16 @@ def test_what_waits_in_the_branch(network: Any, web: Any) -> None:
     shown = tiles(page)
     assert (shown["Визиты сегодня"], shown["Долги клиентов"]) == ("1", "4 000,00")
     assert tiles(web(network.owner).get("/admin/").text)["Долги клиентов"] == "8 000,00"
+
+
+def test_debts_on_the_accounts_of_subscriptions_are_added_up_too(network: Any, web: Any) -> None:
+    client = make_client(network.lesnoy)
+    make_subscription(client)
+    make_subscription(client, make_plan(account=PlanAccount.SEPARATE))
+    shown = tiles(web(network.administrator, network.lesnoy).get("/admin/").text)
+    assert (shown["Клиенты с долгом"], shown["Долги клиентов"]) == ("1", "8 000,00")
+    options = web(network.director, network.lesnoy).get(f"/admin/client/card/{client.id}/?tab=options").text
+    assert len(set(re.findall(r"/admin/debtor/bad-debt/\d+/", options))) == 2
 
 
 def test_what_is_hidden_is_not_added_up(network: Any, web: Any) -> None:

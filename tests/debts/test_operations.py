@@ -13,11 +13,28 @@ from crm.access.models import Role
 from crm.access.scope import Scope, scoped_to
 from crm.clients.operations import archive_client
 from crm.db import db, transaction
-from crm.debts.operations import account_in_own_city, accrue_debt, write_off_bad_debt, write_off_debt
+from crm.debts.operations import (
+    account_in_own_city,
+    accrue_debt,
+    write_off_bad_debt,
+    write_off_bad_debts,
+    write_off_debt,
+)
+from crm.debts.queries import debts_of_subscriptions
 from crm.errors import DomainError, Forbidden, NotFound
 from crm.ledger.models import Account, AccountKind, TransactionKind
 from crm.ledger.operations import base_account, house_account
-from tests.factories import Network, house_balance, make_account, make_client, make_user
+from crm.subscriptions.models import PlanAccount
+from crm.subscriptions.operations import account_of
+from tests.factories import (
+    Network,
+    house_balance,
+    make_account,
+    make_client,
+    make_plan,
+    make_subscription,
+    make_user,
+)
 
 
 @pytest.fixture
@@ -53,6 +70,29 @@ def test_a_bad_debt_is_written_off_whole_as_a_loss(network: Network, account: Ac
     assert (account.balance, done.kind, done.comment) == (0, TransactionKind.BAD_DEBT, "Переехал")
     assert house_balance(AccountKind.BAD_DEBT, network.lesnoy) == 500
     assert house_balance(AccountKind.REVENUE, network.lesnoy) == -500
+
+
+@pytest.mark.parametrize("write_off", [write_off_debt, write_off_bad_debt])
+def test_what_a_subscription_owes_on_its_own_account_is_written_off(network: Network, write_off: Any) -> None:
+    sold = make_subscription(make_client(network.lesnoy), make_plan(account=PlanAccount.SEPARATE))
+    own = account_of(sold, sold.client)
+    assert own.balance == -4000
+    more = {"reason": "Ошибка"} if write_off is write_off_debt else {}
+    with transaction():
+        write_off(own, amount=Decimal(1000), by=network.director, **more)
+    assert own.balance == -3000
+    assert debts_of_subscriptions([sold.id]) == {sold.id: 3000}
+    with transaction():
+        lines = write_off_bad_debts([own.id], by=network.director)
+    assert (own.balance, [line.error for line in lines]) == (0, [None])
+    assert debts_of_subscriptions([sold.id]) == {}
+
+
+def test_a_debt_is_accrued_on_the_base_account_alone(network: Network) -> None:
+    sold = make_subscription(make_client(network.lesnoy), make_plan(account=PlanAccount.SEPARATE))
+    with pytest.raises(DomainError) as refused:
+        accrue_debt(account_of(sold, sold.client), amount=Decimal(1), reason="Долг", by=SYSTEM)
+    assert refused.value.code == "not_base"
 
 
 def test_a_part_of_a_bad_debt_may_be_written_off(account: Account) -> None:
