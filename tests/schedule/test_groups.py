@@ -528,9 +528,10 @@ def test_who_leaves_while_his_card_is_archived_has_left_once(
     network: Any, in_parallel: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither waits for what the other holds, in whatever order they come."""
-    client = make_client(network.lesnoy)
-    group = make_group(network.lesnoy, client)
+    client, group = make_client(network.lesnoy), make_group(network.lesnoy)
     make_lesson(network.lesnoy, group=group)
+    with transaction():
+        join_group(group, client, by=SYSTEM)
     client_id, member_id = client.id, member_of(group, client).id
     leave = archiving._leave_groups
 
