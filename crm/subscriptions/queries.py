@@ -156,6 +156,11 @@ def state_of(today: Any) -> ColumnElement[SubscriptionState]:
     )
 
 
+def not_expired(today: Any) -> ColumnElement[bool]:
+    """Condition: its end has not passed, or is still to be moved on by the freeze that lasts."""
+    return or_(Subscription.status == SubscriptionStatus.FROZEN, Subscription.ends_on >= today)
+
+
 def counted_lessons_left() -> Any:
     """SQL: lessons left, NULL for a subscription that counts none."""
     return case((Subscription.lessons > 0, Subscription.lessons_left))

@@ -15,6 +15,7 @@ from crm.clients.models import Client
 from crm.db import db
 from crm.ledger.models import Account, AccountKind
 from crm.subscriptions.models import Plan, Subscription, SubscriptionStatus
+from crm.subscriptions.queries import not_expired
 
 
 @dataclass
@@ -42,7 +43,7 @@ def remainders_of(client: Client) -> list[Remainder]:
         .where(
             Subscription.client_id == client.id,
             Subscription.status.in_([SubscriptionStatus.ACTIVE, SubscriptionStatus.FROZEN]),
-            Subscription.ends_on >= clock.today(client.branch),
+            not_expired(clock.today(client.branch)),
         )
         .options(joinedload(Subscription.plan).selectinload(Plan.lesson_types))
         .order_by(Subscription.ends_on, Subscription.id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import re
 import threading
-from datetime import timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -28,7 +28,9 @@ from crm.sales.returning import ReturnWay, return_subscription
 from crm.schedule.attendance import mark_attendance
 from crm.schedule.enrolment import take_off
 from crm.schedule.models import Mark
+from crm.subscriptions.freezing import freeze_subscription
 from crm.subscriptions.models import ChargeMoment, Subscription, SubscriptionStatus
+from crm.subscriptions.remainders import remainders_of
 from tests.admin.world import errors, send
 from tests.factories import make_client, make_lesson, make_lesson_type, make_plan, make_subscription, make_user
 from tests.sales.conftest import attend, extra_of, lessons_agree, used_subscription
@@ -116,6 +118,25 @@ def test_a_lesson_written_off_comes_back_by_its_mark(network: Any, client: Clien
 
 
 # --- transferred -----------------------------------------------------------------------------------------------------
+
+
+def test_lessons_that_rest_past_the_old_end_are_still_his(
+    network: Any, client: Client, other: Client, group_type: Any
+) -> None:
+    plan = make_plan(lessons=3, lesson_types=[group_type])
+    with clock.frozen(datetime(2027, 1, 20, 9, tzinfo=UTC)):
+        frozen = make_subscription(client, plan, starts_on=date(2027, 1, 2))
+        expired = make_subscription(client, plan, starts_on=date(2027, 1, 2))
+        with transaction():
+            freeze_subscription(frozen, from_on=date(2027, 1, 20), by=SYSTEM)
+    with clock.frozen(datetime(2027, 2, 10, 9, tzinfo=UTC)):
+        assert frozen.ends_on == expired.ends_on == date(2027, 1, 31)
+        group = next(one for one in remainders_of(client) if one.format is LessonFormat.GROUP)
+        assert group.total == 3
+        assert types_to_transfer(client) == {group_type: 3}
+        transfer(network, client, other, lesson_type=group_type, count=2)
+    db.session.refresh(frozen)
+    assert (frozen.lessons_left, extra_of(other, group_type)) == (1, 2)
 
 
 @pytest.mark.spec("C106", "C110")
