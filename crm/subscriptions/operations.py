@@ -16,7 +16,7 @@ from crm.access.actors import Actor, require
 from crm.access.models import Branch
 from crm.audit.bulk import Change
 from crm.audit.operations import transition
-from crm.clients.models import Client
+from crm.clients.models import Client, ClientStatus
 from crm.clients.queries import payer_of
 from crm.db import amount as to_amount
 from crm.db import db
@@ -75,7 +75,7 @@ def sell_subscription(
     kept on a separate account are charged there, and nowhere else. is_trial: as the plan says by default. replaces: the
     one it is recalculated from. custom: values of the company's own fields, by key. Raises DomainError beside the
     field: "plan_archived", "plan_elsewhere", "discount_invalid", "account_foreign", "account_separate", "city_differs",
-    "company_differs", "not_enough", "account_closed".
+    "company_differs", "not_enough", "account_closed"; "client_archived".
     """
     subscription, account = draw_up_sale(
         client,
@@ -107,6 +107,8 @@ def draw_up_sale(
     yet, so that money can be taken onto that account before charge_sale() takes it off.
     """
     require(by, "subscription.sell", client)
+    if client.status is not ClientStatus.ACTIVE:
+        raise DomainError("client_archived", _("The client's card is in the archive. Restore it first."))
     check_sold_here(plan, client.branch)
     discount, own_discount = to_amount(discount or 0), min(client.discount, plan.price)
     if not 0 <= discount <= plan.price - own_discount:

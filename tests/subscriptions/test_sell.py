@@ -13,6 +13,7 @@ from sqlalchemy import func, select
 from crm.access.actors import SYSTEM
 from crm.access.roles import change_role
 from crm.clients.models import Client
+from crm.clients.operations import archive_client
 from crm.db import db, transaction
 from crm.errors import DomainError, Forbidden
 from crm.ledger.models import Account, AccountKind, Transaction, TransactionKind
@@ -71,6 +72,16 @@ def test_an_archived_plan_is_not_sold(network: Network) -> None:
         sell_subscription(client, plan, starts_on=date(2026, 9, 1), by=SYSTEM)
     assert (caught.value.code, caught.value.field) == ("plan_archived", "plan")
     assert db.session.scalar(select(func.count()).select_from(Subscription)) == 0
+
+
+def test_nothing_is_sold_to_an_archived_card(network: Network) -> None:
+    client = make_client(network.lesnoy)
+    with transaction():
+        archive_client(client, by=SYSTEM)
+    with pytest.raises(DomainError) as caught, transaction():
+        sell_subscription(client, network.plan, starts_on=date(2026, 9, 1), by=network.administrator)
+    assert caught.value.code == "client_archived"
+    assert base_account(client.id, network.lesnoy.id).balance == 0
 
 
 def test_what_a_payer_pays_for_in_a_period(network: Network) -> None:
