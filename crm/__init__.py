@@ -20,6 +20,7 @@ import crm.jobs.models
 import crm.mailings.models
 import crm.payments.models
 import crm.schedule.archiving
+import crm.schedule.freezing
 import crm.schedule.merging
 import crm.schedule.models
 import crm.subscriptions.models

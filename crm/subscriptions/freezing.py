@@ -4,7 +4,7 @@ with a planned end ends by itself, each at midnight of its branch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date, timedelta
 
 from flask_babel import gettext as _
@@ -28,6 +28,9 @@ from crm.subscriptions.models import (
 from crm.subscriptions.operations import LONGEST_DAYS, each_of, lock_subscription
 
 ONE_DAY = timedelta(days=1)
+# Checks of domains above, which enter themselves: fn(subscription, from_on, until_on or None) raises DomainError when
+# the subscription was used in that time.
+BEFORE_FREEZE: list[Callable[[Subscription, date, date | None], None]] = []
 
 
 def freeze_subscription(
@@ -37,8 +40,8 @@ def freeze_subscription(
     moves on by the days it rested, once they are known to be over. The caller commits.
 
     From a day to come on it begins by itself; one that is over already only moves the end. Raises DomainError beside
-    `from_on` or `until_on`: "freeze_outside", "freeze_backwards", "freeze_too_long", "freeze_overlaps";
-    "not_active" when it is frozen already, or no longer good.
+    `from_on` or `until_on`: "freeze_outside", "freeze_backwards", "freeze_too_long", "freeze_overlaps",
+    "freeze_attended"; "not_active" when it is frozen already, or no longer good.
     """
     require(by, "subscription.freeze", subscription)
     lock_subscription(subscription)
@@ -47,6 +50,8 @@ def freeze_subscription(
             "not_active", _("The subscription is “%(status)s”: it is not frozen.", status=subscription.status.label)
         )
     _check_days(subscription, from_on, until_on)
+    for check in BEFORE_FREEZE:
+        check(subscription, from_on, until_on)
     freeze = SubscriptionFreeze(
         subscription_id=subscription.id,
         from_on=from_on,

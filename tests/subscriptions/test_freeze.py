@@ -16,9 +16,11 @@ from crm.audit.models import AuditAction, AuditEntry
 from crm.db import db, transaction
 from crm.errors import DomainError, Forbidden
 from crm.jobs.tasks import perform
+from crm.schedule.attendance import mark_attendance
+from crm.schedule.models import Mark
 from crm.subscriptions.freezing import freeze_subscription, freeze_subscriptions, resume_subscription
 from crm.subscriptions.models import Subscription, SubscriptionFreeze, SubscriptionState, SubscriptionStatus
-from tests.factories import Network, make_client, make_plan, make_subscription
+from tests.factories import Network, make_client, make_lesson, make_plan, make_subscription
 
 NOON = datetime(2027, 1, 20, 9, tzinfo=UTC)  # of 20 January in Moscow, an hour later in Samara
 
@@ -113,6 +115,38 @@ def test_freezes_do_not_overlap(network: Network) -> None:
             db.session.rollback()
         freeze(subscription, from_on=date(2027, 1, 11), until_on=date(2027, 1, 12))
     assert subscription.ends_on == date(2027, 2, 8)
+
+
+def test_days_a_lesson_of_was_written_off_are_not_frozen(network: Network) -> None:
+    """It began on the 19th in Moscow, though still on the 18th in UTC."""
+    starts_at = datetime(2027, 1, 18, 21, 30, tzinfo=UTC)
+    with clock.frozen(NOON):
+        subscription = sold(network.lesnoy)
+        lesson = make_lesson(network.lesnoy, subscription.client, starts_at=starts_at)
+        (attendance,) = lesson.attendances
+        with transaction():
+            mark_attendance(lesson, {attendance.id: Mark.ABSENT}, by=SYSTEM)
+        for from_on, until_on in ((date(2027, 1, 19), None), (date(2027, 1, 15), date(2027, 1, 19))):
+            with pytest.raises(DomainError) as refused:
+                freeze(subscription, from_on=from_on, until_on=until_on, by=network.administrator)
+            assert (refused.value.code, refused.value.field) == ("freeze_attended", "from_on")
+            assert "19.01.2027" in str(refused.value)
+            db.session.rollback()
+        freeze(subscription, from_on=date(2027, 1, 15), until_on=date(2027, 1, 18))
+        freeze(subscription, from_on=date(2027, 1, 20))
+    assert subscription.status is SubscriptionStatus.FROZEN
+
+
+def test_a_lesson_given_back_is_no_reason_not_to_freeze_its_day(network: Network) -> None:
+    with clock.frozen(NOON):
+        subscription = sold(network.lesnoy)
+        lesson = make_lesson(network.lesnoy, subscription.client, starts_at=NOON)
+        (attendance,) = lesson.attendances
+        for mark in (Mark.PRESENT, Mark.EXCUSED):
+            with transaction():
+                mark_attendance(lesson, {attendance.id: mark}, by=SYSTEM)
+        freeze(subscription)
+    assert subscription.status is SubscriptionStatus.FROZEN
 
 
 def test_what_is_frozen_is_not_frozen_again(network: Network) -> None:
