@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from flask_babel import gettext as _
 from sqlalchemy import or_, select
 from sqlalchemy.orm import joinedload
 
 from crm.access.actors import Actor, require
 from crm.clients.models import Client
 from crm.db import db
-from crm.schedule.enrolment import seats_taken, take_off
-from crm.schedule.lessons import cancel_lesson, lock_lessons
+from crm.errors import DomainError
+from crm.schedule.enrolment import cancel_enrolments, seats_taken
+from crm.schedule.lessons import cancel_lessons, lock_lessons
 from crm.schedule.models import Attendance, Lesson, LessonStatus, Mark
 
 
@@ -49,10 +51,14 @@ def cancel_planned(attendances: Sequence[Attendance], *, by: Actor) -> int:
         require(by, "lesson.enrol", one)
     lessons = {one.lesson_id: one.lesson for one in attendances}
     lock_lessons(lessons)
-    for one in attendances:
-        take_off(one, by=by)
-    taken = seats_taken(lessons)
-    for id, lesson in sorted(lessons.items()):
-        if id not in taken and lesson.group_id is None and by.may("lesson.cancel"):
-            cancel_lesson(lesson, by=by)
-    return len(attendances)
+    as_now = select(Attendance).where(Attendance.id.in_([one.id for one in attendances]))
+    found = db.session.scalars(as_now.execution_options(populate_existing=True)).all()
+    if any(one.mark is not Mark.PLANNED for one in found):
+        raise DomainError("marked_already", _("The client has been marked at this lesson: change the mark first."))
+    cancel_enrolments(found)
+    if by.may("lesson.cancel"):
+        taken = seats_taken(lessons)
+        empty = [id for id, lesson in sorted(lessons.items()) if id not in taken and lesson.group_id is None]
+        if empty:
+            cancel_lessons(empty, by=by)
+    return len(found)
