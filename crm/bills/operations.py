@@ -19,6 +19,7 @@ from crm.audit.bulk import Change, Refusal, change_many
 from crm.audit.models import AuditAction
 from crm.audit.operations import transition
 from crm.bills.models import BILL_MOVES, Bill, BillCounter, BillMethod, BillStatus, bill_title
+from crm.bills.queries import bills_for_nothing_but
 from crm.clients.models import Client
 from crm.clients.queries import payer_of
 from crm.db import db
@@ -137,6 +138,18 @@ def archive_bill(bill: Bill, *, by: Actor) -> Bill:
         if bill.status is BillStatus.ARCHIVED:
             raise DomainError("already_archived", _("Status: Already in the archive")) from None
         raise DomainError("bill_paid", _("Status: This bill is paid, it cannot be archived")) from None
+
+
+def archive_bills_for(subscription: Subscription, *, by: Actor) -> list[Bill]:
+    """Archive what asks for nothing but a subscription that is being given back: whoever may do that, may this. The
+    subscription is locked, tills and accounts are not yet. The caller commits.
+    """
+    archived = []
+    for bill in bills_for_nothing_but(subscription):
+        lock_bill(bill)
+        if bill.status is BillStatus.PENDING:  # not paid a moment ago
+            archived.append(transition(bill, BILL_MOVES, BillStatus.ARCHIVED, by=by))
+    return archived
 
 
 def archive_bills(ids: Sequence[int], *, by: Actor) -> list[ProtocolLine]:

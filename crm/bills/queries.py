@@ -14,7 +14,7 @@ from crm.access.models import Branch
 from crm.bills.models import Bill, BillStatus, bill_subscription
 from crm.db import db
 from crm.errors import NotFound
-from crm.subscriptions.models import Subscription
+from crm.subscriptions.models import Subscription, SubscriptionStatus
 
 
 def bill_by_token(token: str) -> Bill:
@@ -55,6 +55,27 @@ def payable_bill_of(client_id: int, branch: Branch) -> Bill | None:
     """The oldest bill of a client in the branch that waits for payment and has not expired by today."""
     own = select(Bill).where(Bill.client_id == client_id, Bill.branch_id == branch.id)
     return db.session.scalar(own.where(_is_awaited(clock.today(branch))).order_by(Bill.id).limit(1))
+
+
+def bills_for_nothing_but(subscription: Subscription) -> list[Bill]:
+    """Bills that wait for payment and ask for this subscription, and for no other that has not been returned too."""
+    sold = Subscription.__table__
+    asked = bill_subscription.c
+    others = (
+        select(asked.bill_id)
+        .join(sold, sold.c.id == asked.subscription_id)
+        .where(
+            asked.bill_id == Bill.id,
+            sold.c.id != subscription.id,
+            sold.c.status.not_in([SubscriptionStatus.RETURNED, SubscriptionStatus.CANCELED]),
+        )
+    )
+    query = select(Bill).where(
+        Bill.status == BillStatus.PENDING,
+        Bill.id.in_(select(asked.bill_id).where(asked.subscription_id == subscription.id)),
+        ~others.correlate(Bill).exists(),
+    )
+    return list(db.session.scalars(query.order_by(Bill.id)))
 
 
 def without_billed(subscriptions: Sequence[Subscription], *, today: date) -> list[Subscription]:

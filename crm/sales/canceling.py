@@ -9,6 +9,7 @@ from sqlalchemy import exists, func, select
 from sqlalchemy.orm import aliased, joinedload
 
 from crm.access.actors import Actor, require
+from crm.bills.operations import archive_bills_for
 from crm.clients.models import Client
 from crm.db import db
 from crm.errors import DomainError
@@ -60,13 +61,15 @@ def cancelable_of(client: Client) -> Sequence[Subscription]:
 
 def cancel_sale(subscription: Subscription, *, by: Actor, comment: str = "") -> Subscription:
     """Undo a sale made by mistake, while nothing has been used of it: the sale and its discounts are reversed. What was
-    paid stays on the payer's account, the base one if the subscription had one of its own. The caller commits.
+    paid stays on the payer's account, the base one if the subscription had one of its own; bills for it alone are
+    archived. The caller commits.
 
     Raises DomainError as check_cancelable() does.
     """
     require(by, "subscription.cancel", subscription)
     lock_subscription(subscription)
     check_cancelable(subscription)
+    archive_bills_for(subscription, by=by)
     postings = _postings_of(subscription)
     charged = account_charged(subscription)
     rest = place_of_rest(charged)

@@ -12,6 +12,7 @@ from sqlalchemy.orm import selectinload
 
 from crm import clock
 from crm.access.actors import Actor, require
+from crm.bills.operations import archive_bills_for
 from crm.clients.models import Client
 from crm.db import amount as to_amount
 from crm.db import db
@@ -156,7 +157,7 @@ def recalculate(
     seen: str | None = None,
 ) -> Recalculated:
     """Return the subscription for what is left of it, sell `plan` in its place, take what the client gives; the rest is
-    his debt. One transaction; the caller commits.
+    his debt; bills for the old one alone are archived. One transaction; the caller commits.
 
     amount: what the client is to add, as calculated by default; another sum changes what the old one is counted at,
     between nothing and the whole of its cost. received: taken at the desk now, by `method`, into `till`. seen: what the
@@ -172,6 +173,7 @@ def recalculate(
     if seen and seen != figures.seen:
         raise Conflict("figures_changed", _("The figures have changed meanwhile. Check them and send again."))
     credit = figures.cost - _amount_to_add(figures, plan, amount)
+    archive_bills_for(subscription, by=by)
     if received:
         received = check_amount(received, field="received")
         if method not in desk_methods(by):

@@ -11,6 +11,7 @@ from flask_babel import lazy_pgettext as _lp
 from sqlalchemy import select
 
 from crm.access.actors import Actor, require
+from crm.bills.operations import archive_bills_for
 from crm.catalogue.models import LessonType
 from crm.db import MAX_AMOUNT, LabelEnum, db
 from crm.db import amount as to_amount
@@ -146,7 +147,7 @@ def return_subscription(
 ) -> Returned:
     """Give a subscription back: the lessons left go, what they were not used for is taken off the price, `amount` is
     paid back by `way`, from `till`. What was used beyond what was paid remains a debt. One transaction; the caller
-    commits. Planned lessons stay planned.
+    commits. Planned lessons stay planned; bills for the subscription alone are archived.
 
     used_value, amount: as calculated by default. seen: what the person's figures rested on. Raises DomainError as
     check_returnable() does, or beside `used_value`, `amount`, `way`, `till`; Conflict "figures_changed".
@@ -159,6 +160,7 @@ def return_subscription(
     used_value = _checked_value(figures, used_value)
     amount = _checked_refund(figures, used_value, amount)
     method = _method_of(way, subscription) if amount else None
+    archive_bills_for(subscription, by=by)
     charged = account_charged(subscription)
     if method is not None:
         hold_till(method.till_kind, charged.branch_id, till, pays_out=amount)  # before the accounts

@@ -8,15 +8,21 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
+from crm.access.actors import SYSTEM
+from crm.bills.models import Bill, BillStatus
 from crm.db import db, transaction
 from crm.errors import Conflict, DomainError, Forbidden
 from crm.ledger.models import Account, AccountKind, Transaction, TransactionKind
 from crm.ledger.operations import base_account
+from crm.payments.models import PaymentMethod
+from crm.payments.operations import pay_bill_at_desk
 from crm.sales.canceling import cancel_sale, cancelable_of
 from crm.sales.lessons import add_lessons
+from crm.sales.recalculation import recalculate
+from crm.sales.returning import ReturnWay, return_subscription
 from crm.subscriptions.models import ChargeMoment, PlanAccount, Subscription, SubscriptionStatus
 from tests.admin.world import send
-from tests.factories import house_balance, make_account, make_payment, make_plan, make_subscription
+from tests.factories import house_balance, make_account, make_bill, make_payment, make_plan, make_subscription
 from tests.sales.conftest import base_of, lessons_agree, used_subscription
 
 
@@ -79,6 +85,40 @@ def test_lessons_added_are_taken_back_first(network: Any, client: Any, plan: Any
     with pytest.raises(DomainError) as refused:
         undo(network, sold)
     assert refused.value.code == "lessons_added"
+
+
+def bill_for(client: Any, *sold: Subscription) -> Bill:
+    return make_bill(client, amount=Decimal(4000), subscriptions=sold)
+
+
+@pytest.mark.parametrize("verb", [cancel_sale, return_subscription, recalculate])
+def test_bills_for_it_alone_are_archived(network: Any, client: Any, plan: Any, verb: Any) -> None:
+    sold, other, gone = (make_subscription(client, plan) for _number in range(3))
+    undo(network, gone)
+    bills = [
+        bill_for(client, sold),
+        bill_for(client, sold, gone),
+        bill_for(client, sold, other),
+        bill_for(client, other),
+    ]
+    paid = bill_for(client, sold)
+    with transaction():
+        pay_bill_at_desk(paid, method=PaymentMethod.CASH, by=SYSTEM)
+    facts = {return_subscription: {"way": ReturnWay.KEEP}, recalculate: {"plan": plan}}
+    with transaction():
+        verb(sold, by=network.director, **facts.get(verb, {}))
+    kept = BillStatus.PENDING
+    assert [bill.status for bill in bills] == [BillStatus.ARCHIVED, BillStatus.ARCHIVED, kept, kept]
+    assert paid.status is BillStatus.PAID
+
+
+def test_the_bill_is_told_before(network: Any, web: Any, client: Any, plan: Any) -> None:
+    sold = make_subscription(client, plan)
+    bill = bill_for(client, sold)
+    page = web(network.director, network.lesnoy)
+    for path in ("mistaken-sale/", "return/", f"recalculate/?plan={plan.id}"):
+        text = page.get(f"/admin/subscription/{sold.id}/{path}").text
+        assert f"Неоплаченные счета только за этот абонемент уйдут в архив: {bill.title}." in text
 
 
 def test_once(network: Any, client: Any, plan: Any) -> None:

@@ -19,6 +19,7 @@ from crm import clock
 from crm.admin.base import KontoraView, permission
 from crm.admin.fields import REQUIRED, DateField, EnumField, Form, MoneyField, ReferenceField
 from crm.admin.money import sees_balances, till_field, tills_to_choose, with_slip
+from crm.bills.queries import bills_for_nothing_but
 from crm.catalogue.models import LessonType
 from crm.catalogue.queries import lesson_types_on_offer
 from crm.clients.models import Client
@@ -201,6 +202,7 @@ class SubscriptionSalesView(KontoraView):
             "back": url_for(".recalculate_view", id=subscription.id),
             "template": "admin/sales/recalculate.html",
             "submit": _("Confirm the recalculation"),
+            "warning": _bills_warning(subscription),
             "lines": _lines_of_recalculation(subscription, figures),
             "difference": figures.difference,
             "currency": branch.company.currency,
@@ -283,6 +285,7 @@ class SubscriptionSalesView(KontoraView):
             "subtitle": f"{subscription.client.shown_name if subscription.client else ''} · {subscription}",
             "back": self.row_url(subscription),
             "template": "admin/sales/return.html",
+            "warning": None if refusal else _bills_warning(subscription),
             "refusal": refusal if request.method == "GET" else None,
             "lines": _lines_of_return(subscription, figures) if figures is not None else [],
             "paid": figures.worth.paid if figures is not None else Decimal(0),
@@ -327,12 +330,7 @@ class SubscriptionSalesView(KontoraView):
             said=_l("The sale is undone; what was paid is on the payer's account."),
             template="admin/sales/cancel.html",
             refusal=refusal if request.method == "GET" else None,
-            warning=None
-            if refusal
-            else _(
-                "The sale and its discounts are reversed, as if they had not been. What was paid stays on the payer's "
-                "account: refund it from there if need be."
-            ),
+            warning=None if refusal else _cancel_warning(subscription),
             submit=_("Undo the sale"),
         )
 
@@ -427,6 +425,21 @@ def _city_warning(client: Client, target: Client | None) -> str | None:
         "The client you have chosen is in another city: %(city)s. Transfer the lessons only if this is meant.",
         city=target.branch.city.name,
     )
+
+
+def _bills_warning(subscription: Subscription) -> str:
+    numbers = ", ".join(bill.title for bill in bills_for_nothing_but(subscription))
+    if not numbers:
+        return ""
+    return _("Unpaid bills for this subscription alone will be archived: %(numbers)s.", numbers=numbers)
+
+
+def _cancel_warning(subscription: Subscription) -> str:
+    reversed_ = _(
+        "The sale and its discounts are reversed, as if they had not been. What was paid stays on the payer's account: "
+        "refund it from there if need be."
+    )
+    return f"{reversed_} {_bills_warning(subscription)}".strip()
 
 
 # --- the arithmetic, line by line -----------------------------------------------------------------------------------
