@@ -11,6 +11,7 @@ from sqlalchemy.orm import aliased
 from crm import clock
 from crm.access.actors import Actor
 from crm.access.models import Branch
+from crm.access.scope import EVERYWHERE, scoped_to
 from crm.clients.merging import BEFORE_MERGE
 from crm.clients.models import Client
 from crm.db import db
@@ -62,18 +63,22 @@ def _weight(attendance: Attendance) -> tuple[int, bool]:
 
 
 def _join_trials(kept: Client, gone: Client) -> None:
-    """A family has one free lesson: of two the one that has been held is left, and one still planned is charged."""
-    found = select(Trial).where(Trial.payer_id.in_([family_id(kept), gone.id])).order_by(Trial.id)
-    trials = list(db.session.scalars(found))
-    trials.sort(key=lambda trial: (trial.attendance.mark is Mark.PLANNED, trial.payer_id == gone.id))
-    for trial in trials[1:]:
-        if trial.attendance.mark is Mark.PLANNED:
-            trial.attendance.is_trial = False
-        db.session.delete(trial)
-    db.session.flush()
-    for trial in trials[:1]:
-        trial.payer_id = family_id(kept)
-    db.session.flush()
+    """A family has one free lesson, in whatever branch: of several one that has been held is left, and those still
+    planned are charged. What `gone` came to is of the family of `kept` from now on, whoever paid for it.
+    """
+    of_gone = Trial.attendance_id.in_(select(Attendance.id).where(Attendance.client_id == gone.id))
+    found = select(Trial).where(Trial.payer_id.in_([family_id(kept), gone.id]) | of_gone).order_by(Trial.id)
+    with scoped_to(EVERYWHERE):
+        trials = list(db.session.scalars(found))
+        trials.sort(key=lambda trial: (trial.attendance.mark is Mark.PLANNED, trial.payer_id != family_id(kept)))
+        for trial in trials[1:]:
+            if trial.attendance.mark is Mark.PLANNED:
+                trial.attendance.is_trial = False
+            db.session.delete(trial)
+        db.session.flush()
+        for trial in trials[:1]:
+            trial.payer_id = family_id(kept)
+        db.session.flush()
 
 
 def _join_groups(kept: Client, gone: Client) -> None:

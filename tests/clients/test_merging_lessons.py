@@ -12,6 +12,7 @@ from sqlalchemy import select
 
 from crm import clock
 from crm.access.actors import SYSTEM
+from crm.access.scope import Scope, scoped_to
 from crm.clients.merging import merge_clients
 from crm.clients.models import Client
 from crm.db import db, transaction
@@ -21,6 +22,7 @@ from crm.ledger.operations import Line, house_account, lessons_account, post
 from crm.ledger.queries import lessons_left
 from crm.schedule.enrolment import enrol
 from crm.schedule.models import Attendance, GroupMember, Lesson, Mark, PreferredLesson, Trial, Waiting
+from crm.schedule.trials import plan_trial
 from crm.schedule.waiting import add_to_waiting_list
 from crm.schedule.wishes import add_wish
 from crm.subscriptions.operations import lessons_of
@@ -164,6 +166,42 @@ def test_a_trial_of_a_card_that_is_paid_for_from_now_on_is_its_payers(network: A
     planned = try_out(twin, make_lesson(network.lesnoy, twin))
     merge(child, twin)
     assert [(trial.payer_id, trial.attendance_id) for trial in rows(Trial)] == [(payer.id, planned.id)]
+
+
+@pytest.mark.parametrize("has_kept_one", [False, True])
+def test_the_trial_of_a_child_of_another_payer_is_that_of_the_family_he_comes_into(
+    network: Any, has_kept_one: bool
+) -> None:
+    payer, other = make_client(network.lesnoy), make_client(network.lesnoy)
+    child, twin = make_child(payer), make_child(other)
+    if has_kept_one:
+        try_out(child, make_lesson(network.lesnoy, child), Mark.PRESENT)
+    held = try_out(twin, make_lesson(network.lesnoy, twin), Mark.PRESENT)
+    merge(child, twin)
+    [trial] = rows(Trial)
+    assert trial.payer_id == payer.id
+    assert (trial.attendance_id == held.id) is not has_kept_one
+    with pytest.raises(DomainError) as caught:
+        plan_trial(make_child(payer), make_lesson(network.lesnoy), by=SYSTEM)
+    assert caught.value.code == "trial_used"
+
+
+def test_a_trial_the_family_has_had_out_of_sight_counts(network: Any, two: Any) -> None:
+    """Held in the branch the card was in before."""
+    kept, gone = two
+    there = make_lesson(network.mira)
+    with transaction():
+        row = Attendance(
+            branch_id=there.branch_id, lesson_id=there.id, client_id=kept.id, mark=Mark.PRESENT, created_at=clock.now()
+        )
+        db.session.add(row)
+    held = try_out(kept, there, Mark.PRESENT)
+    planned = try_out(gone, make_lesson(network.lesnoy, gone))
+    with scoped_to(Scope(frozenset({network.lesnoy.id}))):
+        merge(kept, gone)
+    [trial] = rows(Trial)
+    assert (trial.payer_id, trial.attendance_id) == (kept.id, held.id)
+    assert not planned.is_trial
 
 
 # --- groups, the waiting list, the rest -----------------------------------------------------------------------------
