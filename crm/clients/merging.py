@@ -254,6 +254,8 @@ def _facts(kept: Client, gone: Client, payer: Client | None) -> dict[str, Any]:
     """What the kept card lacks and the other one has."""
     names = ("surname", "patronymic", "email", "birth_date")
     found = {name: getattr(gone, name) for name in names if getattr(gone, name) and not getattr(kept, name)}
+    if gone.discount and not kept.discount:
+        found |= {"discount": gone.discount, "discount_reason": gone.discount_reason}
     if gone.comment and gone.comment not in kept.comment:
         found["comment"] = f"{kept.comment}\n{gone.comment}".strip()
     phones = [

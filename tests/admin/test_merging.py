@@ -14,6 +14,7 @@ from crm.access.actors import SYSTEM
 from crm.access.models import FieldRule, Role
 from crm.access.roles import change_role
 from crm.bills.links import bill_url
+from crm.clients.discount import set_discount
 from crm.clients.merging import merge_clients
 from crm.db import db, transaction
 from crm.ledger.models import Account, Entry, Transaction
@@ -46,6 +47,17 @@ def cards(network: Any) -> Any:
 
 def path(kept: Any, gone: Any) -> str:
     return f"/admin/client/card/{kept.id}/merge/?with={gone.id}"
+
+
+def test_the_discount_that_is_taken_over_is_told(network: Any, web: Any, cards: Any) -> None:
+    kept, gone = cards
+    desk = web(network.owner)
+    assert "Скидка" not in desk.get(path(kept, gone)).text
+    with transaction():
+        set_discount(gone, amount=Decimal("512.50"), reason="Многодетная семья", by=SYSTEM)
+    page = desk.get(path(kept, gone)).text
+    assert "Скидка" in page
+    assert page.count("512,50") == 2  # of the other card, and after the merge
 
 
 def test_the_other_card_is_found_by_search_and_among_likely_duplicates(network: Any, web: Any, cards: Any) -> None:

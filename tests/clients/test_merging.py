@@ -18,6 +18,7 @@ from crm.access.scope import Scope, scoped_to
 from crm.audit.models import AuditEntry
 from crm.audit.origin import acting
 from crm.bills.models import BillStatus
+from crm.clients.discount import set_discount
 from crm.clients.merging import merge_clients, references
 from crm.clients.models import Client, ClientStatus
 from crm.clients.operations import archive_client, restore_client
@@ -316,6 +317,23 @@ def test_only_what_is_missing_is_taken_over(network: Network) -> None:
     assert kept.birth_date == date(1990, 1, 31)
     assert kept.comment == "Звонить утром\nАллергия"
     assert (kept.phone, kept.extra_phone) == (phone, gone.phone)
+
+
+def test_the_discount_is_taken_over_with_its_reason(network: Network) -> None:
+    kept, gone = two(network.lesnoy)
+    with transaction():
+        set_discount(gone, amount=Decimal("500.50"), reason="Многодетная семья", by=SYSTEM)
+    merge(kept, gone)
+    assert (kept.discount, kept.discount_reason) == (Decimal("500.50"), "Многодетная семья")
+
+
+def test_a_discount_that_is_there_stays(network: Network) -> None:
+    kept, gone = two(network.lesnoy)
+    with transaction():
+        set_discount(gone, amount=Decimal(500), reason="Сотрудник", by=SYSTEM)
+        set_discount(kept, amount=Decimal(100), reason="Многодетная семья", by=SYSTEM)
+    merge(kept, gone)
+    assert (kept.discount, kept.discount_reason) == (Decimal(100), "Многодетная семья")
 
 
 def test_an_additional_phone_that_is_there_stays(network: Network) -> None:

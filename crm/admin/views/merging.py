@@ -36,6 +36,7 @@ COMPARED = (
     "birth_date",
     "payer",
     "branch",
+    "discount",
     "comment",
 )
 
