@@ -153,3 +153,7 @@ if (side?.dataset.user) {
 // A page that waits for a worker looks again by itself.
 const waiting = document.querySelector("[data-refresh]");
 if (waiting) setTimeout(() => location.reload(), Number(waiting.dataset.refresh) * 1000);
+
+// The tab one is in stands in sight, however many there are before it.
+const tab = document.querySelector(".tabs [aria-current]");
+if (tab) tab.parentElement.scrollLeft = tab.offsetLeft - tab.parentElement.offsetLeft - 16;
