@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any, TypedDict, Unpack
 
 from flask_babel import gettext as _
@@ -21,7 +21,7 @@ from crm.catalogue.models import LessonType, Room, Subject
 from crm.clients.models import Client
 from crm.db import db
 from crm.errors import Conflict, DomainError, NotFound
-from crm.i18n import moment
+from crm.i18n import day, moment
 from crm.protocol import ProtocolLine
 from crm.schedule.enrolment import hold_cards, seats_taken
 from crm.schedule.models import Attendance, Booking, ClientGroup, Lesson, LessonStatus, Mark, Trial
@@ -124,7 +124,8 @@ def change_lesson(lesson: Lesson, *, by: Actor, **facts: Unpack[LessonFacts]) ->
     commits.
 
     Raises DomainError beside the field, with a code of occupancy.Refusal when it cannot be at that time, "lesson_over",
-    "capacity_small" when more are enrolled.
+    "marks_first" when it goes to another day and somebody has been written off for it, "capacity_small" when more are
+    enrolled.
     """
     require(by, "lesson.edit", lesson)
     _change([lesson], {lesson.id: _differing(lesson, facts)}, by=by)
@@ -214,6 +215,7 @@ def _change(lessons: Sequence[Lesson], wanted: Mapping[int, LessonFacts], *, by:
             raise DomainError("lesson_over", _("The lesson is held or canceled: only its topic can be changed."))
         _check_places(branch, facts, lesson)
         slots[lesson.id] = _slot_of(lesson, booked[lesson.id], facts)
+    _check_marked_stay(lessons, slots)
     _check_times(lessons, slots, booked, by=by)
     _check_capacity(lessons, wanted)
     for lesson in lessons:
@@ -238,6 +240,29 @@ def _slot_of(lesson: Lesson, bookings: Sequence[Booking], facts: LessonFacts) ->
         raise DomainError("rooms_wrong", _("Choose the main room, and others as further ones."), "further_rooms")
     instructor_id = _id(facts["instructor"]) if "instructor" in facts else lesson.instructor_id
     return Slot(starts_at, starts_at + length, room_id, tuple(sorted(further)), instructor_id)
+
+
+def _check_marked_stay(lessons: Sequence[Lesson], slots: Mapping[int, Slot]) -> None:
+    """Raise DomainError "marks_first" when a lesson somebody has been written off for goes to another day: by the day
+    it was decided what covers it, and that it may be marked.
+    """
+
+    def day_of(lesson: Lesson, at: datetime) -> date:
+        return clock.local(at, lesson.branch).date()
+
+    moved = {one.id: one for one in lessons if day_of(one, slots[one.id].starts_at) != day_of(one, one.starts_at)}
+    if not moved:
+        return
+    marked = select(Attendance.lesson_id).where(Attendance.lesson_id.in_(moved), Attendance.mark.in_(_WRITTEN_OFF))
+    if (id := db.session.scalar(marked.order_by(Attendance.lesson_id).limit(1))) is not None:
+        raise DomainError(
+            "marks_first",
+            _(
+                "Somebody has been marked at the lesson of %(day)s: it stays on its day until the marks are changed.",
+                day=day(day_of(moved[id], moved[id].starts_at)),
+            ),
+            "starts_at",
+        )
 
 
 def _check_times(

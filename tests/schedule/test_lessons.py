@@ -280,6 +280,25 @@ def test_marks_are_changed_before_a_lesson_is_canceled(network: Any, series: lis
     assert [marks[one.id] for one in series] == [Mark.CANCELED, to, Mark.CANCELED, Mark.CANCELED]
 
 
+@pytest.mark.parametrize("to", [Mark.PRESENT, Mark.ABSENT])
+def test_a_marked_lesson_stays_on_its_day(network: Any, series: list[Lesson], to: Mark) -> None:
+    """What covers it, and whether it may be marked at all, was decided by the day."""
+    mark(series[1], to)
+    for move in (
+        lambda: change_lesson(series[1], starts_at=series[1].starts_at + timedelta(days=1), by=network.administrator),
+        lambda: change_following(series[0], starts_at=TEN + timedelta(days=1), by=network.administrator),
+    ):
+        error = refused(move)
+        assert (error.code, error.field) == ("marks_first", "starts_at")
+    assert [one.starts_at for one in series] == [TEN + number * WEEK for number in range(4)]
+    with transaction():
+        change_lesson(series[1], starts_at=series[1].starts_at + timedelta(hours=1), by=network.administrator)
+    mark(series[1], Mark.EXCUSED)
+    with transaction():
+        change_lesson(series[1], starts_at=series[1].starts_at + timedelta(days=1), by=network.administrator)
+    assert series[1].starts_at == TEN + WEEK + timedelta(days=1, hours=1)
+
+
 def test_the_rest_of_a_series_is_canceled_and_what_was_before_stays(network: Any, series: list[Lesson]) -> None:
     with transaction():
         cancel_following(series[2], by=network.administrator)
@@ -405,6 +424,17 @@ def test_the_form_changes_one_or_the_following(network: Any, web: Any, series: l
     assert answer.status_code == 422
     assert "в указанное время центр не работает" in errors(answer.text)["starts_at"]
     assert fields(answer.text)["starts_at"] == "2026-12-09T10:00"
+
+
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00", "9999-12-31T23:59", "1899-12-31T23:59", "2200-01-01T00:00"])
+def test_a_year_that_cannot_be_meant_is_told(network: Any, web: Any, lesson: Lesson, moment: str) -> None:
+    answer = send(
+        web(network.director, network.lesnoy), f"/admin/lesson/edit/?id={lesson.id}", starts_at=moment, minutes="90"
+    )
+    assert answer.status_code == 422
+    assert "от 1900 до 2199" in errors(answer.text)["starts_at"]
+    db.session.expire_all()
+    assert lesson.starts_at == TEN
 
 
 def test_a_lesson_is_canceled_after_a_question(network: Any, web: Any, series: list[Lesson]) -> None:
