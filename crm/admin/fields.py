@@ -184,6 +184,12 @@ class PhoneField(StringField):
             raise ValueError(str(error)) from None
 
 
+def _refuse_senseless(field: Any, day: date | None) -> None:
+    if day is not None and not date(1900, 1, 1) <= day < date(2200, 1, 1):
+        field.data = None
+        raise ValueError(_("Enter a year between 1900 and 2199."))
+
+
 class DateField(wtforms.DateField):
     """A day that can be meant: others overflow when a term is added to them."""
 
@@ -191,9 +197,22 @@ class DateField(wtforms.DateField):
 
     def process_formdata(self, valuelist: list[str]) -> None:
         super().process_formdata(valuelist)
-        if self.data is not None and not date(1900, 1, 1) <= self.data < date(2200, 1, 1):
-            self.data = None
-            raise ValueError(_("Enter a year between 1900 and 2199."))
+        _refuse_senseless(self, self.data)
+
+
+class MomentField(wtforms.DateTimeLocalField):
+    """A day that can be meant, as DateField, and a time by the clock of `tz`. Data: an instant, or None."""
+
+    data: Any
+
+    def __init__(self, label: Any = None, rules: Sequence[Any] = (), **kwargs: Any) -> None:
+        kwargs["format"] = ["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M"]
+        kwargs["invalid_value_message"] = _l("Enter a day and a time.")
+        super().__init__(label, rules, **kwargs)
+
+    def process_formdata(self, valuelist: list[str]) -> None:
+        super().process_formdata(valuelist)
+        _refuse_senseless(self, self.data and self.data.date())
 
 
 class EnumField(SelectField):

@@ -136,3 +136,17 @@ def test_a_booking_on_the_screen(network: Any, web: Any, room: Room) -> None:
     assert send(browser, f"/admin/booking/edit/?id={booking.id}", ends_at="2026-12-01T12:00").status_code == 302
     assert send(browser, f"/admin/booking/remove/?id={booking.id}").status_code == 302
     assert db.session.scalar(select(func.count()).select_from(Booking)) == 0
+
+
+@pytest.mark.parametrize("day", ["0001-01-01", "9999-12-31"])
+def test_a_day_that_cannot_be_meant(network: Any, web: Any, room: Room, day: str) -> None:
+    """In the address it is no day; in the form it is told."""
+    browser, path = web(network.administrator, network.lesnoy), f"/admin/booking/new/?room={room.id}"
+    for at in ("00:00", "23:30"):
+        assert fields(browser.get(f"{path}&day={day}&time={at}").text)["room"] == str(room.id)
+    answer = send(browser, path, starts_at=f"{day}T00:30", ends_at=f"{day}T23:30")
+    assert answer.status_code == 422
+    assert {name: "от 1900 до 2199" in error for name, error in errors(answer.text).items()} == {
+        "starts_at": True,
+        "ends_at": True,
+    }

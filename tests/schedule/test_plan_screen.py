@@ -90,6 +90,15 @@ def test_the_card_leads_to_the_schedule(network: Any, browser: Any, web: Any, cl
     assert web(network.manager, network.lesnoy).get(path).status_code == 403
 
 
+@pytest.mark.parametrize("day", ["0001-01-01", "9999-12-31"])
+def test_a_day_that_cannot_be_meant_is_told(browser: Any, client: Any, lesson_type: Any, room: Any, day: str) -> None:
+    path = f"{PLAN}?client={client.id}"
+    assert browser.get(f"{path}&day={day}&time=23:30").status_code == 200
+    answer = browser.post(path, data=wanted(lesson_type, room, starts_on=day))
+    assert answer.status_code == 422
+    assert "от 1900 до 2199" in answer.text
+
+
 @pytest.mark.spec("C33", "C34", "C37")
 def test_lessons_are_looked_at_and_then_planned(browser: Any, client: Any, lesson_type: Any, room: Any) -> None:
     path, facts = f"{PLAN}?client={client.id}", wanted(lesson_type, room)

@@ -272,8 +272,8 @@ class CardAttendingView(KontoraView):
         """«Отменить занятия»: those ticked in the tab of planned lessons."""
         client: Client = self.get_one(id)
         back = url_for("client.card_view", id=client.id, tab="planned")
-        numbers = {int(text) for text in request.form.getlist("attendance") if text.isascii() and text.isdigit()}
-        ticked = planned_of(client, {number for number in numbers if number < 10**18})
+        numbers = [text for text in request.form.getlist("attendance") if text.isascii() and text.isdigit()]
+        ticked = planned_of(client, {int(text) for text in numbers if len(text) < 19})
         if request.method == "GET":
             return redirect(back)
 

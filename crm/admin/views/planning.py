@@ -18,14 +18,14 @@ from flask_babel import get_locale, ngettext
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
 from flask_login import current_user
-from wtforms import BooleanField, DateTimeLocalField, IntegerField, SelectField, StringField, TextAreaField, TimeField
+from wtforms import BooleanField, IntegerField, SelectField, StringField, TextAreaField, TimeField
 from wtforms.fields.choices import SelectChoice
 from wtforms.validators import Length, NumberRange, Optional
 
 from crm import clock
 from crm.access.models import Branch, Employee
 from crm.admin.base import DEFAULT_ZONE, KontoraView, QuickFilter, permission
-from crm.admin.fields import REQUIRED, DateField, EnumField, Form, ReferenceField, ReferencesField
+from crm.admin.fields import REQUIRED, DateField, EnumField, Form, MomentField, ReferenceField, ReferencesField
 from crm.admin.views.schedules import WeekdaysField
 from crm.catalogue.models import LessonType, Room, Subject
 from crm.catalogue.queries import hours_on, instructors_of, lesson_types_on_offer, rooms_of, subjects_on_offer
@@ -58,7 +58,6 @@ from crm.security import chosen_branch
 
 # What fits on a screen to be looked through: a year of daily lessons.
 MAX_LINES = 400
-_MOMENT = ["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M"]
 
 
 def _branch() -> Branch | None:
@@ -187,13 +186,7 @@ class LessonForm(Form):
             SelectChoice("following", _l("This lesson and the following of the series")),
         ],
     )
-    starts_at = DateTimeLocalField(
-        _l("Date and time"),
-        [REQUIRED],
-        format=_MOMENT,
-        tz=_zone,
-        invalid_value_message=_l("Enter a day and a time."),
-    )
+    starts_at = MomentField(_l("Date and time"), [REQUIRED], tz=_zone)
     minutes = _minutes(default=_minutes_in_hand)
     room = _room()
     further_rooms = _further_rooms(
@@ -542,12 +535,8 @@ def _said_of_cancel(lines: list[ProtocolLine]) -> str:
 
 class BookingForm(Form):
     room = ReferenceField(Room, _l("Room"), query=_rooms)
-    starts_at = DateTimeLocalField(
-        _l("Begins"), [REQUIRED], format=_MOMENT, tz=_zone, invalid_value_message=_l("Enter a day and a time.")
-    )
-    ends_at = DateTimeLocalField(
-        _l("Ends"), [REQUIRED], format=_MOMENT, tz=_zone, invalid_value_message=_l("Enter a day and a time.")
-    )
+    starts_at = MomentField(_l("Begins"), [REQUIRED], tz=_zone)
+    ends_at = MomentField(_l("Ends"), [REQUIRED], tz=_zone)
     comment = StringField(_l("What for"), [Length(max=500)])
 
 
@@ -590,13 +579,14 @@ class BookingView(KontoraView):
         """From the calendar: ?room=, ?day=, ?time=."""
         assert g.lesson_branch is not None
         begins = clock.local(clock.now(), g.lesson_branch).replace(minute=0, second=0, microsecond=0)
-        begins += timedelta(hours=1)
+        begins, ends = begins + timedelta(hours=1), begins + timedelta(hours=2)
         try:
             day, at = date.fromisoformat(request.args["day"]), time.fromisoformat(request.args["time"])
-            begins = clock.local(clock.at(day, at, g.lesson_branch), g.lesson_branch)
-        except (KeyError, ValueError):
+            asked = clock.local(clock.at(day, at, g.lesson_branch), g.lesson_branch)
+            begins, ends = asked, asked + timedelta(hours=1)
+        except (KeyError, ValueError, OverflowError):
             pass
-        form.starts_at.data, form.ends_at.data = begins, begins + timedelta(hours=1)
+        form.starts_at.data, form.ends_at.data = begins, ends
         form.room.data = form.room.rows.get(request.args.get("room", ""))
 
     def save_new(self, form: Any) -> Any:
