@@ -356,7 +356,7 @@ class CompanyForm(Form):
         description=_l("Clients nothing is planned for stand in a list of their own."),
     )
     has_parallel_rooms = BooleanField(
-        _l("Rooms used in parallel"), description=_l("Several lessons may go on in one room at the same time.")
+        _l("Rooms used in parallel"), description=_l("One lesson may go on in several rooms at the same time.")
     )
     binds_instructor = BooleanField(
         _l("The instructor is bound to the time of the lesson"),
