@@ -14,6 +14,7 @@ from crm.access.models import Branch
 from crm.bills.models import Bill, BillStatus, bill_subscription
 from crm.db import db
 from crm.errors import NotFound
+from crm.ledger.models import Account, AccountKind
 from crm.subscriptions.models import Subscription, SubscriptionStatus
 
 
@@ -51,9 +52,15 @@ def _stands(today: date) -> ColumnElement[bool]:
     return or_(Bill.status == BillStatus.PAID, Bill.payments_count > 0, _is_awaited(today))
 
 
-def payable_bill_of(client_id: int, branch: Branch) -> Bill | None:
-    """The oldest bill of a client in the branch that waits for payment and has not expired by today."""
+def payable_bill_of(client_id: int, branch: Branch, account: Account) -> Bill | None:
+    """The oldest bill of a client in the branch that waits for payment and has not expired by today. Bills for the
+    account of a subscription and others do not stand in each other's way.
+    """
     own = select(Bill).where(Bill.client_id == client_id, Bill.branch_id == branch.id)
+    if account.kind is AccountKind.SUBSCRIPTION:
+        own = own.where(Bill.account_id == account.id)
+    else:
+        own = own.join(Bill.account).where(Account.kind != AccountKind.SUBSCRIPTION)
     return db.session.scalar(own.where(_is_awaited(clock.today(branch))).order_by(Bill.id).limit(1))
 
 

@@ -172,7 +172,7 @@ class RunResult(LabelEnum):
 
 
 class MailingRunLine(Model):
-    """What a run did for one payer; the reason says why nothing was sent."""
+    """What a run did for one payer. bill: the first of those issued; reason: why nothing was sent, or what besides."""
 
     __audited__ = False
     __table_args__ = (UniqueConstraint("run_id", "client_id"),)

@@ -21,12 +21,13 @@ from crm.bills.queries import generations_of, payable_bill_of, without_billed
 from crm.clients.models import Client, ClientStatus
 from crm.db import db, give_way, transaction
 from crm.errors import DomainError, report_exception
-from crm.ledger.operations import base_account
+from crm.ledger.models import Account
 from crm.mailings.models import RUN_MOVES, MailingRun, MailingRunLine, RunResult, RunStatus
 from crm.mailings.operations import DELIVER, EXECUTE_RUN, queue_letter
 from crm.mailings.schedule import month_of
 from crm.mailings.tags import render
-from crm.subscriptions.models import Subscription, SubscriptionStatus
+from crm.subscriptions.models import PlanAccount, Subscription, SubscriptionStatus
+from crm.subscriptions.operations import account_of
 from crm.subscriptions.queries import subscriptions_paid_by, sum_to_ask, without_paid
 
 # Renewed with every payer, so it only has to outlast the slowest one.
@@ -180,11 +181,11 @@ def _do_payer(claim: _Claim, payer_id: int, *, by: Actor) -> _Claim:
         with transaction():
             held = _renew(claim)
             try:
-                bill = _bill_payer(held, payer_id, by=by)
+                bill, reason = _bill_payer(held, payer_id, by=by)
             except _Skip as skip:
                 _add_line(held, payer_id, RunResult.SKIPPED, reason=str(skip))
             else:
-                _add_line(held, payer_id, RunResult.ISSUED, bill=bill)
+                _add_line(held, payer_id, RunResult.ISSUED, bill=bill, reason=reason)
             return held
     except (_LeaseLost, OperationalError):
         raise
@@ -210,26 +211,66 @@ def _add_line(claim: _Claim, payer_id: int, result: RunResult, *, bill: Bill | N
     )
 
 
-def _bill_payer(claim: _Claim, payer_id: int, *, by: Actor) -> Bill:
-    """Issue the payer's bill for the period and queue its letter. Raises _Skip with the reason."""
+def _bill_payer(claim: _Claim, payer_id: int, *, by: Actor) -> tuple[Bill, str]:
+    """Issue the payer's bills for the period, one for each account he is to pay to, and queue their letters. The first
+    of them, and what is to be said besides; raises _Skip with the reason when there is none.
+    """
     # The card's lock makes two runs take turns: the second sees the bill of the first.
     payer = db.session.scalars(select(Client).where(Client.id == payer_id).with_for_update(key_share=True)).one()
     run = db.session.get_one(MailingRun, claim.run_id)
-    rule = run.rule
-    subscriptions = subscriptions_paid_by(
-        payer, branch_id=run.branch_id, period_from=claim.period_from, period_to=claim.period_to
+    subscriptions = _held(
+        subscriptions_paid_by(payer, branch_id=run.branch_id, period_from=claim.period_from, period_to=claim.period_to)
     )
     if not subscriptions or payer.status is not ClientStatus.ACTIVE:
         raise _Skip(_("No active subscription in this period."))
     if not payer.email:
         raise _Skip(_("The client has no e-mail address."))
-    account = base_account(payer.id, run.branch_id)
+    bills, skips = list[Bill](), list[_Skip]()
+    for account, charged in _by_account(subscriptions, payer):
+        try:
+            bills.append(_bill_account(claim, run, payer, account, charged, by=by))
+        except _Skip as skip:
+            skips.append(skip)
+    if not bills:
+        raise skips[0]
+    said = [str(skip) for skip in skips]
+    if len(bills) > 1:
+        said.insert(0, _("Also issued: %(numbers)s.", numbers=", ".join(bill.title for bill in bills[1:])))
+    return bills[0], " ".join(said)
+
+
+def _held(subscriptions: list[Subscription]) -> list[Subscription]:
+    """Those still active once they are locked: what is being returned at this moment is not asked for."""
+    query = select(Subscription).where(Subscription.id.in_([one.id for one in subscriptions])).order_by(Subscription.id)
+    locked = query.with_for_update(key_share=True, of=Subscription)
+    db.session.scalars(locked.execution_options(populate_existing=True)).all()
+    return [one for one in subscriptions if one.status is SubscriptionStatus.ACTIVE]
+
+
+def _by_account(subscriptions: list[Subscription], payer: Client) -> list[tuple[Account, list[Subscription]]]:
+    """The subscriptions by the account they are charged to, the base account first."""
+    base, apart = list[Subscription](), list[tuple[Account, list[Subscription]]]()
+    for subscription in subscriptions:
+        if subscription.account is PlanAccount.SEPARATE:
+            apart.append((account_of(subscription, payer), [subscription]))
+        else:
+            base.append(subscription)
+    return [*([(account_of(base[0], payer), base)] if base else []), *apart]
+
+
+def _bill_account(
+    claim: _Claim, run: MailingRun, payer: Client, account: Account, subscriptions: list[Subscription], *, by: Actor
+) -> Bill:
+    """One bill and its letter. Raises _Skip with the reason."""
+    rule = run.rule
+    if account.client_id != payer.id:
+        raise _Skip(_("This account belongs to another client."))
     key = f"mailing:{rule.id}:{payer.id}:{account.id}:{claim.period_from}:{claim.period_to}"
     today = clock.today(run.branch)
     generations = generations_of(payer.id, key, today=today)
     if generations.standing:
         raise _Skip(_("This period has already been billed: bill %(number)s.", number=generations.standing.title))
-    if unpaid := payable_bill_of(payer.id, run.branch):
+    if unpaid := payable_bill_of(payer.id, run.branch, account):
         raise _Skip(_("There is an earlier unpaid bill: %(number)s.", number=unpaid.title))
     # A subscription that lasts into the next month is asked for once, not in both.
     subscriptions = without_billed(subscriptions, today=today)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
@@ -10,7 +11,8 @@ from sqlalchemy import func, select
 
 from crm import clock
 from crm.access.actors import SYSTEM
-from crm.bills.models import Bill, BillMethod
+from crm.access.scope import EVERYWHERE, scoped_to
+from crm.bills.models import Bill, BillMethod, BillStatus
 from crm.bills.operations import archive_bill
 from crm.clients.merging import merge_clients
 from crm.clients.operations import archive_client
@@ -21,6 +23,8 @@ from crm.mailings import running
 from crm.mailings.models import MailingRun, MailingRunLine, Message, RunResult, RunStatus
 from crm.mailings.operations import plan_due_runs, run_now
 from crm.mailings.running import execute_run
+from crm.sales.canceling import cancel_sale
+from crm.subscriptions.models import PlanAccount
 from tests.factories import (
     make_account,
     make_bill,
@@ -105,6 +109,39 @@ def test_what_a_deposit_paid_for_at_the_sale_is_not_asked_for_again(network):
     make_subscription(payer, make_plan(price=Decimal(50)))
     run(make_rule(network.lesnoy))
     assert only(Bill).amount == 50
+
+
+def test_what_is_kept_on_an_account_of_its_own_is_billed_to_it(network):
+    payer = make_client(network.lesnoy)
+    child = make_child(payer)
+    plan = make_plan(price=Decimal(3000), account=PlanAccount.SEPARATE)
+    own, childs = make_subscription(payer, plan), make_subscription(child, plan)
+    usual = make_subscription(child, make_plan(price=Decimal(4000)))
+    line = run(make_rule(network.lesnoy))[payer.id]
+    bills = list(db.session.scalars(select(Bill).order_by(Bill.id)))
+    assert [bill.subscriptions for bill in bills] == [[usual], [own], [childs]]
+    assert [bill.amount for bill in bills] == [4000, 3000, 3000]
+    assert [bill.account.subscription_id for bill in bills] == [None, own.id, childs.id]
+    assert line.bill == bills[0]
+    assert line.reason == f"Также выставлены: {bills[1].title}, {bills[2].title}."
+    assert {letter.bill_id for letter in db.session.scalars(select(Message))} == {bill.id for bill in bills}
+    make_payment(bills[1].account, 3000, bill=bills[1])
+    assert (bills[1].account.balance, bills[1].status) == (0, BillStatus.PAID)
+
+
+def test_an_unpaid_bill_stands_in_the_way_of_its_own_account_only(network):
+    payer = make_client(network.lesnoy)
+    rule = make_rule(network.lesnoy)
+    make_subscription(payer, make_plan(account=PlanAccount.SEPARATE))
+    first = run(rule)[payer.id].bill
+    usual = make_subscription(payer, make_plan(price=Decimal(500)))
+    with later(minutes=1):
+        line = run(rule)[payer.id]
+    assert (line.bill.subscriptions, line.bill.account) == ([usual], base_account(payer.id, network.lesnoy.id))
+    assert first.title in line.reason
+    with later(minutes=2):
+        assert run(rule)[payer.id].result is RunResult.SKIPPED
+    assert count(Bill) == 2
 
 
 @pytest.mark.spec("B103", "B108", "B110", "B111")
@@ -283,6 +320,28 @@ def test_two_rules_at_once_bill_a_payer_once(network, in_parallel):
     assert (count(Bill), count(Message)) == (1, 1)
     results = sorted(line.result.value for line in db.session.scalars(select(MailingRunLine)))
     assert results == ["issued", "skipped", "skipped", "skipped"]
+
+
+def test_what_is_being_returned_at_this_moment_is_not_billed(network, app, dialect):
+    if dialect == "sqlite":
+        pytest.skip("one writes at a time")
+    sold = make_subscription(make_client(network.lesnoy))
+    with transaction():
+        run_id = run_now(make_rule(network.lesnoy), by=SYSTEM).id
+
+    def execute():
+        with app.app_context(), scoped_to(EVERYWHERE):
+            execute_run(run_id, by=SYSTEM)
+
+    with transaction():
+        cancel_sale(sold, by=SYSTEM)
+        running_one = threading.Thread(target=execute)
+        running_one.start()
+        running_one.join(1)
+        assert running_one.is_alive()  # waits for the return
+    running_one.join(30)
+    db.session.expire_all()
+    assert (count(Bill), only(MailingRunLine).result) == (0, RunResult.SKIPPED)
 
 
 def test_one_broken_card_does_not_keep_the_others_from_their_bills(network):
