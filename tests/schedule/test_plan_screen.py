@@ -78,6 +78,11 @@ def accepted(page: str) -> list[str]:
     return re.findall(r'name="shown" value="([^"]+)"', page)
 
 
+def seen(page: str) -> dict[str, Any]:
+    """What the preview sends along of itself, and the button below it."""
+    return {"shown": accepted(page), "checked": fields(page)["checked"], "plan": "1"}
+
+
 @pytest.mark.spec("C19", "C33")
 def test_the_card_leads_to_the_schedule(network: Any, browser: Any, web: Any, client: Any) -> None:
     card = f"/admin/client/card/{client.id}/"
@@ -109,7 +114,7 @@ def test_lessons_are_looked_at_and_then_planned(browser: Any, client: Any, lesso
     ]
     assert "Запланировать 3 занятия" in page.text
     assert db.session.scalar(select(func.count()).select_from(Lesson)) == 0
-    answer = send(browser, path, **facts, shown=accepted(page.text), plan="1")
+    answer = send(browser, path, **facts, **seen(page.text))
     assert (answer.status_code, answer.location) == (302, f"/admin/client/card/{client.id}/?tab=planned")
     card = browser.get(answer.location).text
     assert "Запланировано 3 занятия." in card
@@ -146,7 +151,7 @@ def test_type_and_instructor_are_asked_by_the_setting(
     assert "lesson_type" not in asked
     assert "instructor" in asked
     facts = wanted(lesson_type, room, instructor=str(network.employee.id))
-    answer = send(browser, path, **facts, plan="1", shown=accepted(send(browser, path, **facts).text))
+    answer = send(browser, path, **facts, **seen(send(browser, path, **facts).text))
     assert answer.status_code == 302
     lessons = db.session.scalars(select(Lesson)).all()
     assert {(one.instructor_id, one.lesson_type_id) for one in lessons} == {(network.employee.id, lesson_type.id)}
@@ -183,7 +188,7 @@ def test_another_room_day_or_time_is_offered_and_nothing_typed_is_lost(
     left_out = send(browser, path, **facts, **{"skip-2026-12-15": "1"}).text
     assert "Не планируется" in shown(left_out)[2]
     assert fields(left_out)["day-2026-12-08"] == "2026-12-09"
-    answer = send(browser, path, **facts, **{"skip-2026-12-15": "1"}, shown=accepted(left_out), plan="1")
+    answer = send(browser, path, **facts, **{"skip-2026-12-15": "1"}, **seen(left_out))
     assert answer.status_code == 302
     lessons = db.session.scalars(select(Lesson).order_by(Lesson.starts_at)).all()
     assert [(one.room_id, one.starts_at) for one in lessons] == [
@@ -192,13 +197,33 @@ def test_another_room_day_or_time_is_offered_and_nothing_typed_is_lost(
     ]
 
 
+def test_rows_corrected_since_the_check_are_checked_again_and_lost_by_no_button(
+    browser: Any, client: Any, lesson_type: Any, room: Any
+) -> None:
+    make_booking(room, starts_at=TEN)
+    path, facts = f"{PLAN}?client={client.id}", wanted(lesson_type, room, capacity="5")
+    told = seen(send(browser, path, **facts).text)
+    facts |= {"day-2026-12-01": "2026-12-02"}
+    again = send(browser, path, **facts, **told)
+    assert again.status_code == 200
+    assert "изменили после проверки" in again.text
+    assert [line[:13] for line in shown(again.text)] == ["ср 02.12.2026", "вт 08.12.2026", "вт 15.12.2026"]
+    assert fields(again.text)["day-2026-12-01"] == "2026-12-02"
+    assert db.session.scalar(select(func.count()).select_from(Lesson)) == 0
+    for changed in ({"count": "4"}, {"time-2026-12-01": "10:30"}, {"skip-2026-12-01": "1"}, {"capacity": "6"}):
+        assert "изменили после проверки" in send(browser, path, **{**facts, **changed}, **seen(again.text)).text
+    assert db.session.scalar(select(func.count()).select_from(Lesson)) == 0
+    assert send(browser, path, **facts, **seen(again.text)).status_code == 302
+    assert db.session.scalar(select(func.count()).select_from(Lesson)) == 3
+
+
 @pytest.mark.spec("C38")
 def test_the_screen_says_of_an_individual_lesson(network: Any, browser: Any, lesson_type: Any, room: Any) -> None:
     make_lesson(network.lesnoy, starts_at=TEN, room=room, lesson_type=make_lesson_type(LessonFormat.INDIVIDUAL))
     path, facts = f"{PLAN}?room={room.id}", wanted(lesson_type, room, count="1")
     page = send(browser, path, **facts).text
     assert "будет поставлена задача администратору на ручную корректировку" in shown(page)[0]
-    answer = send(browser, path, **facts, shown=accepted(page), plan="1")
+    answer = send(browser, path, **facts, **seen(page))
     assert "Задач администратору на ручную корректировку: 1." in browser.get(answer.location).text
     assert db.session.scalar(select(func.count()).select_from(Task)) == 1
 
@@ -211,9 +236,9 @@ def test_only_a_director_is_let_into_the_past(
     page = send(browser, path, **facts).text
     assert "планировать занятия за прошедшее время может только директор" in shown(page)[0]
     assert 'name="plan"' not in page
-    assert send(browser, path, **facts, plan="1", shown="x").status_code == 422
+    assert send(browser, path, **facts, **{**seen(page), "shown": "x"}).status_code == 422
     director = web(network.director, network.lesnoy)
-    answer = send(director, path, **facts, plan="1", shown=accepted(send(director, path, **facts).text))
+    answer = send(director, path, **facts, **seen(send(director, path, **facts).text))
     assert answer.status_code == 302
     assert db.session.scalar(select(func.count()).select_from(Lesson)) == 1
 
@@ -222,15 +247,15 @@ def test_what_changed_meanwhile_is_shown_before_anything_is_planned(
     network: Any, browser: Any, client: Any, lesson_type: Any, room: Any
 ) -> None:
     path, facts = f"{PLAN}?client={client.id}", wanted(lesson_type, room)
-    tokens, other = accepted(send(browser, path, **facts).text), make_lesson_type()
+    told, other = seen(send(browser, path, **facts).text), make_lesson_type()
     with transaction():
         create_lesson(network.lesnoy, other, starts_at=TEN, room=room, by=SYSTEM)
-    answer = send(browser, path, **facts, shown=tokens, plan="1")
+    answer = send(browser, path, **facts, **told)
     assert answer.status_code == 422
     assert "Расписание тем временем изменилось" in answer.text
     assert "в помещении другое занятие" in shown(answer.text)[0]
     assert db.session.scalar(select(func.count()).select_from(Lesson)) == 1
-    assert send(browser, path, **facts, shown=accepted(answer.text), plan="1").status_code == 302
+    assert send(browser, path, **facts, **seen(answer.text)).status_code == 302
 
 
 @pytest.mark.spec("C49")
@@ -243,7 +268,7 @@ def test_parallel_rooms_are_offered_where_they_are_switched_on(
         network.company.has_parallel_rooms = True
     assert "Параллельные помещения" in browser.get(path).text
     facts = wanted(lesson_type, room, further_rooms=[str(second.id)])
-    answer = send(browser, path, **facts, plan="1", shown=accepted(send(browser, path, **facts).text))
+    answer = send(browser, path, **facts, **seen(send(browser, path, **facts).text))
     assert answer.status_code == 302
     assert db.session.scalars(select(Booking.room_id)).all() == [second.id] * 3
 
@@ -260,7 +285,7 @@ def test_a_group_has_its_type_room_and_instructor(network: Any, browser: Any, le
     assert (asked["room"], asked["instructor"]) == (str(room.id), str(network.employee.id))
     assert (asked["starts_on"], asked["time"], asked["capacity"]) == ("2026-12-01", "18:30", "6")
     facts = {**wanted(lesson_type, room), "instructor": str(network.employee.id)}
-    answer = send(browser, path, **facts, plan="1", shown=accepted(send(browser, path, **facts).text))
+    answer = send(browser, path, **facts, **seen(send(browser, path, **facts).text))
     assert answer.status_code == 302
     assert {one.group_id for one in db.session.scalars(select(Lesson))} == {group.id}
     assert db.session.scalar(select(func.count()).select_from(Attendance)) == 3

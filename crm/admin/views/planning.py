@@ -32,6 +32,7 @@ from crm.catalogue.queries import hours_on, instructors_of, lesson_types_on_offe
 from crm.clients.models import Client
 from crm.db import db
 from crm.errors import DomainError
+from crm.once import fingerprint_of
 from crm.protocol import ProtocolLine
 from crm.schedule.bookings import create_booking, delete_booking, edit_booking
 from crm.schedule.lessons import (
@@ -58,6 +59,10 @@ from crm.security import chosen_branch
 
 # What fits on a screen to be looked through: a year of daily lessons.
 MAX_LINES = 400
+_CHANGED_SINCE = _l(
+    "The lessons were changed since they were checked, and nothing has been planned yet. They are checked anew below: "
+    "look at them and plan them again."
+)
 
 
 def _branch() -> Branch | None:
@@ -283,8 +288,11 @@ class LessonPlanningView(KontoraView):
                 return []
 
         context = {"title": self.create_label, "whom": whom, "back": self._back_to(whom)}
-        if request.method == "POST" and "plan" not in request.form:
-            return self._checked(form, plan, **context)
+        if request.method == "POST":
+            if "plan" not in request.form:
+                return self._checked(form, plan, **context)
+            if form.validate() and not _is_checked(plan):
+                return self._checked(form, plan, notice=_CHANGED_SINCE, **context)
         return self.answer(
             form,
             lambda: plan_lessons(plan(), by=current_user, shown=request.form.getlist("shown")),
@@ -292,6 +300,7 @@ class LessonPlanningView(KontoraView):
             said=_said_of_plan,
             template="admin/schedule/plan.html",
             preview=preview,
+            checked=lambda: _fingerprint(plan()),
             **context,
         )
 
@@ -303,7 +312,15 @@ class LessonPlanningView(KontoraView):
                 lines = list(_shown(plan()))
             except DomainError as error:
                 self.show_error(form, error)
-        page = self.render("admin/schedule/plan.html", form=form, row=None, stale=[], preview=lambda: lines, **context)
+        page = self.render(
+            "admin/schedule/plan.html",
+            form=form,
+            row=None,
+            stale=[],
+            preview=lambda: lines,
+            checked=lambda: _fingerprint(plan()),
+            **context,
+        )
         return page, 200 if lines else 422
 
     def _whom(self) -> PlanFor | None:
@@ -498,6 +515,29 @@ def _moved(rule: Recurrence, rooms: ReferenceField) -> Iterator[tuple[date, Move
         )
         if moved != Moved():
             yield on, moved
+
+
+def _fingerprint(plan: LessonPlan) -> str:
+    """Of all that was chosen: what the preview was made of, and what is planned only as long as it stays so."""
+    chosen = [(name, str(value)) for name, value in plan.rule.as_json().items()]
+    chosen += [(name, repr(getattr(plan, name))) for name in ("capacity", "takes_nobody")]
+    chosen += [(name, _id(getattr(plan, name))) for name in ("lesson_type", "subject", "room", "instructor")]
+    chosen += [("further_rooms", _id(room)) for room in plan.further_rooms]
+    for on, moved in plan.moved.items():
+        chosen.append((on.isoformat(), f"{moved.day} {moved.time} {_id(moved.room)} {moved.is_skipped}"))
+    return fingerprint_of(request.path, chosen)
+
+
+def _is_checked(plan: Callable[[], LessonPlan]) -> bool:
+    """Whether it is what the preview was of; one that is wrong says so itself."""
+    try:
+        return request.form.get("checked") == _fingerprint(plan())
+    except DomainError:
+        return True
+
+
+def _id(row: Any) -> str:
+    return "" if row is None else str(row.id)
 
 
 def _shown(plan: LessonPlan) -> Iterator[ShownLine]:
