@@ -10,9 +10,10 @@ from datetime import datetime
 from typing import Any
 
 from flask_babel import gettext as _
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import joinedload
 
+from crm.access.actors import Actor
 from crm.access.models import User
 from crm.audit.models import AuditEntry
 from crm.clients.models import Client
@@ -20,6 +21,7 @@ from crm.db import db
 from crm.ledger.models import Account, AccountKind, Entry, Transaction
 from crm.sales.worth import WRITTEN_OFF
 from crm.schedule.models import Attendance, Lesson, Mark
+from crm.schedule.queries import lessons_in_sight
 from crm.subscriptions.models import Subscription
 
 # Of each sort of line, and of all together.
@@ -45,23 +47,29 @@ class JournalLine:
     transaction: Transaction | None = None
 
 
-def journal_of(client: Client) -> list[JournalLine]:
-    """The last LINES lines of a client; a fixed number of queries."""
-    lines = [*_moved(client), *_enrolled(client)]
+def journal_of(client: Client, *, by: Actor) -> list[JournalLine]:
+    """The last LINES lines of a client, without the lessons `by` may not see; a fixed number of queries."""
+    lines = [*_moved(client, by), *_enrolled(client, by)]
     return sorted(lines, key=lambda line: line.at, reverse=True)[:LINES]
 
 
 # --- lessons given and taken -----------------------------------------------------------------------------------------
 
 
-def _moved(client: Client) -> list[JournalLine]:
+def _moved(client: Client, by: Actor) -> list[JournalLine]:
     """A line for each account of the client's lessons an operation touched."""
+    in_sight = lessons_in_sight(by)
+    of_lessons = (
+        [or_(Transaction.lesson_id.is_(None), Transaction.lesson_id.in_(select(Lesson.id).where(*in_sight)))]
+        if in_sight
+        else []
+    )
     query = (
         select(Transaction, Account, Entry.amount)
         .select_from(Entry)
         .join(Entry.transaction)
         .join(Entry.account)
-        .where(Account.client_id == client.id, Account.kind == AccountKind.LESSONS)
+        .where(Account.client_id == client.id, Account.kind == AccountKind.LESSONS, *of_lessons)
         .options(joinedload(Account.lesson_type), joinedload(Account.subscription).joinedload(Subscription.plan))
         .order_by(Entry.id.desc())
         .limit(LINES)
@@ -125,10 +133,11 @@ def _undone(ids: Collection[int]) -> set[int | None]:
 # --- lessons assigned and deleted -------------------------------------------------------------------------------------
 
 
-def _enrolled(client: Client) -> list[JournalLine]:
+def _enrolled(client: Client, by: Actor) -> list[JournalLine]:
     query = (
         select(Attendance)
-        .where(Attendance.client_id == client.id)
+        .join(Attendance.lesson)
+        .where(Attendance.client_id == client.id, *lessons_in_sight(by))
         .options(*_of_lesson(Attendance.lesson), joinedload(Attendance.subscription).joinedload(Subscription.plan))
         .order_by(Attendance.id.desc())
         .limit(LINES)

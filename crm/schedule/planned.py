@@ -16,11 +16,12 @@ from crm.errors import DomainError
 from crm.schedule.enrolment import cancel_enrolments, seats_taken
 from crm.schedule.lessons import cancel_lessons, lock_lessons
 from crm.schedule.models import Attendance, Lesson, LessonStatus, Mark
+from crm.schedule.queries import lessons_in_sight
 
 
-def planned_of(client: Client, ids: Collection[int] | None = None) -> list[Attendance]:
-    """Lessons not held yet at which a client is expected, the next first; of his family too when he pays for it. ids:
-    of these attendances only.
+def planned_of(client: Client, ids: Collection[int] | None = None, *, by: Actor) -> list[Attendance]:
+    """Lessons not held yet, of those `by` may see, at which a client is expected, the next first; of his family too
+    when he pays for it. ids: of these attendances only.
     """
     query = (
         select(Attendance)
@@ -30,6 +31,7 @@ def planned_of(client: Client, ids: Collection[int] | None = None) -> list[Atten
             or_(Client.id == client.id, Client.payer_id == client.id),
             Attendance.mark == Mark.PLANNED,
             Lesson.status == LessonStatus.PLANNED,
+            *lessons_in_sight(by),
         )
         .options(joinedload(Attendance.client), joinedload(Attendance.lesson).options(*_of_lesson()))
         .order_by(Lesson.starts_at, Attendance.id)

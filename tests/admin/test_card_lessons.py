@@ -17,9 +17,11 @@ from crm import clock
 from crm.access.actors import SYSTEM
 from crm.catalogue.models import LessonFormat
 from crm.db import db, transaction
+from crm.sales.journal import journal_of
 from crm.schedule.attendance import mark_attendance
 from crm.schedule.enrolment import enrol
 from crm.schedule.models import Attendance, GroupMember, Lesson, LessonStatus, Mark, Trial
+from crm.schedule.planned import planned_of
 from crm.schedule.trials import plan_trial
 from crm.subscriptions.models import ChargeMoment
 from crm.visits.models import VisitStatus
@@ -119,6 +121,29 @@ def test_ticked_lessons_are_canceled_and_no_others(network: Any, web: Any) -> No
     statuses = {one.id: one.status for one in db.session.scalars(select(Lesson))}
     assert statuses[own.id] is LessonStatus.CANCELED
     assert {statuses[one.id] for one in (of_group, shared, kept, foreign)} == {LessonStatus.PLANNED}
+
+
+def test_an_instructor_sees_lessons_of_his_own_only(network: Any, web: Any) -> None:
+    """Wherever a card tells of lessons, as in the list of them."""
+    person = make_client(network.lesnoy)
+    sold = make_subscription(person)
+    own = make_employee(network.lesnoy, user_id=network.instructor.id)
+    for name, instructor in (("Пение", own), ("Танцы", network.employee)):
+        subject = make_subject(name=name)
+        facts: dict[str, Any] = {"subject": subject, "instructor": instructor}
+        past = make_lesson(network.lesnoy, person, starts_at=NOON, **facts)
+        with transaction():
+            mark_attendance(past, {past.attendances[0].id: Mark.PRESENT}, by=SYSTEM)
+        make_lesson(network.lesnoy, person, starts_at=NOON + timedelta(days=1), **facts)
+    for user, sees_all in ((network.instructor, False), (network.manager, True)):
+        client = web(user, network.lesnoy)
+        sold_page = client.get(f"/admin/subscription/details/?id={sold.id}")
+        for page in (card(client, person, "planned"), sold_page.text):
+            assert ("Пение" in page, "Танцы" in page) == (True, sees_all)
+        rows = [line for line in journal_of(person, by=user) if line.lesson is not None]
+        assert {str(line.lesson.subject) for line in rows if line.lesson} == {"Пение", *(["Танцы"] * sees_all)}
+        assert [line.count for line in rows if line.count is not None] == [-1] * (1 + sees_all)
+        assert [str(one.lesson.subject) for one in planned_of(person, by=user)] == ["Пение", *(["Танцы"] * sees_all)]
 
 
 def test_nothing_ticked_says_so_and_who_may_not_has_no_button(network: Any, web: Any) -> None:

@@ -112,7 +112,7 @@ def test_nothing_goes_back_to_a_subscription_that_was_returned(
 
 def test_a_lesson_written_off_comes_back_by_its_mark(network: Any, client: Client, plan: Any, group_type: Any) -> None:
     used_subscription(client, plan, group_type, used=1)
-    line = next(line for line in journal_of(client) if line.count == -1)
+    line = next(line for line in journal_of(client, by=SYSTEM) if line.count == -1)
     assert line.transaction is not None
     assert "сменой отметки" in str(refusal_of_reversal(line.transaction))
 
@@ -359,17 +359,20 @@ def test_the_journal_tells_who_did_what_with_which_lessons(
         take_off(away.attendances[0], by=network.administrator)
         add_lessons(client, subscription=sold, count=1, comment="Бонус", by=network.director)
         return_subscription(sold, way=ReturnWay.KEEP, comment="Уезжает", by=network.director)
-    told = [(str(line.what), line.count, str(line.subscription or ""), line.comment) for line in journal_of(client)]
+    told = [
+        (str(line.what), line.count, str(line.subscription or ""), line.comment)
+        for line in journal_of(client, by=SYSTEM)
+    ]
     assert ("Возврат абонемента", -8, str(sold), "Уезжает") in told
     assert ("Добавление занятий", 1, str(sold), "Бонус") in told
-    written_off = next(line for line in journal_of(client) if line.what == TransactionKind.LESSON.label)
+    written_off = next(line for line in journal_of(client, by=SYSTEM) if line.what == TransactionKind.LESSON.label)
     assert (written_off.count, written_off.service, written_off.lesson) == (-1, group_type, lesson)
     assert (written_off.who, written_off.subscription) == (network.administrator.name, sold)
-    assert [str(line.what) for line in journal_of(client) if line.lesson == away] == [
+    assert [str(line.what) for line in journal_of(client, by=SYSTEM) if line.lesson == away] == [
         "Занятие удалено",
         "Занятие назначено",
     ]
-    granted = [line.count for line in journal_of(client) if line.what == TransactionKind.SALE.label]
+    granted = [line.count for line in journal_of(client, by=SYSTEM) if line.what == TransactionKind.SALE.label]
     assert granted == [8]
 
 

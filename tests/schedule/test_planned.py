@@ -26,7 +26,7 @@ def test_what_was_for_nobody_else_is_canceled_itself(network: Any) -> None:
         first.is_trial = True
         db.session.add(Trial(branch_id=payer.branch_id, payer_id=payer.id, attendance_id=first.id))
     with transaction():
-        assert cancel_planned(planned_of(payer), by=network.administrator) == 4
+        assert cancel_planned(planned_of(payer, by=network.administrator), by=network.administrator) == 4
     statuses = [lesson.status for lesson in (family, shared, of_group)]
     assert statuses == [LessonStatus.CANCELED, LessonStatus.PLANNED, LessonStatus.PLANNED]
     expected = db.session.scalars(select(Attendance).where(Attendance.mark == Mark.PLANNED)).one()
@@ -41,7 +41,7 @@ def test_what_was_for_nobody_else_is_canceled_itself(network: Any) -> None:
 def test_one_marked_meanwhile_and_none_is_canceled(network: Any) -> None:
     client = make_client(network.lesnoy)
     lessons = [make_lesson(network.lesnoy, client) for _number in range(2)]
-    ticked = planned_of(client)
+    ticked = planned_of(client, by=network.administrator)
     table: Any = Attendance.__table__
     with pytest.raises(DomainError) as error, transaction():
         db.session.connection().execute(
@@ -60,7 +60,7 @@ def test_one_more_is_one_more_update(network: Any, statements: Any) -> None:
         client = make_client(network.lesnoy)
         for _number in range(size):
             make_lesson(network.lesnoy, client, lesson_type_id=lesson_type.id)
-        ticked = planned_of(client)
+        ticked = planned_of(client, by=network.administrator)
         with statements() as sent, transaction():
             assert cancel_planned(ticked, by=network.administrator) == size
         counts.append(len(sent) - size)

@@ -194,7 +194,7 @@ def _lessons_moved(client: Client) -> list[VisitLine]:
             who=line.who,
             count=line.count,
         )
-        for line in journal_of(client)
+        for line in journal_of(client, by=current_user)
         if line.count is not None and not _is_of_mark(line)
     ]
 
@@ -273,7 +273,7 @@ class CardAttendingView(KontoraView):
         client: Client = self.get_one(id)
         back = url_for("client.card_view", id=client.id, tab="planned")
         numbers = [text for text in request.form.getlist("attendance") if text.isascii() and text.isdigit()]
-        ticked = planned_of(client, {int(text) for text in numbers if len(text) < 19})
+        ticked = planned_of(client, {int(text) for text in numbers if len(text) < 19}, by=current_user)
         if request.method == "GET":
             return redirect(back)
 
@@ -292,7 +292,7 @@ class CardAttendingView(KontoraView):
             said=lambda count: ngettext("%(num)d lesson canceled.", "%(num)d lessons canceled.", count),
             template="admin/card/cancel_lessons.html",
             client=client,
-            planned=planned_of(client),
+            planned=planned_of(client, by=current_user),
             ticked={one.id for one in ticked},
             now=clock.now(),
             submit=_("Cancel lessons"),

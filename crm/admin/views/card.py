@@ -122,7 +122,7 @@ def _history(card: Card) -> dict[str, Any]:
 
 
 def _planned(card: Card) -> dict[str, Any]:
-    return {"planned": planned_of(card.client), "now": clock.now()}
+    return {"planned": planned_of(card.client, by=current_user), "now": clock.now()}
 
 
 def _operations(card: Card) -> OperationView:

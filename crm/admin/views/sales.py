@@ -405,7 +405,7 @@ def options_of_card(client: Client, payer: Client) -> dict[str, Any]:
     return {
         "in_debt": [account for account in accounts if account.balance < 0],
         "cancelable": cancelable_of(client) if current_user.may("subscription.cancel") else [],
-        "journal": journal_of(client),
+        "journal": journal_of(client, by=current_user),
         "may_reverse": lambda operation: (
             operation.kind in PERMISSIONS_OF_LESSONS
             and current_user.may("account.reverse")

@@ -41,6 +41,7 @@ from crm.errors import NotFound
 from crm.i18n import day
 from crm.ledger.history import AccountOperation
 from crm.schedule.models import Attendance, Lesson
+from crm.schedule.queries import lessons_in_sight
 from crm.subscriptions.freezing import (
     freeze_subscription,
     freeze_subscriptions,
@@ -445,11 +446,11 @@ def _payer_of(row: Subscription) -> Client | None:
 
 
 def _attendances_of(row: Subscription) -> list[Attendance]:
-    """The lessons written off from it, the latest first."""
+    """The lessons written off from it, of those this person may see, the latest first."""
     query = (
         sa.select(Attendance)
         .join(Attendance.lesson)
-        .where(Attendance.subscription_id == row.id)
+        .where(Attendance.subscription_id == row.id, *lessons_in_sight(current_user))
         .options(
             sa.orm.contains_eager(Attendance.lesson).options(
                 *(sa.orm.joinedload(part) for part in (Lesson.lesson_type, Lesson.subject, Lesson.group)),
