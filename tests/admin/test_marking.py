@@ -160,6 +160,21 @@ def test_a_held_lesson_is_opened_again(network: Any, web: Any) -> None:
     assert db.session.get_one(Lesson, lesson.id).status is LessonStatus.PLANNED
 
 
+def test_a_mark_changed_opens_a_held_lesson_and_says_so(network: Any, web: Any) -> None:
+    lesson = at_noon(network, make_client(network.lesnoy, name="Анна"))
+    [one] = lesson.attendances
+    with transaction():
+        mark_attendance(lesson, {one.id: Mark.EXCUSED}, by=SYSTEM)
+        hold_lesson(lesson, by=SYSTEM)
+    client = web(network.administrator, network.lesnoy)
+    said = "Занятие снова открыто: проведите его ещё раз."
+    for mark, then, is_said in (("excused", "", False), ("absent", "hold", False), ("present", "", True)):
+        form = form_of(client.get(path_of(lesson)).text) | {f"mark-{one.id}": mark, "then": then}
+        answer = client.post(path_of(lesson), data=form)
+        assert (said in text_of(client.get(answer.location).text)) is is_said, mark
+    assert db.session.get_one(Lesson, lesson.id).status is LessonStatus.PLANNED
+
+
 def test_the_future_is_shown_and_not_marked(network: Any, web: Any) -> None:
     lesson = at_noon(network, make_client(network.lesnoy, name="Анна"), starts_at=NOON + timedelta(days=1))
     client = web(network.administrator, network.lesnoy)

@@ -58,12 +58,15 @@ class Saved:
 
     marks: int
     is_held: bool
+    is_reopened: bool = False
 
     @property
     def said(self) -> str:
         parts = [ngettext("Saved: %(num)d mark.", "Saved: %(num)d marks.", self.marks)] if self.marks else []
         if self.is_held:
             parts.append(_("The lesson is held."))
+        elif self.is_reopened:
+            parts.append(_("The lesson is open again: hold it once more."))
         return " ".join(parts) or _("Nothing has changed.")
 
 
@@ -119,11 +122,12 @@ class LessonMarkingView(KontoraView):
     def _save_marks(lesson: Lesson) -> Saved:
         seen = _sent("seen-", int)
         marks = _sent("mark-", lambda text: next((mark for mark in Mark if mark.value == text), None))
+        was_held = lesson.status is LessonStatus.HELD
         changed = mark_attendance(lesson, {id: marks[id] for id in seen if id in marks}, by=current_user, seen=seen)
         is_held = request.form.get("then") == "hold"
         if is_held and lesson.status is not LessonStatus.HELD:
             hold_lesson(lesson, by=current_user)
-        return Saved(len(changed), is_held)
+        return Saved(len(changed), is_held, was_held and lesson.status is LessonStatus.PLANNED)
 
     def _lines(self, lesson: Lesson) -> list[MarkLine]:
         query = (
