@@ -21,7 +21,7 @@ from crm.ledger.operations import Cause, Line, house_account, lessons_account, l
 from crm.sales.worth import LIVING, check_living
 from crm.subscriptions.models import ChargeMoment, Plan, Subscription
 from crm.subscriptions.operations import lessons_of, lock_subscription
-from crm.subscriptions.queries import not_expired
+from crm.subscriptions.queries import is_living
 
 MOST_AT_ONCE = 1000
 
@@ -143,9 +143,8 @@ def _sources(client: Client) -> list[_Source]:
         .join(Subscription, Subscription.id == Account.subscription_id)
         .where(
             Subscription.client_id == client.id,
-            Subscription.status.in_(LIVING),
             Subscription.charge == ChargeMoment.AT_SALE,
-            not_expired(clock.today(client.branch)),
+            is_living(clock.today(client.branch)),
             Account.kind == AccountKind.LESSONS,
             Account.balance > 0,
         )

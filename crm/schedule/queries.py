@@ -22,6 +22,7 @@ from crm.ledger.models import Account, Unit
 from crm.schedule.groups import places_taken
 from crm.schedule.models import Attendance, Booking, ClientGroup, GroupMember, Lesson, LessonStatus, Mark, Waiting
 from crm.subscriptions.models import Subscription
+from crm.subscriptions.queries import is_living
 
 
 class LessonLine(NamedTuple):
@@ -217,22 +218,31 @@ def enrolments_of(lesson: Lesson) -> list[Attendance]:
     return list(db.session.scalars(query))
 
 
-def lessons_left_to(client_ids: Collection[int]) -> dict[int, Decimal]:
-    """Lessons left on all accounts of clients, by client; who has none is left out."""
+def lessons_left_to(client_ids: Collection[int], *, day: date) -> dict[int, Decimal]:
+    """Lessons clients have left on `day`, as their cards count them: of living subscriptions and of none. By
+    client; who has none is left out.
+    """
+    living = select(Subscription.id).where(Subscription.client_id.in_(client_ids), is_living(day))
     query = (
         select(Account.client_id, func.sum(Account.balance, type_=Account.balance.type))
-        .where(Account.client_id.in_(client_ids), Account.unit == Unit.LESSON)
+        .where(
+            Account.client_id.in_(client_ids),
+            Account.unit == Unit.LESSON,
+            Account.subscription_id.is_(None) | Account.subscription_id.in_(living),
+        )
         .group_by(Account.client_id)
     )
     return {client_id: left for client_id, left in db.session.execute(query) if client_id is not None and left}
 
 
 def waiting_for(lesson: Lesson) -> list[Waiting]:
-    """Who waits for the lesson's instructor, or for any, the longest first."""
+    """Who waits for the lesson's instructor, or for any, and is not enrolled in it, the longest first."""
+    enrolled = select(Attendance.client_id).where(Attendance.lesson_id == lesson.id, Attendance.mark != Mark.CANCELED)
     query = (
         select(Waiting)
         .where(
             Waiting.branch_id == lesson.branch_id,
+            Waiting.client_id.not_in(enrolled),
             Waiting.instructor_id.is_(None) | (Waiting.instructor_id == lesson.instructor_id),
         )
         .options(joinedload(Waiting.client))

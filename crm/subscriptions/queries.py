@@ -156,9 +156,10 @@ def state_of(today: Any) -> ColumnElement[SubscriptionState]:
     )
 
 
-def not_expired(today: Any) -> ColumnElement[bool]:
-    """Condition: its end has not passed, or is still to be moved on by the freeze that lasts."""
-    return or_(Subscription.status == SubscriptionStatus.FROZEN, Subscription.ends_on >= today)
+def is_living(today: Any) -> ColumnElement[bool]:
+    """Condition: it is still good on that day, or will be; the end of a frozen one is yet to be moved on."""
+    is_good = and_(Subscription.status == SubscriptionStatus.ACTIVE, Subscription.ends_on >= today)
+    return or_(Subscription.status == SubscriptionStatus.FROZEN, is_good)
 
 
 def counted_lessons_left() -> Any:

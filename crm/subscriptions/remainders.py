@@ -14,8 +14,8 @@ from crm.catalogue.models import LessonFormat, LessonType
 from crm.clients.models import Client
 from crm.db import db
 from crm.ledger.models import Account, AccountKind
-from crm.subscriptions.models import Plan, Subscription, SubscriptionStatus
-from crm.subscriptions.queries import not_expired
+from crm.subscriptions.models import Plan, Subscription
+from crm.subscriptions.queries import is_living
 
 
 @dataclass
@@ -40,11 +40,7 @@ def remainders_of(client: Client) -> list[Remainder]:
     found: dict[LessonFormat | None, Remainder] = {one: Remainder(one) for one in _ALWAYS}
     subscriptions = (
         select(Subscription)
-        .where(
-            Subscription.client_id == client.id,
-            Subscription.status.in_([SubscriptionStatus.ACTIVE, SubscriptionStatus.FROZEN]),
-            not_expired(clock.today(client.branch)),
-        )
+        .where(Subscription.client_id == client.id, is_living(clock.today(client.branch)))
         .options(joinedload(Subscription.plan).selectinload(Plan.lesson_types))
         .order_by(Subscription.ends_on, Subscription.id)
     )

@@ -16,6 +16,9 @@ from crm.db import db, transaction
 from crm.schedule.enrolment import seats_taken
 from crm.schedule.groups import join_group, leave_group
 from crm.schedule.models import Attendance, Booking, ClientGroup, GroupMember, LessonStatus, Mark
+from crm.schedule.waiting import add_to_waiting_list
+from crm.subscriptions.freezing import freeze_subscription
+from crm.subscriptions.models import SubscriptionStatus
 from tests.admin.world import errors, fields, send
 from tests.factories import (
     make_child,
@@ -25,8 +28,10 @@ from tests.factories import (
     make_holiday,
     make_lesson,
     make_lesson_type,
+    make_plan,
     make_room,
     make_subject,
+    make_subscription,
 )
 
 DAY = date(2026, 12, 7)  # a Monday
@@ -291,6 +296,38 @@ def test_somebody_is_found_and_enrolled_and_taken_off(network: Any, browser: Any
     send(browser, off)
     db.session.refresh(row)
     assert row.mark is Mark.CANCELED
+
+
+def test_what_is_left_is_what_the_card_counts(network: Any, browser: Any) -> None:
+    client = make_client(network.lesnoy)
+    group, today = make_group(network.lesnoy), clock.today(network.lesnoy)
+    with transaction():
+        join_group(group, client, by=SYSTEM)
+    lesson = make_lesson(network.lesnoy, client)
+    plan = make_plan(lessons=4, duration_days=30)
+    make_subscription(client, plan, starts_on=today - timedelta(days=30))
+    make_subscription(client, plan, starts_on=today + timedelta(days=9))
+    with transaction():
+        make_subscription(client, plan).status = SubscriptionStatus.RETURNED
+        frozen = make_subscription(client, plan, starts_on=today - timedelta(days=30))
+        freeze_subscription(frozen, from_on=today - timedelta(days=1), by=SYSTEM)
+    for url in (f"/admin/lesson/details/?id={lesson.id}", f"/admin/clientgroup/details/?id={group.id}"):
+        assert "остаток: 8" in words(browser.get(url).text)
+
+
+def test_who_waits_and_is_enrolled_already_is_not_offered(network: Any, browser: Any) -> None:
+    anna, boris = make_client(network.lesnoy, name="Анна"), make_client(network.lesnoy, name="Борис")
+    lesson = make_lesson(network.lesnoy, anna)
+    with transaction():
+        for client in (anna, boris):
+            add_to_waiting_list(client, by=SYSTEM)
+    panel = browser.get(f"/admin/lesson/details/?id={lesson.id}").text.partition('id="lesson-waiting"')[2]
+    assert f'name="client" value="{boris.id}"' in panel
+    assert f'name="client" value="{anna.id}"' not in panel
+    with transaction():
+        lesson.attendances[0].mark = Mark.CANCELED
+    panel = browser.get(f"/admin/lesson/details/?id={lesson.id}").text.partition('id="lesson-waiting"')[2]
+    assert f'name="client" value="{anna.id}"' in panel
 
 
 @pytest.mark.spec("C45", "C46", "C47")

@@ -220,7 +220,7 @@ class ClientGroupView(KontoraView):
             "members": members,
             "today": today,
             "sees_left": sees_left,
-            "left": lessons_left_to([member.client_id for member in members]) if sees_left else {},
+            "left": lessons_left_to([member.client_id for member in members], day=today) if sees_left else {},
             "sees_lessons": sees_lessons,
             "attendance_url": grid_url("attendance", **{"f.group.is": row.id}) if self.may("attendance.view") else None,
             "planned": lessons_of_group(row, since=clock.now(), only=own) if sees_lessons else [],

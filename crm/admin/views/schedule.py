@@ -104,7 +104,9 @@ class LessonView(LessonPlanningView, LessonMarkingView):
             "enrolled": enrolled if sees_clients else [],
             "taken": len(enrolled),
             "sees_left": sees_left,
-            "left": lessons_left_to([one.client_id for one in enrolled]) if sees_left else {},
+            "left": lessons_left_to([one.client_id for one in enrolled], day=clock.today(row.branch))
+            if sees_left
+            else {},
             "refusal": full,
             "waiting": waiting_for(row) if waits and sees_clients else [],
             "has_begun": row.starts_at <= clock.now(),
