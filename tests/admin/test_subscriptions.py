@@ -308,6 +308,14 @@ def test_many_are_frozen_at_once(network: Network, desk: Any) -> None:
     assert (freeze.from_on, freeze.planned_until, freeze.comment) == (date(2027, 1, 21), date(2027, 1, 25), "Каникулы")
 
 
+def test_a_freeze_of_many_that_ends_before_it_begins_is_refused_in_the_form(network: Network, desk: Any) -> None:
+    filled = {"set.from_on": "2027-01-25", "set.until_on": "2027-01-21", "set.comment": ""}
+    page = desk.post(f"{GRID}action/", data={"action": "freeze", "id": str(sold(network).id), "filled": "1", **filled})
+    assert page.status_code == 422
+    assert errors(page.text) == {"set.until_on": "Конец заморозки раньше её начала."}
+    assert db.session.scalars(select(BackgroundJob)).all() == []
+
+
 def test_many_are_prolonged_at_once(network: Network, desk: Any) -> None:
     one, other = sold(network), sold(network)
     with transaction():

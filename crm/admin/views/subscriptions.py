@@ -19,7 +19,7 @@ from flask_login import current_user
 from markupsafe import Markup
 from sqlalchemy.orm import object_session
 from wtforms import IntegerField, StringField
-from wtforms.validators import Length, NumberRange, Optional
+from wtforms.validators import Length, NumberRange, Optional, ValidationError
 
 from crm import clock
 from crm.access.fields import FieldRules
@@ -127,6 +127,10 @@ class FreezeForm(Form):
         _l("until (last day)"), [Optional()], description=_l("May be left empty: until it is resumed by hand.")
     )
     comment = StringField(_l("Reason"), [Length(max=500)], render_kw={"autocomplete": "off"})
+
+    def validate_until_on(self, field: Any) -> None:
+        if self.from_on.data is not None and field.data is not None and field.data < self.from_on.data:
+            raise ValidationError(_("The end of the freeze is before its beginning."))
 
 
 class ResumeForm(Form):
