@@ -177,7 +177,7 @@ def check_reversible(operation: Transaction) -> None:
         _check_subscriptions_last(operation)
 
 
-def _subscriptions_of(operation: Transaction) -> Select[tuple[Subscription]]:
+def _subscriptions_of(operation: Transaction) -> Select[Subscription]:
     """Those lessons of which it moves."""
     moved = select(Account.subscription_id).join(Entry).where(Entry.transaction_id == operation.id)
     return select(Subscription).where(Subscription.id.in_(moved)).order_by(Subscription.id)
