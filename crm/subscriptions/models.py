@@ -206,6 +206,11 @@ class Subscription(HasCustomFields, BranchScoped, Model):
         return self.price - self.discount
 
     @property
+    def is_payable(self) -> bool:
+        """Whether its price stands: it is not free, and was neither returned nor sold by mistake."""
+        return bool(self.cost) and self.status not in {SubscriptionStatus.RETURNED, SubscriptionStatus.CANCELED}
+
+    @property
     def is_unlimited(self) -> bool:
         return self.lessons is None
 

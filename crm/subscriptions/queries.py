@@ -167,6 +167,12 @@ def counted_lessons_left() -> Any:
     return case((Subscription.lessons > 0, Subscription.lessons_left))
 
 
+def is_payable() -> ColumnElement[bool]:
+    """Condition: as Subscription.is_payable."""
+    over = [SubscriptionStatus.RETURNED, SubscriptionStatus.CANCELED]
+    return and_(Subscription.price > Subscription.discount, Subscription.status.not_in(over))
+
+
 def is_unpaid() -> ColumnElement[bool]:
     """Condition: something of what was charged for the subscription is owed."""
     unpaid = unpaid_of()

@@ -19,6 +19,7 @@ from crm.background.models import BackgroundJob, JobLine
 from crm.db import db, transaction
 from crm.ledger.models import AccountKind, TransactionKind, Unit
 from crm.ledger.operations import Cause, Line, house_account, post
+from crm.sales.canceling import cancel_sale
 from crm.schedule.models import Attendance, Lesson, LessonStatus, Mark
 from crm.subscriptions.freezing import freeze_subscription
 from crm.subscriptions.models import PlanAccount, Subscription, SubscriptionStatus
@@ -352,6 +353,23 @@ def test_the_card_says_what_is_paid_and_what_is_left(network: Network, desk: Any
     card = plain(desk.get(f"/admin/client/card/{client.id}/?tab=subscriptions").text)
     for shown in ("оплачен", "700,70", "0 из 4", "8 из 8", "Израсходован"):
         assert shown in card, shown
+
+
+def test_where_nothing_was_to_be_paid_nothing_is_paid(network: Network, desk: Any) -> None:
+    client = make_client(network.lesnoy)
+    account = make_account(client, balance=4000)
+    sold(network, client=client, plan=make_plan(price=Decimal(0)))
+    mistaken = sold(network, client=client, account=account)
+    with transaction():
+        cancel_sale(mistaken, by=SYSTEM)
+    returned = sold(network, client=client, account=account)
+    with transaction():
+        returned.status = SubscriptionStatus.RETURNED
+    card = f"/admin/client/card/{client.id}/?tab=subscriptions"
+    for url in (f"{GRID}?columns=", f"{GRID}details/?id={mistaken.id}", card):
+        assert 'class="status is-paid"' not in desk.get(url).text, url
+    assert ids(desk.get(f"{GRID}?f.debt.is=1").text) == []
+    assert ids(desk.get(f"{GRID}?f.debt.is=0").text) == []
 
 
 def test_excel_holds_what_the_grid_shows(network: Network, desk: Any) -> None:

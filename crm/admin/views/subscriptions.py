@@ -64,7 +64,15 @@ from crm.subscriptions.operations import (
     prolong_subscription,
     prolong_subscriptions,
 )
-from crm.subscriptions.queries import all_debts, counted_lessons_left, is_unpaid, operations_on, state_of, today_there
+from crm.subscriptions.queries import (
+    all_debts,
+    counted_lessons_left,
+    is_payable,
+    is_unpaid,
+    operations_on,
+    state_of,
+    today_there,
+)
 
 # How many clients a search for the one who buys shows.
 FOUND_AT_MOST = 25
@@ -99,13 +107,15 @@ class LeftKind(IntegerKind):
 
 
 class UnpaidKind(MoneyKind):
-    """What is owed of what was charged for a subscription: red, or paid."""
+    """What is owed of what was charged for a subscription: red, or paid; None where nothing was to be paid."""
 
     operators = ("is",)
     is_sortable = False
     input_type = "text"
 
     def show(self, value: Any, place: Place) -> str | Markup:
+        if value is None:
+            return NOTHING
         if not value:
             return Markup('<span class="status is-paid">{}</span>').format(pgettext("subscription", "paid"))
         return Markup('<span class="debt">{}</span>').format(super().show(value, place))
@@ -116,7 +126,11 @@ class UnpaidKind(MoneyKind):
     def any_of(self, column: Any, texts: list[str], place: Place) -> sa.ColumnElement[bool]:
         if unknown := [text for text in texts if text not in {"0", "1"}]:
             raise BadFilter(_("“%(text)s” is not one of the choices.", text=unknown[0]))
-        return sa.or_(*(sa.not_(is_unpaid()) if text == "1" else is_unpaid() for text in texts))
+        paid = sa.and_(sa.not_(is_unpaid()), is_payable())
+        return sa.or_(*(paid if text == "1" else is_unpaid() for text in texts))
+
+    def export(self, value: Any) -> Any:
+        return super().export(value or Decimal(0))
 
 
 class FreezeForm(Form):
@@ -423,8 +437,8 @@ def _lessons_left(row: Subscription) -> Decimal | None:
     return row.lessons_left if row.lessons else None
 
 
-def _debt_of(row: Subscription) -> Decimal:
-    """Asked for all the subscriptions at hand at once, not row by row."""
+def _debt_of(row: Subscription) -> Decimal | None:
+    """Asked for all the subscriptions at hand at once, not row by row. None: nothing was to be paid."""
     if _DEBT not in row.__dict__:
         session = object_session(row)
         others = session.identity_map.values() if session else ()
@@ -434,7 +448,7 @@ def _debt_of(row: Subscription) -> Decimal:
         for one, id in ids.items():
             one.__dict__[_DEBT] = unpaid.get(id, Decimal(0))
     found: Decimal = row.__dict__[_DEBT]
-    return found
+    return found if found or row.is_payable else None
 
 
 def _is_good(row: Subscription) -> bool:
