@@ -272,7 +272,8 @@ def test_nothing_left_and_twice(network: Any, client: Any, old: Any, individual:
         do(network, fresh, individual)
 
 
-def test_a_frozen_one_is_recalculated_too(network: Any, old: Any, individual: Plan) -> None:
+def test_a_frozen_one_is_recalculated_too(network: Any, client: Any, plan: Any, individual: Plan) -> None:
+    old = make_subscription(client, plan)
     with transaction():
         freeze_subscription(old, from_on=clock.today(network.lesnoy), by=network.administrator)
     do(network, old, individual)
