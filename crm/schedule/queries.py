@@ -114,6 +114,22 @@ def lessons_between(
     return lines
 
 
+def planned_between(branch: Branch, first: date, last: date, *, only: Sequence[Any] = ()) -> tuple[int, date | None]:
+    """How many planned lessons begin in a branch on its days from `first` to `last`, both included, and the day of the
+    first of them.
+    """
+    begin, end = _span(branch, first, last)
+    query = select(func.count(), func.min(Lesson.starts_at)).where(
+        Lesson.branch_id == branch.id,
+        Lesson.status == LessonStatus.PLANNED,
+        Lesson.starts_at >= begin,
+        Lesson.starts_at < end,
+        *only,
+    )
+    count, starts_at = db.session.execute(query).one()
+    return count, clock.local(starts_at, branch).date() if starts_at is not None else None
+
+
 def lessons_in_sight(by: Actor) -> tuple[Any, ...]:
     """Conditions on Lesson of what `by` may see of the branches in scope: without `lesson.all`, his own lessons."""
     if by.may("lesson.all"):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import date
+import html
+from datetime import date, time
 from decimal import Decimal
 from typing import Any
 
 import pytest
 from sqlalchemy import select
 
+from crm import clock
 from crm.access.scope import Scope, scoped_to
 from crm.catalogue.models import Holiday, LessonFormat, LessonType, Room, Subject
 from crm.catalogue.operations import (
@@ -25,8 +27,9 @@ from crm.catalogue.operations import (
 from crm.catalogue.queries import instructors_of, lesson_types_on_offer, rooms_of, subjects_on_offer
 from crm.db import db, transaction
 from crm.errors import DomainError, Forbidden, NotFound
+from crm.schedule.models import LessonStatus
 from tests.admin.world import errors, send
-from tests.factories import make_employee, make_holiday, make_lesson_type, make_room, make_subject
+from tests.factories import make_employee, make_holiday, make_lesson, make_lesson_type, make_room, make_subject
 
 LESSON = {"name": "Индивидуальное", "format": LessonFormat.INDIVIDUAL, "single_price": Decimal("1500.50")}
 
@@ -209,6 +212,32 @@ def test_days_off_are_closed_at_one_go_and_opened_one_by_one(network: Any, web: 
     answer = send(browser, f"/admin/holiday/remove/?id={first.id}")
     assert answer.location.endswith("/admin/holiday/")
     assert len(db.session.scalars(select(Holiday.id)).all()) == 2
+
+
+def test_who_closes_a_day_is_told_of_the_lessons_planned_on_it(network: Any, web: Any) -> None:
+    for branch, day, at, status in (
+        (network.lesnoy, 2, time(0), LessonStatus.PLANNED),
+        (network.lesnoy, 2, time(23, 30), LessonStatus.PLANNED),
+        (network.lesnoy, 2, time(12), LessonStatus.CANCELED),
+        (network.lesnoy, 3, time(0), LessonStatus.PLANNED),
+        (network.mira, 1, time(12), LessonStatus.PLANNED),
+    ):
+        make_lesson(branch, starts_at=clock.at(date(2027, 1, day), at, branch), status=status)
+    browser = web(network.director, network.lesnoy)
+
+    def told(path: str, **facts: str) -> str:
+        page: str = browser.get(send(browser, path, **facts).location).text
+        return html.unescape(page)
+
+    assert "запланировано занятий" not in told("/admin/holiday/new/", day="2027-01-01")
+    page = told("/admin/holiday/new/", day="2027-01-02")
+    assert "На этот день запланировано занятий: 2." in page
+    assert "/admin/lesson/calendar/?span=day&day=2027-01-02" in page
+    last = db.session.scalars(select(Holiday.id).where(Holiday.day == date(2027, 1, 2))).one()
+    assert "На этот день запланировано занятий: 1." in told(f"/admin/holiday/edit/?id={last}", day="2027-01-03")
+    page = told("/admin/holiday/new/", day="2026-12-31", until="2027-01-03")
+    assert "На эти дни запланировано занятий: 3." in page
+    assert "/admin/lesson/calendar/?span=day&day=2027-01-02" in page
 
 
 @pytest.mark.parametrize(

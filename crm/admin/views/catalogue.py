@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 
-from flask import g, request
+from flask import g, request, url_for
 from flask_admin import expose
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
 from flask_login import current_user
+from markupsafe import Markup
 from wtforms import BooleanField, IntegerField, StringField
 from wtforms.validators import Length, NumberRange, Optional
 
@@ -17,7 +19,7 @@ from crm.admin.base import KontoraView, QuickFilter, permission
 from crm.admin.fields import REQUIRED, DateField, EnumField, Form, MoneyField, ReferenceField
 from crm.admin.kinds import LimitKind
 from crm.admin.selection import Selection
-from crm.catalogue.models import LessonFormat
+from crm.catalogue.models import Holiday, LessonFormat
 from crm.catalogue.operations import (
     MAX_MINUTES,
     change_holiday,
@@ -31,6 +33,8 @@ from crm.catalogue.operations import (
     delete_holiday,
 )
 from crm.i18n import day
+from crm.schedule.queries import lessons_in_sight, planned_between
+from crm.security import chosen_branch
 
 
 def _branches() -> list[Branch]:
@@ -158,6 +162,24 @@ class NewHolidayForm(Form):
     PAIRS = {"day": "until"}
 
 
+def _said_of_closing(closed: Holiday, last: date | None) -> str:
+    """Lessons planned from this day to `last` stay where they are: who closes it is told of them."""
+    count, first = 0, None
+    if current_user.may("lesson.view"):
+        own = lessons_in_sight(current_user)
+        count, first = planned_between(closed.branch, closed.day, last or closed.day, only=own)
+    if first is None:
+        return _("Saved.")
+    branch = None if chosen_branch() else closed.branch_id
+    calendar = url_for("calendar.index_view", span="day", day=first.isoformat(), branch=branch)
+    link = Markup('<a class="alert-link" href="{}">{}</a>').format(calendar, _("To the calendar"))
+    if last is not None and last != closed.day:
+        said = _("Lessons planned on these days: %(count)s.", count=count)
+    else:
+        said = _("Lessons planned on this day: %(count)s.", count=count)
+    return Markup("{} {} {}").format(_("Saved."), said, link)
+
+
 class HolidayView(KontoraView):
     entity = "holiday"
     icon = "calendar-x"
@@ -179,6 +201,10 @@ class HolidayView(KontoraView):
 
     def prefill(self, form: Any) -> None:
         form.branch.data = next((branch for branch in g.branches if branch.id == g.scope.branch_id), None)
+
+    def answer(self, form: Any, change: Any, **kwargs: Any) -> Any:
+        last = form.until.data if "until" in form else None
+        return super().answer(form, change, **{"said": lambda closed: _said_of_closing(closed, last), **kwargs})
 
     def save_new(self, form: Any) -> Any:
         return create_holiday(**form.data, by=current_user)
