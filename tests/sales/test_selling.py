@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
 import pytest
 from sqlalchemy import select
 
+from crm import clock
 from crm.access.actors import SYSTEM
 from crm.access.roles import change_role
 from crm.clients.discount import set_discount
@@ -231,6 +232,27 @@ def test_what_is_wrong_is_said_beside_its_field(network: Network, web: Any) -> N
     assert set(errors(send(desk, form_of(client), way="cash", discount="5000").text)) == {"discount"}
     assert set(errors(send(desk, form_of(client), way="bank").text)) == {"way"}
     assert db.session.scalars(select(Subscription)).all() == []
+
+
+def test_a_debt_that_arose_is_told(network: Network, web: Any) -> None:
+    desk = web(network.administrator, network.lesnoy)
+    client, plan = make_client(network.lesnoy), make_plan(price=Decimal("5000.50"))
+    for way, is_told in (("debt", True), ("cash", False)):
+        answer = send(desk, form_of(client), way=way, plan=str(plan.id))
+        page = desk.get(answer.location).text.replace("\xa0", " ")
+        assert "Абонемент продан за 5 000,50." in page
+        assert ("В долг: 5 000,50." in page) is is_told
+
+
+def test_a_start_of_more_than_a_year_ago_is_a_slip_unless_the_past_is_his(network: Network, web: Any) -> None:
+    client = make_client(network.lesnoy)
+    desk = web(network.administrator, network.lesnoy)
+    with clock.frozen(datetime(2027, 3, 1, 9, tzinfo=UTC)):
+        refused = send(desk, form_of(client), starts_on="2026-02-27")
+        assert errors(refused.text) == {"starts_on": "Начало больше года назад: введите 28.02.2026 или позже."}
+        assert send(desk, form_of(client), starts_on="2026-02-28").status_code == 302
+        director = web(network.director, network.lesnoy)
+        assert send(director, form_of(client), starts_on="2025-01-31").status_code == 302
 
 
 def test_who_may_not_take_money_is_not_offered_to(network: Network, web: Any) -> None:

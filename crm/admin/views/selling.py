@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,23 +12,26 @@ from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
 from flask_login import current_user
 from wtforms import BooleanField, StringField
-from wtforms.validators import Length, NumberRange, Optional
+from wtforms.validators import Length, NumberRange, Optional, ValidationError
 
 from crm import clock
 from crm.admin.base import KontoraView, permission
 from crm.admin.fields import REQUIRED, DateField, EnumField, Form, MoneyField, ReferenceField
 from crm.admin.money import account_with_balance, sees_balances, sum_field, till_field, tills_to_choose
+from crm.admin.views.debts import unpaid_subscriptions
 from crm.admin.views.wishes import CardWishesView
 from crm.clients.discount import LONGEST_REASON, remove_discount, set_discount
 from crm.clients.models import Client
 from crm.clients.queries import payer_of
 from crm.db import db
-from crm.i18n import money
+from crm.i18n import day, money
 from crm.ledger.models import Account, AccountKind
 from crm.ledger.queries import open_accounts_of
 from crm.ledger.reach import is_within_reach
 from crm.sales.selling import WayToPaySale, sell_paid
 from crm.subscriptions.models import Plan, Subscription
+
+LONGEST_AGO = timedelta(days=366)
 
 
 def _plans_sold_here() -> list[Plan]:
@@ -67,6 +71,12 @@ class SellForm(Form):
         description=_l("Needed only for a payment from the client's account."),
     )
     till = till_field()
+
+    def validate_starts_on(self, field: Any) -> None:
+        """A slip of the year, unless the past is his to enter."""
+        earliest = clock.today(g.client.branch) - LONGEST_AGO
+        if field.data is not None and field.data < earliest and not current_user.may("lesson.past"):
+            raise ValidationError(_("The start is more than a year ago: enter %(day)s or later.", day=day(earliest)))
 
 
 class DiscountForm(Form):
@@ -114,7 +124,7 @@ class CardSellingView(CardWishesView):
             title=_("Sell a subscription"),
             back=self._tab(client, "subscriptions"),
             done=lambda sold: self._tab(client, "subscriptions"),
-            said=_said_of_sale,
+            said=lambda sold: _said_of_sale(sold, form.way.data),
             template="admin/sell.html",
             client=client,
             payer=payer,
@@ -180,7 +190,13 @@ def _is_base_of(client: Client, account: Account) -> bool:
     return account.kind is AccountKind.BASE and account.branch_id == client.branch_id
 
 
-def _said_of_sale(sold: Subscription) -> str:
-    if sold.discount:
-        return _("The subscription is sold for %(sum)s, discount deducted.", sum=money(sold.cost))
-    return _("The subscription is sold for %(sum)s.", sum=money(sold.cost))
+def _said_of_sale(sold: Subscription, way: WayToPaySale) -> str:
+    """With the debt that arose; what his account held already may have paid a part."""
+    said = (
+        _("The subscription is sold for %(sum)s, discount deducted.", sum=money(sold.cost))
+        if sold.discount
+        else _("The subscription is sold for %(sum)s.", sum=money(sold.cost))
+    )
+    unpaid = unpaid_subscriptions([sold.id]) if way is WayToPaySale.DEBT else None
+    owed = (unpaid or {}).get(sold.id)
+    return said + " " + _("On credit: %(sum)s.", sum=money(owed)) if owed else said
