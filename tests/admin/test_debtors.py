@@ -273,8 +273,11 @@ def test_the_subscription_tells_its_debt(network: Network, browser: Any) -> None
         assert "Долг" in page
         assert "899,25" in page
         assert "100,25" in page
+    assert "Долг 899,25" in page
     make_payment(base_account(client.id, network.lesnoy.id), Decimal("899.25"))
-    assert "899,25" not in plain(browser.get(f"/admin/subscription/details/?id={sold.id}").text)
+    paid = plain(browser.get(f"/admin/subscription/details/?id={sold.id}").text)
+    assert "Долг оплачен" in paid
+    assert "Долг 899,25" not in paid
 
 
 # --- forms ----------------------------------------------------------------------------------------------------------
