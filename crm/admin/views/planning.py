@@ -598,9 +598,12 @@ class BookingView(KontoraView):
     def quick_filters(self) -> list[QuickFilter]:
         return [QuickFilter(_l("Today"), (("f.starts_at.period", "today"),))]
 
-    @property
-    def may_create(self) -> bool:
-        return super().may_create and self._place() is not None
+    @expose("/new/", methods=("GET", "POST"))
+    def create_view(self) -> Any:
+        if self.may_create and self._place() is None:
+            leads_to = "booking.create_view"
+            return self.render("admin/schedule/plan_branch.html", title=self.create_label, leads_to=leads_to)
+        return super().create_view()
 
     @staticmethod
     def _place() -> Branch | None:
