@@ -585,7 +585,12 @@ class BookingView(KontoraView):
     icon = "bookmark"
     column_list = ("starts_at", "ends_at", "room", "comment", "lesson", "branch")
     column_details_list = ("starts_at", "ends_at", "room", "comment", "lesson", "branch")
-    column_labels = {"starts_at": _l("Begins"), "ends_at": _l("Ends"), "comment": _l("What for")}
+    column_labels = {
+        "starts_at": _l("Begins"),
+        "ends_at": _l("Ends"),
+        "comment": _l("What for"),
+        "lesson": _l("Lesson"),
+    }
     column_filters = ("starts_at", "room", "branch")
     column_searchable_list = ("comment",)
     column_default_sort = "-starts_at"
