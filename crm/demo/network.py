@@ -206,7 +206,7 @@ def _plans(subjects: dict[str, Subject], lesson_types: dict[str, LessonType], le
                 {"name": "8 занятий", "price": Decimal("4400.00"), "lessons": 8},
                 {"name": "12 занятий", "price": Decimal("6000.00"), "lessons": 12},
                 {
-                    **{"name": "Пробное занятие", "price": Decimal("350.50"), "lessons": 1, "duration_days": 14},
+                    **{"name": "Знакомство с центром", "price": Decimal("350.50"), "lessons": 1, "duration_days": 14},
                     "is_trial": True,
                 },
                 {"name": "Групповые занятия, 8", "price": Decimal("4200.00"), "lessons": 8, "lesson_types": [group]},
