@@ -59,6 +59,10 @@ def values(client: Any, entity: str, query: str = "") -> list[list[Any]]:
     return [[cell.value for cell in row] for row in (header, *rows)]
 
 
+# What is said of somebody in the waiting list stays there and in his card (C28); a link is no column.
+IN_NO_FILE = {("waiting", "Комментарий"), ("waiting", "Расписание")}
+
+
 def test_every_grid_opens_in_excel_with_the_columns_it_shows(network: Any, web: Any, app: Flask) -> None:
     one_of_each(network.lesnoy, "Лесные")
     one_of_each(network.mira, "Самарские")
@@ -73,7 +77,7 @@ def test_every_grid_opens_in_excel_with_the_columns_it_shows(network: Any, web: 
             if not table(page):  # an empty grid has no head, and a page of one's own has another
                 assert len(rows) == 1 or view.list_template != "admin/list.html", view.entity
                 continue
-            assert rows[0] == headers(page), view.entity
+            assert rows[0] == [name for name in headers(page) if (view.entity, name) not in IN_NO_FILE], view.entity
             # The export of one grid adds a line to the change log before the next is read.
             assert len(rows) - 1 - len(table(page)) in ({0, 1} if view.entity == "audit" else {0}), view.entity
             exported += len(rows) - 1
