@@ -234,7 +234,7 @@ class ClientGroupView(KontoraView):
         form = Form(request.form)
         return self.answer(
             form,
-            lambda: join_group(group, self._client_chosen(), by=current_user),
+            lambda: join_group(group, client_chosen(self), by=current_user),
             title=_("Add to the group “%(group)s”", group=group.name),
             back=self.row_url(group),
             done=lambda joined: self.row_url(group),
@@ -243,14 +243,6 @@ class ClientGroupView(KontoraView):
             submit=_("Add to the group"),
             **found_clients(),
         )
-
-    def _client_chosen(self) -> Client:
-        """The client whose button was pressed. Raises DomainError when none was."""
-        number = request.form.get("client", "")
-        if not number:
-            raise DomainError("client_required", _("Choose a client."))
-        client: Client = self.view_of(Client).get_one(number)  # type: ignore[union-attr]
-        return client
 
     @expose("/leave/", methods=("GET", "POST"))
     @permission("enrol")
@@ -329,6 +321,15 @@ def _with_places(group: ClientGroup, taken: int) -> str:
     if taken >= group.capacity:
         return _("%(group)s (full)", group=group.name)
     return f"{group.name} ({taken}/{group.capacity})"
+
+
+def client_chosen(view: KontoraView) -> Client:
+    """The client whose button was pressed on that page. Raises DomainError when none was."""
+    number = request.form.get("client", "")
+    if not number:
+        raise DomainError("client_required", _("Choose a client."))
+    client: Client = view.view_of(Client).get_one(number)  # type: ignore[union-attr]
+    return client
 
 
 def found_clients() -> dict[str, Any]:

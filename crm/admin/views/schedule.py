@@ -18,12 +18,10 @@ from crm.admin.base import GridColumn, QuickFilter, permission
 from crm.admin.column import LoadedColumn
 from crm.admin.fields import Form
 from crm.admin.kinds import IntegerKind, LimitKind
-from crm.admin.views.groups import found_clients
+from crm.admin.views.groups import client_chosen, found_clients
 from crm.admin.views.marking import LessonMarkingView
 from crm.admin.views.planning import LessonPlanningView
-from crm.clients.models import Client
 from crm.db import db
-from crm.errors import DomainError
 from crm.i18n import moment
 from crm.schedule.enrolment import enrol, refusal_to_take_more, take_off
 from crm.schedule.models import Attendance, Lesson, LessonStatus, Mark
@@ -139,7 +137,7 @@ class LessonView(LessonPlanningView, LessonMarkingView):
             form.form_errors.append(refusal.text)
         return self.answer(
             form,
-            lambda: enrol(lesson, self._client_chosen(), by=current_user),
+            lambda: enrol(lesson, client_chosen(self), by=current_user),
             title=_("Enrol in the lesson “%(lesson)s”", lesson=lesson.title),
             subtitle=self._when(lesson),
             back=self.row_url(lesson),
@@ -149,14 +147,6 @@ class LessonView(LessonPlanningView, LessonMarkingView):
             submit=_("Enrol"),
             **found_clients(),
         )
-
-    def _client_chosen(self) -> Client:
-        """The client whose button was pressed. Raises DomainError when none was."""
-        number = request.form.get("client", "")
-        if not number:
-            raise DomainError("client_required", _("Choose a client."))
-        client: Client = self.view_of(Client).get_one(number)  # type: ignore[union-attr]
-        return client
 
     @expose("/take-off/", methods=("GET", "POST"))
     @permission("enrol")
