@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 CATALOGUES := $(patsubst %.po,%.mo,$(wildcard crm/translations/*/LC_MESSAGES/*.po))
-EXTRACT := $(BIN)/pybabel -q extract -F babel.cfg -k _l -k _p:1c,2 -k _lp:1c,2 -k _n:1,2
+EXTRACT := $(BIN)/pybabel -q extract --add-location=file -F babel.cfg -k _l -k _p:1c,2 -k _lp:1c,2 -k _n:1,2
 LOCK := $(BIN)/uv pip compile pyproject.toml --quiet --universal --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --custom-compile-command "make lock"
 
@@ -45,7 +45,7 @@ screens: $(VENV)/.dev $(CATALOGUES) chromium ## pictures of the main screens for
 translations: $(VENV)/.dev ## collect the texts of code and templates into the catalogues
 	@mkdir -p var
 	@$(EXTRACT) -o var/messages.pot .
-	@$(BIN)/pybabel -q update -i var/messages.pot -d crm/translations --no-fuzzy-matching --ignore-obsolete --omit-header
+	@$(BIN)/pybabel -q update -i var/messages.pot -d crm/translations --no-fuzzy-matching --ignore-obsolete --ignore-pot-creation-date
 
 lock: $(VENV)/.runtime ## pin the packages of pyproject.toml with their hashes
 	@$(PIP) uv
