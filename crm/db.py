@@ -124,12 +124,14 @@ class Phone(TypeDecorator[str]):
         return value
 
 
-def label_enum(cls: type[LabelEnum]) -> Enum:
-    """Column type of a LabelEnum: text with a CHECK, so that the database refuses what the code does not know."""
-    name = re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
+def label_enum(cls: type[LabelEnum], *, name: str | None = None) -> Enum:
+    """Column type of a LabelEnum: text with a CHECK, so that the database refuses what the code does not know.
+
+    name: of the CHECK, where a table has two columns of one kind.
+    """
     return Enum(
         cls,
-        name=name,
+        name=name or re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower(),
         native_enum=False,
         create_constraint=True,
         length=32,

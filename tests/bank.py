@@ -15,7 +15,7 @@ from werkzeug.serving import make_server
 from crm.bills.links import bill_url
 from crm.bills.models import Bill
 from crm.db import db
-from crm.payments.gateways import get_gateway
+from crm.payments.gateways import open_gateway
 from crm.payments.gateways.base import RemotePayment, RemoteStatus
 from crm.payments.gateways.demo import DemoGateway
 from crm.payments.models import Payment
@@ -29,7 +29,7 @@ def bank(app: Flask) -> Iterator[DemoGateway]:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         app.config["SETTINGS"] = replace(before, is_demo=True, port=unused.getsockname()[1])
-        gateway = get_gateway("demo")
+        gateway = open_gateway("demo")
         assert isinstance(gateway, DemoGateway)
         try:
             yield gateway

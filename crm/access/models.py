@@ -50,6 +50,10 @@ class Company(Model):
     has_waiting_list: Mapped[bool] = mapped_column(Boolean, default=True, server_default=true())
     has_parallel_rooms: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
     binds_instructor: Mapped[bool] = mapped_column(Boolean, default=True, server_default=true())
+    # How its bills may be paid on the public page; the exact sum unless it says otherwise.
+    takes_part_payments: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
+    takes_overpayments: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
+    takes_deposits: Mapped[bool] = mapped_column(Boolean, default=True, server_default=true())
     version: Mapped[int] = mapped_column(Integer)
 
     __mapper_args__ = {"version_id_col": version}

@@ -35,7 +35,10 @@ ACTIONS: dict[str, tuple[str, ...]] = {
     "cashflow": SEEN,
     "visit": (*EDITED, "pay"),
     "bill": (*SEEN, "edit", "issue", "archive"),
-    "payment": SEEN,
+    "payment": (*SEEN, "refund", "resolve"),
+    "refund": SEEN,
+    "shop": EDITED,
+    "notice": SEEN,
     "subscription": (
         *(*SEEN, "edit", "sell", "freeze", "prolong", "archive", "recalculate", "return", "cancel"),
         *("add_lessons", "transfer_lessons"),
@@ -85,6 +88,7 @@ ACTION_NAMES: dict[str, Any] = {
     "past": _l("Plan into the past"),
     "prolong": _lp("permission", "Prolong"),
     "recalculate": _lp("permission", "Recalculate"),
+    "resolve": _l("Settle what needs attention"),
     "return": _l("Return to the client"),
     "transfer_lessons": _l("Transfer lessons to another client"),
     "import": _l("Import from files"),
@@ -136,6 +140,7 @@ DESK = {
     **dict.fromkeys(("subject", "lessontype", "room", "holiday"), ("view",)),
     "plan": ("view",),
     "payment": READ,
+    "refund": READ,
     "message": (*READ, "send"),
     "mailingrun": ("view",),
     "employee": ("view",),
@@ -152,6 +157,7 @@ DIRECTOR = DESK | {
     "room": EDITED,
     **dict.fromkeys(("subject", "lessontype"), READ),
     "payment": ("*",),
+    "refund": ("*",),
     "plan": READ,
     "template": READ,
     "contract": READ,
@@ -163,6 +169,9 @@ DIRECTOR = DESK | {
     "audit": READ,
 }
 
+# A manager reads the business, not the settings.
+CLOSED_TO_MANAGERS = frozenset({"user", "company", "city", "role", "field", "shop", "notice"})
+
 OWNER = "owner"
 ROLES: dict[str, dict[str, tuple[str, ...]]] = {
     OWNER: {"*": ("*",)},
@@ -171,7 +180,7 @@ ROLES: dict[str, dict[str, tuple[str, ...]]] = {
     | {"branch": (*READ, "edit"), "city": READ, "company": ("view",)},
     "director": DIRECTOR,
     "administrator": DESK,
-    "manager": {entity: READ for entity in ACTIONS if entity not in {"user", "company", "city", "role", "field"}}
+    "manager": {entity: READ for entity in ACTIONS if entity not in CLOSED_TO_MANAGERS}
     | {"exportschedule": ("*",), **dict.fromkeys(("task", "lesson"), (*READ, "all"))},
     "instructor": {
         **dict.fromkeys(("client", "subscription", "employee", "clientgroup", "attendance"), ("view",)),
@@ -181,13 +190,14 @@ ROLES: dict[str, dict[str, tuple[str, ...]]] = {
     "support": dict.fromkeys(
         (
             *("accounttype", "company", "city", "branch", "user", "employee", "template", "plan", "field", "contract"),
-            *("subject", "lessontype", "room", "holiday"),
+            *("subject", "lessontype", "room", "holiday", "shop"),
         ),
         ("*",),
     )
     | {
         "till": EDITED,
         "audit": READ,
+        "notice": READ,
         "client": ("view",),
         "mailingrule": READ,
         "mailingrun": READ,

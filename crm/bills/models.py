@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from flask_babel import lazy_gettext as _l
 from flask_babel import lazy_pgettext as _lp
-from sqlalchemy import Boolean, CheckConstraint, Column, Date, ForeignKey, Index, Integer, String, Table
+from sqlalchemy import Boolean, CheckConstraint, Column, Date, ForeignKey, Index, Integer, String, Table, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from crm import clock
@@ -38,10 +38,11 @@ class BillMethod(LabelEnum):
     """How the sum was found («Тип расчета»)."""
 
     MANUAL = "manual", _l("By hand")
+    FORECAST = "forecast", _l("By the payment forecast")
     SUBSCRIPTION = "subscription", _l("By the cost of subscriptions")
 
 
-# Which sold subscriptions a mailing has billed: what one bill asks for, no later one asks for again.
+# Which sold subscriptions a bill asks for: what one asks for, no later one of a mailing asks for again.
 bill_subscription = Table(
     "bill_subscription",
     Model.metadata,
@@ -65,8 +66,10 @@ class Bill(HasCustomFields, BranchScoped, Model):
 
     number: unique per company and year. token: 192 random bits, the only key to the public page.
     payable_until: last day it may be paid, in the branch's time zone; None = not set («не задан»).
+    purpose: what it is for, in words, when somebody wrote it. lines: how the sum was found, as it was then; without any
+    when it was given by hand. paid_amount: credited for it so far. link_revoked_at: since when the link leads nowhere.
     dedupe_key: makes a bill of a mailing unique per (rule, client, account, period), and generation where an earlier
-    one can no longer be paid; None for bills by hand. subscriptions: what the sum is for, of a mailing's bill.
+    one can no longer be paid; None for bills by hand. subscriptions: what the sum is for.
     """
 
     __secret__ = frozenset({"token"})
@@ -74,6 +77,7 @@ class Bill(HasCustomFields, BranchScoped, Model):
     __optional_fields__ = dict.fromkeys(("account", "method", "is_repeatable", "payments_count", "paid_at"), True)
     __table_args__ = (
         CheckConstraint("amount > 0", name="amount"),
+        CheckConstraint("paid_amount >= 0", name="paid_amount"),
         CheckConstraint("period_to >= period_from", name="period"),
         CheckConstraint("payable_until IS NULL OR payable_until >= payable_from", name="payable"),
         Index("uq_bill_company_year_number", "company_id", "year", "number", unique=True),
@@ -108,6 +112,8 @@ class Bill(HasCustomFields, BranchScoped, Model):
     status: Mapped[BillStatus] = mapped_column(label_enum(BillStatus), default=BillStatus.PENDING)
     method: Mapped[BillMethod] = mapped_column(label_enum(BillMethod))
     amount: Mapped[Decimal]
+    paid_amount: Mapped[Decimal] = mapped_column(default=Decimal(0), server_default=text("0"))
+    purpose: Mapped[str] = mapped_column(String(160), default="", server_default=text("''"))
     period_from: Mapped[date] = mapped_column(Date)
     period_to: Mapped[date] = mapped_column(Date)
     payable_from: Mapped[date] = mapped_column(Date)
@@ -116,6 +122,7 @@ class Bill(HasCustomFields, BranchScoped, Model):
     payments_count: Mapped[int] = mapped_column(Integer, default=0)
     issued_at: Mapped[datetime]
     paid_at: Mapped[datetime | None]
+    link_revoked_at: Mapped[datetime | None]
     author_id: Mapped[int | None] = mapped_column(ForeignKey("user.id"))
     dedupe_key: Mapped[str | None] = mapped_column(String(120), unique=True)
     version: Mapped[int] = mapped_column(Integer)
@@ -123,6 +130,7 @@ class Bill(HasCustomFields, BranchScoped, Model):
     client: Mapped[Client] = relationship()
     account: Mapped[Account] = relationship()
     subscriptions: Mapped[list[Subscription]] = relationship(secondary=bill_subscription, order_by=Subscription.id)
+    lines: Mapped[list[BillLine]] = relationship(back_populates="bill", order_by="BillLine.position")
 
     __mapper_args__ = {"version_id_col": version}
 
@@ -132,11 +140,75 @@ class Bill(HasCustomFields, BranchScoped, Model):
         return bill_title(self.year, self.number)
 
     @property
+    def due(self) -> Decimal:
+        """What is left to pay; of a bill that is paid, what it asks if it may be paid once more."""
+        return self.amount if self.status is BillStatus.PAID else max(self.amount - self.paid_amount, Decimal(0))
+
+    @property
     def is_overdue(self) -> bool:
         return is_past_term(self.status, self.payable_until, today=clock.today(self.branch))
 
     def __str__(self) -> str:
         return self.title
+
+
+class BillLineKind(LabelEnum):
+    LESSON = "lesson", _lp("bill line", "Lesson")
+    SUBSCRIPTION = "subscription", _lp("bill line", "Subscription")
+    BALANCE = "balance", _lp("bill line", "Balance of the account")
+
+
+class BillLine(Model):
+    """One step of how a bill's sum was found; the lines of a bill add up to its amount. Never changed.
+
+    day: of the lesson. student: who attends, by first name. title: of the lesson or the subscription. amount: what it
+    takes; 0 for a lesson paid for already (note says by what); negative for a balance ahead, positive for a debt.
+    """
+
+    __tablename__ = "bill_line"
+    __audited__ = False
+    __table_args__ = (Index("uq_bill_line_bill_id_position", "bill_id", "position", unique=True),)
+
+    id: Mapped[PrimaryKey]
+    bill_id: Mapped[int] = mapped_column(ForeignKey("bill.id"))
+    position: Mapped[int] = mapped_column(Integer)
+    kind: Mapped[BillLineKind] = mapped_column(label_enum(BillLineKind))
+    day: Mapped[date | None] = mapped_column(Date)
+    student: Mapped[str] = mapped_column(String(200), default="")
+    title: Mapped[str] = mapped_column(String(300), default="")
+    note: Mapped[str] = mapped_column(String(300), default="")
+    amount: Mapped[Decimal]
+
+    bill: Mapped[Bill] = relationship(back_populates="lines")
+
+
+bill_bundle_bill = Table(
+    "bill_bundle_bill",
+    Model.metadata,
+    Column("bundle_id", ForeignKey("bill_bundle.id", ondelete="CASCADE"), primary_key=True),
+    Column("bill_id", ForeignKey("bill.id"), primary_key=True, index=True),
+)
+
+
+class BillBundle(BranchScoped, Model):
+    """Several bills of one payer in one branch under one link, to be paid at once. token: as a bill's."""
+
+    __tablename__ = "bill_bundle"
+    __secret__ = frozenset({"token"})
+
+    id: Mapped[PrimaryKey]
+    branch_id: Mapped[int] = mapped_column(ForeignKey("branch.id"), index=True)
+    client_id: Mapped[int] = mapped_column(ForeignKey("client.id"), index=True)
+    token: Mapped[str] = mapped_column(String(64), unique=True)
+    created_at: Mapped[datetime]
+    link_revoked_at: Mapped[datetime | None]
+    author_id: Mapped[int | None] = mapped_column(ForeignKey("user.id"))
+
+    client: Mapped[Client] = relationship()
+    bills: Mapped[list[Bill]] = relationship(secondary=bill_bundle_bill, order_by=Bill.id)
+
+    def __str__(self) -> str:
+        return f"#{self.id}"
 
 
 class BillCounter(Model):

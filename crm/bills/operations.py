@@ -18,7 +18,7 @@ from crm.access.models import Branch
 from crm.audit.bulk import Change, Refusal, change_many
 from crm.audit.models import AuditAction
 from crm.audit.operations import transition
-from crm.bills.models import BILL_MOVES, Bill, BillCounter, BillMethod, BillStatus, bill_title
+from crm.bills.models import BILL_MOVES, Bill, BillCounter, BillLine, BillMethod, BillStatus, bill_title
 from crm.bills.queries import bills_for_nothing_but
 from crm.clients.models import Client
 from crm.clients.queries import payer_of
@@ -30,6 +30,8 @@ from crm.ledger.models import Account, Unit
 from crm.ledger.operations import base_account, check_amount, closed_text
 from crm.protocol import ProtocolLine
 from crm.subscriptions.models import Subscription
+
+PURPOSE_LENGTH = 160  # as much as a bank takes
 
 
 def issue_bill(
@@ -45,12 +47,15 @@ def issue_bill(
     payable_until: date | None = None,
     is_repeatable: bool = False,
     subscriptions: Sequence[Subscription] = (),
+    lines: Sequence[BillLine] = (),
+    purpose: str = "",
     dedupe_key: str | None = None,
     custom: Mapping[str, Any] | None = None,
 ) -> Bill:
     """Issue a bill to the client's payer for `account` (the payer's base account by default).
 
     The bill is of the account's branch. payable_from defaults to today there; subscriptions: those the sum is for;
+    lines: how it was found, in order; purpose: what it is for, in words;
     custom: values of the company's own fields, by key. With a dedupe_key that exists already, returns that bill
     unchanged.
     Raises DomainError beside the field. The caller commits, soon: the company's numbers wait for it.
@@ -88,6 +93,8 @@ def issue_bill(
         issued_at=clock.now(),
         author_id=by.id,
         subscriptions=list(subscriptions),
+        lines=list(lines),
+        purpose=check_purpose(purpose),
         dedupe_key=dedupe_key,
     )
     set_custom(bill, custom or {})
@@ -102,6 +109,14 @@ def issue_bill(
             return existing
         raise
     return bill
+
+
+def check_purpose(text: str) -> str:
+    """What a bill is for, in one line. Raises DomainError beside `purpose`."""
+    text = " ".join(text.split())
+    if len(text) > PURPOSE_LENGTH:
+        raise DomainError("too_long", _("No more than %(count)s characters.", count=PURPOSE_LENGTH), "purpose")
+    return text
 
 
 def _next_number(company_id: int, year: int) -> int:
@@ -220,30 +235,32 @@ def check_payable(bill: Bill) -> None:
         raise DomainError("not_yet", _("This bill can be paid from %(day)s.", day=day(bill.payable_from)))
 
 
-def settle_bill(bill: Bill, *, by: Actor) -> None:
-    """Note one payment of `bill`: the first moves it to paid; an archived bill stays archived. The caller commits."""
-    _count_payment(bill, 1)
-    if bill.status is BillStatus.PENDING:
+def settle_bill(bill: Bill, amount: Decimal, *, by: Actor) -> None:
+    """Note a payment of `bill`: what makes up its sum moves it to paid; an archived bill stays archived. The caller has
+    locked the bill, and commits.
+    """
+    _count_payment(bill, 1, amount)
+    if bill.status is BillStatus.PENDING and bill.paid_amount >= bill.amount:
         try:
             transition(bill, BILL_MOVES, BillStatus.PAID, by=by, paid_at=clock.now())
         except Conflict:
             pass  # archived or paid a moment ago: the money is credited all the same
 
 
-def unsettle_bill(bill: Bill, *, by: Actor) -> None:
-    """Take back one payment of `bill`, which was reversed: without any left it awaits payment again; an archived bill
-    stays archived. The caller has locked the bill, and commits.
+def unsettle_bill(bill: Bill, amount: Decimal, *, by: Actor) -> None:
+    """Take back a payment of `bill`, which was reversed: when the rest does not make up its sum, it awaits payment
+    again; an archived bill stays archived. The caller has locked the bill, and commits.
     """
-    _count_payment(bill, -1)
-    if bill.status is BillStatus.PAID and not bill.payments_count:
+    _count_payment(bill, -1, -amount)
+    if bill.status is BillStatus.PAID and bill.paid_amount < bill.amount:
         transition(bill, BILL_MOVES, BillStatus.PENDING, by=by, paid_at=None)
 
 
-def _count_payment(bill: Bill, change: int) -> None:
+def _count_payment(bill: Bill, change: int, amount: Decimal) -> None:
     db.session.execute(
         update(Bill)
         .where(Bill.id == bill.id)
-        .values(payments_count=Bill.payments_count + change)
+        .values(payments_count=Bill.payments_count + change, paid_amount=Bill.paid_amount + amount)
         .execution_options(synchronize_session=False)
     )
     db.session.refresh(bill)

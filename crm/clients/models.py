@@ -18,6 +18,15 @@ from crm.fields.queries import company_of, is_shown
 from crm.search import searchable
 
 
+class PhoneKind(LabelEnum):
+    """What a phone number is; only a mobile one takes messages."""
+
+    MOBILE = "mobile", _lp("phone", "Mobile")
+    HOME = "home", _lp("phone", "Home")
+    WORK = "work", _lp("phone", "Work")
+    OTHER = "other", _lp("phone", "Other")
+
+
 class ClientStatus(LabelEnum):
     ACTIVE = "active", _lp("client", "Active")
     ARCHIVED = "archived", _lp("client", "Archived")
@@ -70,7 +79,13 @@ class Client(HasCustomFields, BranchScoped, Model):
     surname: Mapped[Text200] = mapped_column(default="", server_default=text("''"))
     patronymic: Mapped[Text200] = mapped_column(default="", server_default=text("''"))
     phone: Mapped[str | None] = mapped_column(Phone)
+    phone_kind: Mapped[PhoneKind] = mapped_column(
+        label_enum(PhoneKind), default=PhoneKind.MOBILE, server_default="mobile"
+    )
     extra_phone: Mapped[str | None] = mapped_column(Phone, index=True)
+    extra_phone_kind: Mapped[PhoneKind] = mapped_column(
+        label_enum(PhoneKind, name="extra_phone_kind"), default=PhoneKind.MOBILE, server_default="mobile"
+    )
     email: Mapped[str | None] = mapped_column(String(254))
     birth_date: Mapped[date | None] = mapped_column(Date)
     comment: Mapped[str] = mapped_column(Text, default="")

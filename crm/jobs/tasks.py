@@ -32,7 +32,7 @@ from crm.mailings.delivery import deliver_batch, give_up_lost_claims
 from crm.mailings.operations import DELIVER, EXECUTE_RUN, plan_due_runs, ring_for_waiting
 from crm.mailings.running import execute_run
 from crm.once import forget_forms
-from crm.payments.gateways import get_gateway
+from crm.payments.gateways import open_gateway
 from crm.payments.gateways.base import GatewayError
 from crm.payments.operations import accept_notice
 from crm.payments.polling import take_questions
@@ -128,7 +128,7 @@ def _poll_payments() -> None:
         questions = take_questions(now=clock.now())
     for asked in questions:
         try:
-            accept_notice(get_gateway(asked.gateway), asked.external_id)
+            accept_notice(open_gateway(asked.gateway), asked.external_id)
         except (GatewayError, LookupError, DomainError) as error:
             log.warning("payment_poll_failed", gateway=asked.gateway, external_id=asked.external_id, reason=str(error))
 

@@ -18,6 +18,7 @@ from sqlalchemy import (
     Time,
     UniqueConstraint,
     event,
+    false,
     inspect,
 )
 from sqlalchemy.orm import Mapped, mapped_column, relationship
@@ -31,6 +32,7 @@ from crm.db import LabelEnum, Model, PrimaryKey, Text200, label_enum
 
 class Channel(LabelEnum):
     EMAIL = "email", _l("Email")
+    SMS = "sms", _l("SMS")
 
 
 class MailingKind(LabelEnum):
@@ -58,13 +60,16 @@ class Periodicity(LabelEnum):
 
 
 class Template(Model):
-    """Text of a letter with {tags}; see mailings/tags.py for those there are."""
+    """Text of a message with {tags}; see mailings/tags.py for those there are. is_thanks: sent by itself when a bill
+    has been paid; one of a channel at most.
+    """
 
     id: Mapped[PrimaryKey]
     name: Mapped[Text200] = mapped_column(unique=True)
     channel: Mapped[Channel] = mapped_column(label_enum(Channel), default=Channel.EMAIL)
     subject: Mapped[Text200]
     body: Mapped[str] = mapped_column(Text)
+    is_thanks: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
     version: Mapped[int] = mapped_column(Integer)
 
     __mapper_args__ = {"version_id_col": version}

@@ -238,7 +238,7 @@ def _take_back(payment_id: int, *, by: Actor) -> None:
     transition(payment, PAYMENT_MOVES, PaymentStatus.REVERSED, by=by)
     if payment.bill is not None:
         lock_bill(payment.bill)
-        unsettle_bill(payment.bill, by=by)
+        unsettle_bill(payment.bill, payment.amount, by=by)
 
 
 # --- closing --------------------------------------------------------------------------------------------------------

@@ -194,6 +194,7 @@ def start_payment(bill: Bill, *, gateway: Gateway, return_url: str) -> Payment:
             "description": _("Bill %(number)s", number=bill.title),
             "return_url": f"{return_url}?payment={payment.id}",
             "idempotence_key": f"payment-{payment.id}",
+            "reference": f"payment-{payment.id}",
         }
     created = gateway.create(**ask)  # with nothing read or locked: the bank takes its time
     with transaction():
@@ -292,7 +293,7 @@ def _credit(
         comment=payment.comment,
     )
     if payment.bill is not None:
-        settle_bill(payment.bill, by=by)
+        settle_bill(payment.bill, payment.amount, by=by)
 
 
 def _hold_destination(account: Account) -> None:

@@ -16,11 +16,11 @@ from crm.bills.models import Bill
 from crm.bills.operations import check_payable
 from crm.bills.queries import bill_by_token
 from crm.errors import DomainError, NotFound
-from crm.payments.gateways import active_gateway, get_gateway
 from crm.payments.gateways.base import GatewayError
 from crm.payments.models import Payment, PaymentStatus
 from crm.payments.operations import accept_notice, start_payment
 from crm.payments.queries import payment_of_bill
+from crm.payments.shops import gateway_of, shop_for
 from crm.phones import format_phone
 from crm.public.frame import public_blueprint
 
@@ -47,10 +47,11 @@ def bill_page(token: str) -> str:
 def pay(token: str) -> Response | tuple[str, int]:
     """Start the payment and lead to the bank's form; a bill that cannot be paid says why instead."""
     bill = bill_by_token(token)
-    gateway = active_gateway()
-    if gateway is None:
+    open_shop = shop_for(bill.branch)
+    if open_shop is None:
         refusal = _no_gateway()
         return _render(bill, refusal=refusal), refusal.status
+    gateway = open_shop.gateway
     try:
         payment = start_payment(bill, gateway=gateway, return_url=bill_url(bill))
         assert payment.confirmation_url is not None
@@ -79,7 +80,7 @@ def _ask_bank(payment: Payment) -> None:
     if payment.gateway is None or payment.external_id is None:
         return
     try:
-        accept_notice(get_gateway(payment.gateway), payment.external_id)
+        accept_notice(gateway_of(payment), payment.external_id)
     except (LookupError, GatewayError, DomainError) as error:
         _log.warning("payment %s: the bank's word could not be taken: %r", payment.id, error)
 
@@ -115,7 +116,7 @@ def _refusal(bill: Bill) -> DomainError | None:
         check_payable(bill)
     except DomainError as error:
         return error
-    return _no_gateway() if active_gateway() is None else None
+    return _no_gateway() if shop_for(bill.branch) is None else None
 
 
 def _no_gateway() -> DomainError:

@@ -6,7 +6,7 @@ from flask import abort, redirect, render_template, request
 from werkzeug.wrappers import Response
 
 from crm.db import end_reading
-from crm.payments.gateways import get_gateway
+from crm.payments.gateways import open_gateway
 from crm.payments.gateways.base import RemoteStatus
 from crm.payments.gateways.demo import BankForm, DemoGateway
 from crm.public.frame import public_blueprint
@@ -39,7 +39,7 @@ def decide(external_id: str) -> Response:
 
 def _bank() -> DemoGateway:
     try:
-        bank = get_gateway(DemoGateway.name)
+        bank = open_gateway(DemoGateway.name)
     except LookupError:
         abort(404)
     assert isinstance(bank, DemoGateway)

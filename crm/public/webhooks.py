@@ -7,7 +7,7 @@ import logging
 from flask import request
 
 from crm.errors import DomainError, NotFound
-from crm.payments.gateways import get_gateway
+from crm.payments.gateways import TYPES, open_gateway
 from crm.payments.gateways.base import GatewayError, NoticeRefused
 from crm.payments.operations import accept_notice
 from crm.public.frame import public_blueprint
@@ -22,14 +22,14 @@ blueprint = public_blueprint("webhooks", __name__)
 def receive(name: str) -> tuple[str, int]:
     """200: heard, once or again. 400: not the gateway's. 404: not ours. 503 or 500: try again later."""
     try:
-        gateway = get_gateway(name)
+        gateway = open_gateway(name)
     except LookupError:
         return "unknown gateway", 404
     request.max_content_length = MAX_NOTICE_BYTES
     try:
-        external_id = gateway.read_notice(
-            {header.lower(): value for header, value in request.headers.items()}, request.get_data()
-        )
+        headers, body = {header.lower(): value for header, value in request.headers.items()}, request.get_data()
+        gateway.check_notice(headers, body)
+        external_id = TYPES[name].read_notice(headers, body).external_id
     except NoticeRefused as error:
         _log.warning("webhook %s refused: %s", name, error)
         return "refused", 400

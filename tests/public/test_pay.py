@@ -58,9 +58,9 @@ def test_the_whole_way_with_the_bank_calling_back(network, served):
 def test_the_bank_reaches_the_webhook_by_itself(network, bank, served):
     """No return page involved: the call back alone credits."""
     bill = make_bill(make_client(network.lesnoy))
-    from crm.payments.gateways import get_gateway
+    from crm.payments.gateways import open_gateway
 
-    caller = get_gateway("demo")  # with the port that listens
+    caller = open_gateway("demo")  # with the port that listens
     external_id = pay_at(caller, begin(bill, caller))
     assert caller.notify(external_id) is True
     db.session.expire_all()

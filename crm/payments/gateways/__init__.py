@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from flask import current_app
 
-from crm.config import Settings
-from crm.payments.gateways.base import Gateway
-from crm.payments.gateways.demo import DemoGateway
+from crm.payments.gateways import demo
+from crm.payments.gateways.base import Gateway, GatewayType, ShopKeys
 
-# One line per gateway, real ones first: what builds it from the settings, or None where it is not set up.
-_BUILDERS: dict[str, Callable[[Settings], Gateway | None]] = {
-    DemoGateway.name: lambda settings: DemoGateway(settings) if settings.is_demo else None,
+# One line per kind of gateway: what its webhooks look like.
+TYPES: dict[str, GatewayType] = {
+    demo.DemoGateway.name: GatewayType(demo.DemoGateway.name, demo.read_notice),
 }
 
 
-def active_gateway() -> Gateway | None:
-    """The gateway new payments go through; None when no bank is connected and money is taken at the desk only."""
-    return next((gateway for name in _BUILDERS if (gateway := _build(name)) is not None), None)
+def open_gateway(name: str, keys: ShopKeys | None = None) -> Gateway:
+    """The gateway called `name`, signed in with `keys`; None for the demo bank, which asks nobody who he is.
+
+    Raises LookupError when there is none such, or it is not to be had here.
+    """
+    settings = current_app.config["SETTINGS"]
+    if name == demo.DemoGateway.name and settings.is_demo:
+        return demo.DemoGateway(settings)
+    raise LookupError(f"no gateway {name!r}")
 
 
-def get_gateway(name: str) -> Gateway:
-    """The gateway called `name`. Raises LookupError when there is none such, or it is not set up here."""
-    gateway = _build(name) if name in _BUILDERS else None
-    if gateway is None:
-        raise LookupError(f"no gateway {name!r}")
-    return gateway
-
-
-def _build(name: str) -> Gateway | None:
-    return _BUILDERS[name](current_app.config["SETTINGS"])
-
-
-__all__ = ["active_gateway", "get_gateway"]
+__all__ = ["TYPES", "open_gateway"]

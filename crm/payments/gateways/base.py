@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
 from decimal import Decimal
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class RemoteStatus(enum.Enum):
     PENDING = "pending"
     SUCCEEDED = "succeeded"
     CANCELED = "canceled"
+
+
+@dataclass(frozen=True)
+class ShopKeys:
+    """What a service gave the shop to sign in with. options: what else it wants, by name."""
+
+    shop_id: str
+    secret: str = field(repr=False)
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -25,15 +35,49 @@ class CreatedPayment:
 
 @dataclass(frozen=True)
 class RemotePayment:
-    """A payment as the gateway has it; amount in currency units, two decimals."""
+    """A payment as the gateway has it. amount, refunded: in currency units, two decimals; of one refunded since,
+    `amount` is still what was paid. reference: ours, as create() was given it. paid_at: when the client paid, if known.
+    """
 
     external_id: str
     status: RemoteStatus
     amount: Decimal
+    currency: str = "RUB"
+    refunded: Decimal = Decimal(0)
+    reference: str = ""
+    paid_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class RemoteRefund:
+    """A refund as the gateway has it. CANCELED: refused for good, error says why in words."""
+
+    external_id: str
+    status: RemoteStatus
+    amount: Decimal
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Notice:
+    """What a webhook says it is about; nothing of it is believed before Gateway.check_notice() and fetch().
+
+    event: the service's own word. shop_id: of the shop, where the notice names it. reference: as create() was given it,
+    where the notice repeats it.
+    """
+
+    external_id: str
+    event: str = ""
+    shop_id: str = ""
+    reference: str = ""
 
 
 class GatewayError(Exception):
-    """The gateway did not answer or refused; nothing is known to have happened."""
+    """The gateway did not answer, or not in a way that can be read; nothing is known to have happened."""
+
+
+class GatewayRefused(GatewayError):
+    """The gateway said no, and would again; nothing has happened. The text is its reason in words."""
 
 
 class NoticeRefused(Exception):
@@ -41,18 +85,44 @@ class NoticeRefused(Exception):
 
 
 class Gateway(Protocol):
-    """create() with the same idempotence_key returns the same payment. fetch() tells the truth behind a notice.
+    """A payment service, or one shop at it. Every call is bounded in time.
 
-    read_notice() checks a webhook's authenticity and returns the external id it is about; header names come in lower
-    case. It raises NoticeRefused; the other two raise GatewayError.
+    create() and refund() with the same idempotence_key return the same payment, the same refund. fetch() tells the
+    truth behind a notice; fetch_refund() that of a refund that was pending. All raise GatewayError, of it
+    GatewayRefused when that is final. check_notice() raises NoticeRefused when a webhook is not the service's (a
+    service that does not sign lets everything pass: fetch() decides). Header names come in lower case.
     """
 
     name: str
 
     def create(
-        self, *, amount: Decimal, currency: str, description: str, return_url: str, idempotence_key: str
+        self,
+        *,
+        amount: Decimal,
+        currency: str,
+        description: str,
+        return_url: str,
+        idempotence_key: str,
+        reference: str,
     ) -> CreatedPayment: ...
 
     def fetch(self, external_id: str) -> RemotePayment: ...
 
-    def read_notice(self, headers: Mapping[str, str], body: bytes) -> str: ...
+    def refund(
+        self, external_id: str, *, amount: Decimal, currency: str, idempotence_key: str, reason: str
+    ) -> RemoteRefund: ...
+
+    def fetch_refund(self, external_id: str) -> RemoteRefund: ...
+
+    def check_notice(self, headers: Mapping[str, str], body: bytes) -> None: ...
+
+
+@dataclass(frozen=True)
+class GatewayType:
+    """A kind of gateway. read_notice: a webhook's headers and body -> what it is about, unbelieved; raises
+    NoticeRefused when it cannot be read. answer: what the service wants to hear when its notice was taken.
+    """
+
+    name: str
+    read_notice: Callable[[Mapping[str, str], bytes], Notice]
+    answer: str = "ok"

@@ -19,7 +19,7 @@ from datetime import datetime
 from decimal import Decimal
 
 import httpx
-from sqlalchemy import CheckConstraint, String, insert, select, update
+from sqlalchemy import CheckConstraint, ForeignKey, String, func, insert, select, text, update
 from sqlalchemy import Enum as EnumType
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Mapped, mapped_column
@@ -27,7 +27,16 @@ from sqlalchemy.orm import Mapped, mapped_column
 from crm import clock
 from crm.config import Settings
 from crm.db import Model, db, reading
-from crm.payments.gateways.base import CreatedPayment, GatewayError, NoticeRefused, RemotePayment, RemoteStatus
+from crm.payments.gateways.base import (
+    CreatedPayment,
+    GatewayError,
+    GatewayRefused,
+    Notice,
+    NoticeRefused,
+    RemotePayment,
+    RemoteRefund,
+    RemoteStatus,
+)
 
 SIGNATURE_HEADER = "x-demo-bank-signature"
 NOTICE_TRIES = 3
@@ -59,6 +68,22 @@ class DemoBankPayment(Model):
     currency: Mapped[str] = mapped_column(String(3))
     description: Mapped[str] = mapped_column(String(200))
     return_url: Mapped[str] = mapped_column(String(500))
+    reference: Mapped[str] = mapped_column(String(100), default="", server_default=text("''"))
+    created_at: Mapped[datetime]
+    decided_at: Mapped[datetime | None]
+
+
+class DemoBankRefund(Model):
+    """Money the bank gave back of a payment. id: as the bank calls it."""
+
+    __tablename__ = "demo_bank_refund"
+    __audited__ = False
+    __table_args__ = (CheckConstraint("amount > 0", name="amount"),)
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    payment_id: Mapped[str] = mapped_column(ForeignKey("demo_bank_payment.id"), index=True)
+    idempotence_key: Mapped[str] = mapped_column(String(100), unique=True)
+    amount: Mapped[Decimal]
     created_at: Mapped[datetime]
 
 
@@ -74,6 +99,18 @@ class BankForm:
     return_url: str
 
 
+def read_notice(headers: Mapping[str, str], body: bytes) -> Notice:
+    """What a notice of the demo bank is about, unbelieved. Raises NoticeRefused."""
+    try:
+        said = json.loads(body)
+        external_id, event = said["payment"], said.get("event", "")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise NoticeRefused("the notice cannot be read") from error
+    if not isinstance(external_id, str) or not isinstance(event, str):
+        raise NoticeRefused("the notice names no payment")
+    return Notice(external_id, event[:60])
+
+
 class DemoGateway:
     """The Gateway of the demo bank; see gateways/base.py for what the verbs promise."""
 
@@ -86,7 +123,14 @@ class DemoGateway:
     # --- what a shop may ask --------------------------------------------------------------------------------------
 
     def create(
-        self, *, amount: Decimal, currency: str, description: str, return_url: str, idempotence_key: str
+        self,
+        *,
+        amount: Decimal,
+        currency: str,
+        description: str,
+        return_url: str,
+        idempotence_key: str,
+        reference: str = "",
     ) -> CreatedPayment:
         row = {
             "id": secrets.token_urlsafe(18),
@@ -96,6 +140,7 @@ class DemoGateway:
             "currency": currency,
             "description": description,
             "return_url": return_url,
+            "reference": reference,
             "created_at": clock.now(),
         }
         try:
@@ -110,21 +155,69 @@ class DemoGateway:
         return CreatedPayment(external_id, f"{self._settings.public_url}/demo-bank/{external_id}")
 
     def fetch(self, external_id: str) -> RemotePayment:
-        form = self.read_form(external_id)
-        if form is None:
+        book, given_back = DemoBankPayment.__table__.c, DemoBankRefund.__table__.c
+        refunded = select(func.coalesce(func.sum(given_back.amount), 0, type_=given_back.amount.type))
+        refunded = refunded.where(given_back.payment_id == book.id)
+        columns = (book.status, book.amount, book.currency, book.reference, book.decided_at)
+        with reading(), db.engine.begin() as bank:
+            row = bank.execute(
+                select(*columns, refunded.scalar_subquery().label("refunded")).where(book.id == external_id)
+            ).one_or_none()
+        if row is None:
             raise GatewayError(f"the demo bank knows no payment {external_id!r}")
-        return RemotePayment(form.external_id, form.status, form.amount)
+        return RemotePayment(
+            external_id, row.status, row.amount, row.currency, row.refunded, row.reference, row.decided_at
+        )
 
-    def read_notice(self, headers: Mapping[str, str], body: bytes) -> str:
+    def refund(
+        self, external_id: str, *, amount: Decimal, currency: str, idempotence_key: str, reason: str = ""
+    ) -> RemoteRefund:
+        given_back = DemoBankRefund.__table__.c
+        with db.engine.begin() as bank:
+            # Locks the payment: of two refunds one waits for the other.
+            touched = bank.execute(
+                update(DemoBankPayment)
+                .where(DemoBankPayment.id == external_id, DemoBankPayment.status == RemoteStatus.SUCCEEDED)
+                .values(status=RemoteStatus.SUCCEEDED)
+            )
+            if touched.rowcount != 1:
+                raise GatewayRefused("the payment was not received")
+            known = bank.execute(
+                select(given_back.id, given_back.amount).where(given_back.idempotence_key == idempotence_key)
+            ).one_or_none()
+            if known is not None:
+                return RemoteRefund(known.id, RemoteStatus.SUCCEEDED, known.amount)
+            paid = bank.execute(select(DemoBankPayment.amount).where(DemoBankPayment.id == external_id)).scalar_one()
+            back = bank.execute(
+                select(func.coalesce(func.sum(given_back.amount), 0, type_=given_back.amount.type)).where(
+                    given_back.payment_id == external_id
+                )
+            ).scalar_one()
+            if amount > paid - back:
+                raise GatewayRefused("more than is left of the payment")
+            refund_id = secrets.token_urlsafe(12)
+            bank.execute(
+                insert(DemoBankRefund).values(
+                    id=refund_id,
+                    payment_id=external_id,
+                    idempotence_key=idempotence_key,
+                    amount=amount,
+                    created_at=clock.now(),
+                )
+            )
+        return RemoteRefund(refund_id, RemoteStatus.SUCCEEDED, amount)
+
+    def fetch_refund(self, external_id: str) -> RemoteRefund:
+        given_back = DemoBankRefund.__table__.c
+        with reading(), db.engine.begin() as bank:
+            row = bank.execute(select(given_back.amount).where(given_back.id == external_id)).one_or_none()
+        if row is None:
+            raise GatewayError(f"the demo bank knows no refund {external_id!r}")
+        return RemoteRefund(external_id, RemoteStatus.SUCCEEDED, row.amount)
+
+    def check_notice(self, headers: Mapping[str, str], body: bytes) -> None:
         if not hmac.compare_digest(headers.get(SIGNATURE_HEADER, "").encode(), self.sign(body).encode()):
             raise NoticeRefused("the signature is not the bank's")
-        try:
-            external_id = json.loads(body)["payment"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise NoticeRefused("the notice cannot be read") from error
-        if not isinstance(external_id, str):
-            raise NoticeRefused("the notice names no payment")
-        return external_id
 
     # --- the bank's own doing -------------------------------------------------------------------------------------
 
@@ -142,7 +235,7 @@ class DemoGateway:
             decided = bank.execute(
                 update(DemoBankPayment)
                 .where(DemoBankPayment.id == external_id, DemoBankPayment.status == RemoteStatus.PENDING)
-                .values(status=status)
+                .values(status=status, decided_at=clock.now())
             )
         return bool(decided.rowcount == 1)
 
