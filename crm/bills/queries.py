@@ -19,10 +19,10 @@ from crm.subscriptions.models import Subscription, SubscriptionStatus
 
 
 def bill_by_token(token: str) -> Bill:
-    """The bill behind a public link. Raises NotFound."""
+    """The bill behind a public link; a revoked one leads nowhere. Raises NotFound."""
     # PostgreSQL takes no NUL in a text.
     bill = db.session.scalar(select(Bill).where(Bill.token == token)) if token and "\x00" not in token else None
-    if bill is None:
+    if bill is None or bill.link_revoked_at is not None:
         raise NotFound("bill_not_found", _("There is no such bill. Check the link."))
     return bill
 
