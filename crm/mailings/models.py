@@ -20,6 +20,7 @@ from sqlalchemy import (
     event,
     false,
     inspect,
+    text,
 )
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
@@ -60,8 +61,8 @@ class Periodicity(LabelEnum):
 
 
 class Template(Model):
-    """Text of a message with {tags}; see mailings/tags.py for those there are. is_thanks: sent by itself when a bill
-    has been paid; one of a channel at most.
+    """Text of a message with {tags}; see mailings/tags.py for those there are. subject: of letters alone. is_thanks: sent
+    by itself when a payment has come; one of a channel at most.
     """
 
     id: Mapped[PrimaryKey]
@@ -200,6 +201,7 @@ class MessageStatus(LabelEnum):
     SENT = "sent", _lp("message", "Sent")
     FAILED = "failed", _lp("message", "Not sent")
     UNKNOWN = "unknown", _lp("message", "Unknown: may have been sent")
+    SKIPPED = "skipped", _lp("message", "Not needed any more")
 
 
 MESSAGE_MOVES: dict[Any, Any] = {
@@ -209,6 +211,7 @@ MESSAGE_MOVES: dict[Any, Any] = {
         MessageStatus.PENDING,
         MessageStatus.FAILED,
         MessageStatus.UNKNOWN,
+        MessageStatus.SKIPPED,
     },
     # Only a person may decide that these go out again.
     MessageStatus.FAILED: {MessageStatus.PENDING},
@@ -217,8 +220,10 @@ MESSAGE_MOVES: dict[Any, Any] = {
 
 
 class Message(BranchScoped, Model):
-    """A letter to one recipient: an outbox row, written in the transaction of its cause.
+    """A letter or an SMS to one recipient: an outbox row, written in the transaction of its cause.
 
+    recipient: an e-mail address or a phone (E.164). subject: empty in an SMS. external_id: the provider's number of it,
+    where he gives one. error: why it was not sent, or is not needed any more.
     dedupe_key: unique, so that a cause repeated makes no second letter. lease_until: while being sent, when the claim
     ends; a row still "sending" after it is moved to unknown and never sent again by itself.
     """
@@ -249,6 +254,7 @@ class Message(BranchScoped, Model):
     created_at: Mapped[datetime]
     sent_at: Mapped[datetime | None]
     error: Mapped[str] = mapped_column(String(500), default="")
+    external_id: Mapped[str] = mapped_column(String(100), default="", server_default=text("''"))
     author_id: Mapped[int | None] = mapped_column(ForeignKey("user.id"))
     author_name: Mapped[Text200]
 

@@ -20,6 +20,9 @@ CHANNELS = (*OLD_CHANNELS, "sms")
 PHONE_KINDS = ("mobile", "home", "work", "other")
 ATTENTION = ("wrong_sum", "wrong_currency", "dead_bill", "paid_twice", "refund_failed", "refunded_elsewhere")
 WITH_CHANNEL = ("template", "mailing_rule", "message")
+OLD_MESSAGE_STATUSES = ("pending", "sending", "sent", "failed", "unknown")
+MESSAGE_STATUSES = (*OLD_MESSAGE_STATUSES, "skipped")
+WITH_MESSAGE_STATUS = ("message", "export_letter")
 TABLES = (
     "shop",
     "bill_bundle",
@@ -54,6 +57,9 @@ def upgrade() -> None:
     _add_switch("template", "is_thanks", sa.false())
     for table in WITH_CHANNEL:
         set_enum(table, "channel", f"ck_{table}_channel", CHANNELS)
+    for table in WITH_MESSAGE_STATUS:
+        set_enum(table, "status", f"ck_{table}_message_status", MESSAGE_STATUSES)
+    op.add_column("message", sa.Column("external_id", sa.String(100), server_default=sa.text("''"), nullable=False))
     op.add_column("payment", sa.Column("refunded", sa.BigInteger(), server_default="0", nullable=False))
     op.add_column("payment", sa.Column("reported_amount", sa.BigInteger(), nullable=True))
     op.add_column("payment", sa.Column("reported_currency", sa.String(3), nullable=True))
@@ -70,7 +76,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Bills by the forecast become bills by hand; what was told by SMS is told as letters."""
+    """Bills by the forecast become bills by hand; what was told by SMS is told as letters, what was skipped failed."""
     for name in ("order_id", "bundle_id"):
         op.drop_index(op.f(f"ix_payment_{name}"), "payment")
     op.drop_index(op.f("ix_payment_attention_attention_closed_at"), "payment")
@@ -81,6 +87,10 @@ def downgrade() -> None:
         drop_check("payment", f"ck_payment_{name}")
     for name in ("attention_closed_at", "attention", "reported_currency", "reported_amount", "refunded"):
         op.drop_column("payment", name)
+    op.drop_column("message", "external_id")
+    for table in reversed(WITH_MESSAGE_STATUS):
+        op.execute(f"UPDATE {table} SET status = 'failed' WHERE status = 'skipped'")
+        set_enum(table, "status", f"ck_{table}_message_status", OLD_MESSAGE_STATUSES)
     for table in reversed(WITH_CHANNEL):
         op.execute(f"UPDATE {table} SET channel = 'email' WHERE channel = 'sms'")
         set_enum(table, "channel", f"ck_{table}_channel", OLD_CHANNELS)
