@@ -15,6 +15,7 @@ from crm.access.models import Branch, Employee
 from crm.audit.operations import transition
 from crm.bills.models import Bill
 from crm.bills.operations import check_payable, lock_bill, settle_bill
+from crm.bills.sums import sum_of_payment
 from crm.clients.models import Client, ClientStatus
 from crm.clients.queries import payer_of
 from crm.db import db, end_reading, transaction
@@ -102,10 +103,12 @@ def top_up(
     return payment
 
 
-def pay_bill_from_account(bill: Bill, account: Account | None, *, by: Actor, comment: str = "") -> Payment:
+def pay_bill_from_account(
+    bill: Bill, account: Account | None, *, by: Actor, amount: Decimal | None = None, comment: str = ""
+) -> Payment:
     """Pay a bill with what the client has on another of his accounts, a deposit say. The caller commits.
 
-    The sum moves from `account` to the account the bill is for. Raises DomainError beside `account`: also as
+    The sum, as sum_of_payment() has it, moves from `account` to the account the bill is for. Raises DomainError beside `account`: also as
     check_within_reach() does, "not_enough" when the sum is not there, on a base account too; and the texts of
     check_payable().
     """
@@ -117,17 +120,18 @@ def pay_bill_from_account(bill: Bill, account: Account | None, *, by: Actor, com
     check_within_reach(bill.branch, account.branch, field="account")
     lock_bill(bill)
     check_payable(bill)
+    amount = sum_of_payment(bill, amount)
     destination = account_to_credit(bill.account)
     if account.id == destination.id:
         raise DomainError("account_same", _("The bill tops up this very account; choose another."), "account")
-    lock_funds(account, bill.amount, destination, field="account")
+    lock_funds(account, amount, destination, field="account")
     payment = Payment(
         branch_id=bill.branch_id,
         client_id=bill.client_id,
         account_id=bill.account_id,
         bill_id=bill.id,
         method=PaymentMethod.ACCOUNT,
-        amount=bill.amount,
+        amount=amount,
         created_at=clock.now(),
         author_id=by.id,
         author_name=str(by.name),
@@ -144,18 +148,20 @@ def pay_bill_at_desk(
     *,
     method: PaymentMethod | None,
     by: Actor,
+    amount: Decimal | None = None,
     account: Account | None = None,
     till: Till | None = None,
     comment: str = "",
 ) -> Payment:
-    """Take the payment of a bill in person: as top_up() does, into `till`, or from the client's `account`. The caller
-    commits.
+    """Take the payment of a bill in person: as top_up() does, into `till`, or from the client's `account`. amount: as
+    sum_of_payment() has it, what is due by default. The caller commits.
     """
     if method is PaymentMethod.ACCOUNT:
-        return pay_bill_from_account(bill, account, by=by, comment=comment)
+        return pay_bill_from_account(bill, account, amount=amount, comment=comment, by=by)
     lock_bill(bill)
     check_payable(bill)
-    return top_up(bill.account, amount=bill.amount, method=method, bill=bill, till=till, comment=comment, by=by)
+    amount = sum_of_payment(bill, amount)
+    return top_up(bill.account, amount=amount, method=method, bill=bill, till=till, comment=comment, by=by)
 
 
 def start_payment(bill: Bill, *, gateway: Gateway, return_url: str) -> Payment:
