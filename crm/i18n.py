@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -10,9 +11,10 @@ from zoneinfo import ZoneInfo
 from babel import Locale
 from babel.dates import format_date as babel_date
 from babel.dates import format_timedelta
-from babel.numbers import format_currency, parse_pattern
+from babel.numbers import parse_pattern
 from flask import Flask, has_request_context, request
 from flask_babel import Babel, get_locale
+from flask_babel import gettext as _
 from flask_login import current_user
 
 from crm import clock
@@ -40,8 +42,31 @@ def money(value: Decimal | None, currency: str | None = None) -> str:
         return ""
     locale = get_locale() or _RUSSIAN
     if currency:
-        return format_currency(value, currency, locale=locale)
+        # format_currency() would read locale and pattern from their names again.
+        return str(locale.currency_formats["standard"].apply(value, locale, currency=currency))
     return str(_MONEY.apply(value, locale))
+
+
+# Whole groups of three or no groups: `12,34.5` is a slip of the finger, not 1234.50.
+_IN_THOUSANDS = re.compile(
+    r"-?[0-9]{1,3}(?:(?:\s+[0-9]{3})+(?:[.,][0-9]*)?|(?:,[0-9]{3})+\.[0-9]*|(?:\.[0-9]{3})+,[0-9]*)"
+)
+
+
+def read_money(text: str) -> Decimal:
+    """A sum as people type it: `1 234,50`, `1,234.50`, `99.9`, with or without ₽. Raises ValueError with the reason."""
+    plain = re.sub(r"^-\s+", "-", text.replace("₽", "").replace("−", "-").strip())
+    if _IN_THOUSANDS.fullmatch(plain):
+        plain = re.sub(r"\s", "", plain)
+        if "," in plain and "." in plain:
+            plain = plain.replace(min(",.", key=plain.index), "")
+    plain = plain.replace(",", ".")
+    if not re.fullmatch(r"-?(\d{1,15}(\.\d*)?|\.\d+)", plain, re.ASCII):
+        raise ValueError(_("Enter a sum in numbers, for example 1500 or 99,90."))
+    value = round(Decimal(plain), 2)
+    if value != Decimal(plain):
+        raise ValueError(_("A sum has two digits after the comma at most."))
+    return value
 
 
 def day(value: date | None) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from datetime import date
-from decimal import Decimal
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
@@ -27,6 +26,7 @@ from crm.access.scope import current_scope
 from crm.db import MAX_AMOUNT, LabelEnum, db
 from crm.errors import DomainError
 from crm.fields.values import read_number
+from crm.i18n import read_money
 from crm.phones import format_phone, parse_phone
 
 
@@ -100,28 +100,6 @@ class Required(validators.InputRequired):
 
 
 REQUIRED = Required()
-
-
-# Whole groups of three or no groups: `12,34.5` is a slip of the finger, not 1234.50.
-_IN_THOUSANDS = re.compile(
-    r"-?[0-9]{1,3}(?:(?:\s+[0-9]{3})+(?:[.,][0-9]*)?|(?:,[0-9]{3})+\.[0-9]*|(?:\.[0-9]{3})+,[0-9]*)"
-)
-
-
-def read_money(text: str) -> Decimal:
-    """A sum as people type it: `1 234,50`, `1,234.50`, `99.9`, with or without ₽. Raises ValueError with the reason."""
-    plain = re.sub(r"^-\s+", "-", text.replace("₽", "").replace("−", "-").strip())
-    if _IN_THOUSANDS.fullmatch(plain):
-        plain = re.sub(r"\s", "", plain)
-        if "," in plain and "." in plain:
-            plain = plain.replace(min(",.", key=plain.index), "")
-    plain = plain.replace(",", ".")
-    if not re.fullmatch(r"-?(\d{1,15}(\.\d*)?|\.\d+)", plain, re.ASCII):
-        raise ValueError(_("Enter a sum in numbers, for example 1500 or 99,90."))
-    value = round(Decimal(plain), 2)
-    if value != Decimal(plain):
-        raise ValueError(_("A sum has two digits after the comma at most."))
-    return value
 
 
 class MoneyField(Field):

@@ -27,13 +27,12 @@ from crm.admin.fields import (
     NumberedRowField,
     PhoneField,
     ReferenceField,
-    read_money,
     rows_on_offer,
 )
 from crm.admin.periods import PERIODS, days_of
 from crm.db import LabelEnum, Money, Phone, UtcDateTime
 from crm.exchange.excel import ColumnType
-from crm.i18n import day, moment, money
+from crm.i18n import day, moment, money, read_money
 from crm.phones import format_phone, search_digits
 
 NOTHING = Markup('<span class="text-body-tertiary">—</span>')

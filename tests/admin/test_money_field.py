@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 from flask import Flask
 
-from crm.admin.fields import read_money
+from crm.i18n import read_money
 
 pytestmark = pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
 
