@@ -108,9 +108,9 @@ def pay_bill_from_account(
 ) -> Payment:
     """Pay a bill with what the client has on another of his accounts, a deposit say. The caller commits.
 
-    The sum, as sum_of_payment() has it, moves from `account` to the account the bill is for. Raises DomainError beside `account`: also as
-    check_within_reach() does, "not_enough" when the sum is not there, on a base account too; and the texts of
-    check_payable().
+    The sum, as sum_of_payment() has it, moves from `account` to the account the bill is for. Raises DomainError beside
+    `account`: also as check_within_reach() does, "not_enough" when the sum is not there, on a base account too; and the
+    texts of check_payable().
     """
     if account is None:
         raise DomainError("account_required", _("Choose the account to pay from."), "account")
