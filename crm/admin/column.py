@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,3 +35,13 @@ class LoadedColumn(GridColumn):
 
     def value(self, row: Any) -> Any:
         return row.loaded[self.name]  # Selection.read_page() puts it there
+
+
+@dataclass(frozen=True)
+class FoundColumn(GridColumn):
+    """A column the row has no attribute for. of: its value; `sql` says the same, for filters, orders and sums."""
+
+    of: Callable[[Any], Any] = lambda row: None
+
+    def value(self, row: Any) -> Any:
+        return self.of(row)

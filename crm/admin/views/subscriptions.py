@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 from typing import Any
@@ -26,6 +25,7 @@ from crm.access.fields import FieldRules
 from crm.access.models import User
 from crm.admin.base import BulkAction, GridColumn, QuickFilter, permission
 from crm.admin.cells import Joins, SqlCell
+from crm.admin.column import FoundColumn
 from crm.admin.exporting import labels_of
 from crm.admin.fields import REQUIRED, DateField, Form
 from crm.admin.kinds import NOTHING, BadFilter, DateKind, EnumKind, IntegerKind, MoneyKind, Place
@@ -77,16 +77,6 @@ from crm.subscriptions.queries import (
 # How many clients a search for the one who buys shows.
 FOUND_AT_MOST = 25
 _DEBT = "_debt_found"
-
-
-@dataclass(frozen=True)
-class FoundColumn(GridColumn):
-    """A column the row has no attribute for. of: its value; `sql` says the same, for filters, orders and sums."""
-
-    of: Callable[[Any], Any] = lambda row: None
-
-    def value(self, row: Any) -> Any:
-        return self.of(row)
 
 
 class StateKind(EnumKind):
