@@ -13,6 +13,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 ROOT = Path(__file__).resolve().parent.parent
+YOOKASSA_URL = "https://api.yookassa.ru/v3"
+TBANK_URL = "https://securepay.tinkoff.ru/v2"
 
 
 class SettingsError(Exception):
@@ -21,7 +23,9 @@ class SettingsError(Exception):
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything the outside may set; see docs/operations.md for the table. smtp_url: None, letters wait."""
+    """Everything the outside may set; see docs/operations.md for the table. smtp_url: None, letters wait. yookassa_url,
+    tbank_url: where the payment services answer.
+    """
 
     database_url: str
     redis_url: str
@@ -32,6 +36,8 @@ class Settings:
     data_dir: Path
     is_demo: bool
     trusted_proxies: int
+    yookassa_url: str
+    tbank_url: str
 
     @property
     def is_https(self) -> bool:
@@ -59,6 +65,8 @@ def read_settings(env: Mapping[str, str] | None = None) -> Settings:
         data_dir=data_dir,
         is_demo=_flag("KONTORA_DEMO", env.get("KONTORA_DEMO") or "0"),
         trusted_proxies=_count("TRUSTED_PROXIES", env.get("TRUSTED_PROXIES") or "0"),
+        yookassa_url=_url("YOOKASSA_URL", env.get("YOOKASSA_URL") or YOOKASSA_URL, "http", "https").rstrip("/"),
+        tbank_url=_url("TBANK_URL", env.get("TBANK_URL") or TBANK_URL, "http", "https").rstrip("/"),
     )
 
 

@@ -17,6 +17,8 @@ def test_defaults_need_nothing_but_a_folder(tmp_path: Path) -> None:
     assert settings.port == 8000
     assert settings.public_url == "http://127.0.0.1:8000"
     assert settings.smtp_url is None
+    assert settings.yookassa_url == "https://api.yookassa.ru/v3"
+    assert settings.tbank_url == "https://securepay.tinkoff.ru/v2"
     assert not settings.is_demo
     assert not settings.is_https
     assert (tmp_path / "var").is_dir()
@@ -51,6 +53,8 @@ def test_public_url_says_whether_cookies_are_secure(tmp_path: Path) -> None:
         ("KONTORA_DEMO", "yes"),
         ("TRUSTED_PROXIES", "-1"),
         ("TRUSTED_PROXIES", "many"),
+        ("YOOKASSA_URL", "api.yookassa.ru"),
+        ("TBANK_URL", "ftp://bank"),
     ],
 )
 def test_a_bad_value_names_itself(tmp_path: Path, name: str, value: str) -> None:

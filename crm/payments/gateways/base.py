@@ -26,8 +26,18 @@ class ShopKeys:
 
 
 @dataclass(frozen=True)
+class Customer:
+    """Who pays, as far as a receipt has to be sent to him. phone: +79161234567."""
+
+    email: str = ""
+    phone: str = ""
+
+
+@dataclass(frozen=True)
 class CreatedPayment:
-    """external_id: the gateway's id; confirmation_url: the bank's form, where the client is sent."""
+    """external_id: the gateway's id; confirmation_url: the bank's form, where the client is sent. Of a payment that was
+    paid before create() was repeated it is the return_url: there is no form any more.
+    """
 
     external_id: str
     confirmation_url: str
@@ -36,14 +46,16 @@ class CreatedPayment:
 @dataclass(frozen=True)
 class RemotePayment:
     """A payment as the gateway has it. amount, refunded: in currency units, two decimals; of one refunded since,
-    `amount` is still what was paid. reference: ours, as create() was given it. paid_at: when the client paid, if known.
+    `amount` is still what was paid. refunded: None when a part was given back and the service does not say how much
+    (T-Bank); `amount` may then be either what was paid or what is left. reference: ours, as create() was given it.
+    paid_at: when the client paid, if known.
     """
 
     external_id: str
     status: RemoteStatus
     amount: Decimal
     currency: str = "RUB"
-    refunded: Decimal = Decimal(0)
+    refunded: Decimal | None = Decimal(0)
     reference: str = ""
     paid_at: datetime | None = None
 
@@ -87,10 +99,12 @@ class NoticeRefused(Exception):
 class Gateway(Protocol):
     """A payment service, or one shop at it. Every call is bounded in time.
 
-    create() and refund() with the same idempotence_key return the same payment, the same refund. fetch() tells the
-    truth behind a notice; fetch_refund() that of a refund that was pending. All raise GatewayError, of it
-    GatewayRefused when that is final. check_notice() raises NoticeRefused when a webhook is not the service's (a
-    service that does not sign lets everything pass: fetch() decides). Header names come in lower case.
+    create() and refund() with the same idempotence_key return the same payment, the same refund (YooKassa remembers a
+    key for 24 hours). customer: to whom the receipt goes, where the shop sends receipts. fetch() tells the truth behind
+    a notice; fetch_refund() that of a refund that was pending. check() asks whether the keys are right, in words for
+    staff. All raise GatewayError, of it GatewayRefused when that is final. check_notice() raises NoticeRefused when a
+    webhook is not the service's (a service that does not sign lets everything pass: fetch() decides). Header names come
+    in lower case.
     """
 
     name: str
@@ -104,15 +118,25 @@ class Gateway(Protocol):
         return_url: str,
         idempotence_key: str,
         reference: str,
+        customer: Customer | None = None,
     ) -> CreatedPayment: ...
 
     def fetch(self, external_id: str) -> RemotePayment: ...
 
     def refund(
-        self, external_id: str, *, amount: Decimal, currency: str, idempotence_key: str, reason: str
+        self,
+        external_id: str,
+        *,
+        amount: Decimal,
+        currency: str,
+        idempotence_key: str,
+        reason: str,
+        customer: Customer | None = None,
     ) -> RemoteRefund: ...
 
     def fetch_refund(self, external_id: str) -> RemoteRefund: ...
+
+    def check(self) -> str: ...
 
     def check_notice(self, headers: Mapping[str, str], body: bytes) -> None: ...
 
