@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from datetime import timedelta
 
 from flask import redirect, render_template, request
@@ -15,6 +14,7 @@ from crm.bills.links import bill_url
 from crm.bills.models import Bill
 from crm.bills.operations import check_payable
 from crm.bills.queries import bill_by_token
+from crm.clients.names import discreet_name
 from crm.errors import DomainError, NotFound
 from crm.payments.gateways.base import GatewayError
 from crm.payments.models import Payment, PaymentStatus
@@ -26,8 +26,6 @@ from crm.public.frame import public_blueprint
 
 # How often a page that waits for the bank looks again: often at first, then seldom, then not at all.
 _EAGER, _PATIENT = (timedelta(minutes=2), 4), (timedelta(hours=1), 30)
-
-_PATRONYMIC = re.compile(r".+(вич|вна|чна|ьич|оглы|кызы)$", re.IGNORECASE)
 
 _log = logging.getLogger(__name__)
 blueprint = public_blueprint("public", __name__)
@@ -129,15 +127,3 @@ def _refresh_seconds(payment: Payment | None) -> int | None:
         return None
     age = clock.now() - payment.created_at
     return next((seconds for limit, seconds in (_EAGER, _PATIENT) if age < limit), None)
-
-
-def discreet_name(name: str) -> str:
-    """Enough for the payer to know himself, little for a stranger: «Анна Сергеевна К.», as banks write it.
-
-    Cards hold both orders; the patronymic tells which word is the given name. Without one: the first word, initials.
-    """
-    words = name.split()
-    at = next((i for i, word in enumerate(words) if i and _PATRONYMIC.match(word)), None)
-    shown = words[:1] if at is None else words[at - 1 : at + 1]
-    rest = words[1:] if at is None else words[: at - 1] + words[at + 1 :]
-    return " ".join([*shown, *(f"{word[0]}." for word in rest)])

@@ -14,9 +14,9 @@ from crm import clock
 from crm.access.actors import SYSTEM
 from crm.access.requisites import set_requisites
 from crm.bills.operations import archive_bill
+from crm.clients.names import discreet_name
 from crm.db import db, transaction
 from crm.payments.models import Payment
-from crm.public.bills import discreet_name
 from tests.bank import begin
 from tests.bills.test_archive import settle_at_desk
 from tests.bills.test_payable import EXPIRED
