@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 from babel import Locale
 from babel.dates import format_date as babel_date
 from babel.dates import format_timedelta
-from babel.numbers import parse_pattern
+from babel.numbers import format_currency, parse_pattern
 from flask import Flask, has_request_context, request
 from flask_babel import Babel, get_locale
 from flask_babel import gettext as _
@@ -42,8 +42,7 @@ def money(value: Decimal | None, currency: str | None = None) -> str:
         return ""
     locale = get_locale() or _RUSSIAN
     if currency:
-        # format_currency() would read locale and pattern from their names again.
-        return str(locale.currency_formats["standard"].apply(value, locale, currency=currency))
+        return format_currency(value, currency, locale=locale)
     return str(_MONEY.apply(value, locale))
 
 

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from datetime import date
 from decimal import Decimal
-from typing import Any
+from typing import Any, Protocol
 
 from flask_babel import gettext as _
 from sqlalchemy import select, update
@@ -218,7 +218,22 @@ def lock_bill(bill: Bill) -> None:
     db.session.refresh(bill)
 
 
-def check_payable(bill: Bill) -> None:
+class Payable(Protocol):
+    """A bill, as far as check_payable() looks at it."""
+
+    @property
+    def status(self) -> BillStatus: ...
+    @property
+    def is_repeatable(self) -> bool: ...
+    @property
+    def payable_from(self) -> date: ...
+    @property
+    def payable_until(self) -> date | None: ...
+    @property
+    def branch(self) -> clock.HasTimeZone: ...
+
+
+def check_payable(bill: Payable) -> None:
     """Raise DomainError with the text for the client when `bill` cannot be paid now.
 
     Codes: "archived", "paid" (and not repeatable), "not_yet", "expired". The last payable day counts until its midnight
