@@ -1,8 +1,8 @@
-"""Verbs on payments: take money at the desk, start an online payment, believe the gateway."""
+"""Verbs on payments: take money at the desk, start an online payment. What becomes of it is in outcomes.py."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -10,23 +10,45 @@ from flask_babel import gettext as _
 from sqlalchemy import select
 
 from crm import clock
-from crm.access.actors import SYSTEM, Actor, System, require
+from crm.access.actors import Actor, System, require
 from crm.access.models import Branch, Employee
 from crm.audit.operations import transition
-from crm.bills.models import Bill
-from crm.bills.operations import check_payable, lock_bill, settle_bill
+from crm.bills.models import Bill, BillBundle
+from crm.bills.operations import check_payable, lock_bill
 from crm.bills.sums import sum_of_payment
 from crm.clients.models import Client, ClientStatus
 from crm.clients.queries import payer_of
-from crm.db import db, end_reading, transaction
-from crm.errors import DomainError, NotFound
-from crm.ledger.models import Account, AccountKind, AccountType, TransactionKind, Unit
-from crm.ledger.operations import Cause, Line, base_account, check_amount, lock_funds, open_account, post
+from crm.db import db, transaction
+from crm.errors import Conflict, DomainError
+from crm.i18n import money
+from crm.ledger.models import Account, AccountType, Unit
+from crm.ledger.operations import check_amount, lock_funds, open_account
 from crm.ledger.reach import check_within_reach
-from crm.payments.gateways.base import Gateway, RemotePayment, RemoteStatus
-from crm.payments.models import PAYMENT_MOVES, Payment, PaymentMethod, PaymentStatus, desk_methods
+from crm.payments.crediting import AFTER_PAYMENT, account_to_credit, credit, note
+from crm.payments.gateways.base import Gateway, GatewayRefused
+from crm.payments.models import (
+    PAYMENT_MOVES,
+    Payment,
+    PaymentEventKind,
+    PaymentMethod,
+    PaymentStatus,
+    Shop,
+    desk_methods,
+)
+from crm.payments.outcomes import accept_notice, lock_order, reference_of
+from crm.payments.shops import gateway_of
 from crm.tills.models import Till
-from crm.tills.operations import hold_till
+
+__all__ = [
+    "AFTER_PAYMENT",
+    "accept_notice",
+    "account_to_credit",
+    "open_account_paid",
+    "pay_bill_at_desk",
+    "pay_bill_from_account",
+    "start_payment",
+    "top_up",
+]
 
 
 def open_account_paid(
@@ -99,7 +121,7 @@ def top_up(
     )
     db.session.add(payment)
     db.session.flush()
-    _credit(payment, by=by, employee=employee, till=till, subscription_id=subscription_id)
+    credit(payment, by=by, employee=employee, till=till, subscription_id=subscription_id)
     return payment
 
 
@@ -139,7 +161,7 @@ def pay_bill_from_account(
     )
     db.session.add(payment)
     db.session.flush()
-    _credit(payment, by=by, source=account)
+    credit(payment, by=by, source=account)
     return payment
 
 
@@ -164,165 +186,146 @@ def pay_bill_at_desk(
     return top_up(bill.account, amount=amount, method=method, bill=bill, till=till, comment=comment, by=by)
 
 
-def start_payment(bill: Bill, *, gateway: Gateway, return_url: str) -> Payment:
-    """Begin to pay a bill online and return the payment with its confirmation_url.
+def start_payment(
+    bills: Bill | Sequence[Bill],
+    *,
+    gateway: Gateway,
+    shop: Shop | None = None,
+    return_url: str,
+    amount: Decimal | None = None,
+    bundle: BillBundle | None = None,
+) -> Payment:
+    """Begin to pay a bill, or several of one payer in one branch, online; the first payment of the bank's order, with
+    its confirmation_url.
 
-    return_url: where the bank sends the client afterwards; `?payment=<id>` is added to it.
-    Two clicks get the same payment while it is unfinished; one the bank has finished meanwhile is noted first.
-    Raises DomainError when the bill is not payable now, GatewayError when the bank does not answer.
-    Commits by itself: the gateway is asked between short transactions, with the payment's id as its key.
+    shop: whose contract; None: of the demo bank. return_url: where the bank sends the client afterwards;
+    `?payment=<id>` is added to it. amount: of one bill, by the rules of its company; what is due by default. bundle:
+    the bills are paid under its link.
+    Two clicks get the same order while it is unfinished, if bills and sums are the same; what the bank has finished
+    meanwhile of any of the bills is noted first.
+    Raises DomainError when a bill is not payable now, or beside `amount` ("amount_exact", "amount_too_small",
+    "amount_too_big"); GatewayError when the bank does not answer.
+    Commits by itself: the gateway is asked between short transactions, with the first payment's id as its key.
     """
-    if (unfinished := _unfinished_payment(bill, gateway)) and unfinished.external_id is not None:
-        accept_notice(gateway, unfinished.external_id)
+    bills = sorted([bills] if isinstance(bills, Bill) else bills, key=lambda bill: bill.id)
+    if len({(bill.branch_id, bill.client_id) for bill in bills}) != 1 or (amount is not None and len(bills) > 1):
+        raise ValueError("bills of one payer in one branch, or a sum for one bill")
+    shop_id = shop.id if shop is not None else None
+    for known in [order[0] for order in _unfinished_orders(bills)]:
+        _ask_again(known, gateway, shop_id)
     with transaction():
-        lock_bill(bill)  # of two clicks the second finds the first one's payment
-        check_payable(bill)
-        payment = _unfinished_payment(bill, gateway)
-        if payment is None:
-            payment = Payment(
-                branch_id=bill.branch_id,
-                client_id=bill.client_id,
-                account_id=bill.account_id,
-                bill_id=bill.id,
-                method=PaymentMethod.ONLINE,
-                amount=bill.amount,
-                gateway=gateway.name,
-                created_at=clock.now(),
-                author_name=gateway.name,
-            )
-            db.session.add(payment)
-            db.session.flush()
+        for bill in bills:
+            lock_bill(bill)  # of two clicks the second finds the first one's order
+            check_payable(bill)
+        sums = {bill.id: sum_of_payment(bill, amount) for bill in bills}
+        orders = _unfinished_orders(bills)
+        payments = next((order for order in orders if _is_for(order, sums, gateway, shop_id)), None)
+        if payments is None:
+            payments = _begin_order(bills, sums, gateway, shop_id, bundle)
+        payment = payments[0]
         if payment.confirmation_url is not None:
             return payment
+        numbers = ", ".join(bill.title for bill in bills)
         ask = {
-            "amount": payment.amount,
-            "currency": bill.branch.company.currency,
-            "description": _("Bill %(number)s", number=bill.title),
+            "amount": sum((each.amount for each in payments), Decimal(0)),
+            "currency": bills[0].branch.company.currency,
+            "description": _("Bill %(number)s", number=numbers) if len(bills) == 1 else _bills_text(numbers),
             "return_url": f"{return_url}?payment={payment.id}",
-            "idempotence_key": f"payment-{payment.id}",
-            "reference": f"payment-{payment.id}",
+            "idempotence_key": reference_of(payment),
+            "reference": reference_of(payment),
         }
-    created = gateway.create(**ask)  # with nothing read or locked: the bank takes its time
+    try:
+        created = gateway.create(**ask)  # with nothing read or locked: the bank takes its time
+    except GatewayRefused as refused:  # for good: the next click begins anew, under another key
+        _give_up(payment, str(refused))
+        raise
     with transaction():
+        lock_order(payment)
+        if payment.external_id is None:
+            note(payment, PaymentEventKind.STARTED, money(ask["amount"], ask["currency"]))
         payment.external_id = created.external_id
         payment.confirmation_url = created.confirmation_url
     return payment
 
 
-def _unfinished_payment(bill: Bill, gateway: Gateway) -> Payment | None:
-    return db.session.scalar(
-        select(Payment)
-        .where(Payment.bill_id == bill.id, Payment.status == PaymentStatus.PENDING, Payment.gateway == gateway.name)
-        .order_by(Payment.id)
-        .limit(1)
+def _bills_text(numbers: str) -> str:
+    """For the bank's form, which takes 128 characters."""
+    text = _("Bills %(numbers)s", numbers=numbers)
+    return text if len(text) <= 128 else f"{text[:127]}…"
+
+
+def _unfinished_orders(bills: Sequence[Bill]) -> list[list[Payment]]:
+    """The orders in which one of the bills is being paid online, each with all its payments in id order. One that is
+    held for a person is as good as finished.
+    """
+    awaited = select(Payment).where(
+        Payment.bill_id.in_([bill.id for bill in bills]),
+        Payment.status == PaymentStatus.PENDING,
+        Payment.method == PaymentMethod.ONLINE,
     )
+    found = db.session.scalars(awaited.order_by(Payment.id)).all()
+    leaders = sorted({payment.order_id or payment.id for payment in found})
+    if not leaders:
+        return []
+    every = db.session.scalars(
+        select(Payment).where(Payment.id.in_(leaders) | Payment.order_id.in_(leaders)).order_by(Payment.id)
+    ).all()
+    orders = [[payment for payment in every if (payment.order_id or payment.id) == leader] for leader in leaders]
+    return [order for order in orders if order[0].attention is None]
 
 
-def accept_notice(gateway: Gateway, external_id: str) -> Payment:
-    """A gateway said something about one of its payments: ask it what is true and act on that. Commits by itself.
-
-    Safe to repeat and to run in parallel: the payment's row lock lets one in at a time, the status moves once and the
-    ledger key is the payment's id.
-    Raises NotFound for a payment we did not start, DomainError "amount_differs" when the sums disagree (nothing is
-    credited, the payment's comment says why), GatewayError when the bank does not answer.
-    """
-    end_reading()
-    remote = gateway.fetch(external_id)
-    with transaction():
-        payment = db.session.scalar(
-            select(Payment)
-            .where(Payment.gateway == gateway.name, Payment.external_id == external_id)
-            .with_for_update(key_share=True)
-            .execution_options(populate_existing=True)
-        )
-        if payment is None:
-            raise NotFound("payment_not_found", _("There is no such payment."))
-        differs = remote.status is RemoteStatus.SUCCEEDED and remote.amount != payment.amount
-        if differs:
-            payment.comment = _("The bank reports the sum %(sum)s.", sum=format(remote.amount, "f"))
-        else:
-            _apply_remote(payment, remote, by=System(gateway.name))
-    if differs:
-        raise DomainError("amount_differs", _("The gateway reports another sum than was asked for."))
-    return payment
+def _is_for(order: Sequence[Payment], sums: Mapping[int, Decimal], gateway: Gateway, shop_id: int | None) -> bool:
+    asked = {payment.bill_id: payment.amount for payment in order}
+    return asked == sums and (order[0].gateway, order[0].shop_id) == (gateway.name, shop_id)
 
 
-def _apply_remote(payment: Payment, remote: RemotePayment, *, by: Actor) -> None:
-    """Act on what the bank says. The caller holds the payment's row lock, so its status is the last word."""
-    if remote.status is RemoteStatus.SUCCEEDED:
-        _credit(payment, by=by)
-    elif remote.status is RemoteStatus.CANCELED and payment.status is PaymentStatus.PENDING:
-        transition(payment, PAYMENT_MOVES, PaymentStatus.CANCELED, by=by)
-
-
-def _credit(
-    payment: Payment,
-    *,
-    by: Actor = SYSTEM,
-    employee: Employee | None = None,
-    source: Account | None = None,
-    till: Till | None = None,
-    subscription_id: int | None = None,
-) -> None:
-    """Move the payment to succeeded, credit its account, settle its bill: all in the caller's transaction, once.
-
-    source: the client's account the money comes from; a till of the payment's method by default, the one given or the
-    first.
-    """
-    if payment.status is PaymentStatus.SUCCEEDED:
+def _ask_again(payment: Payment, gateway: Gateway, shop_id: int | None) -> None:
+    """Note what the bank has finished meanwhile."""
+    if payment.external_id is None:
         return
-    if payment.bill is not None:
-        lock_bill(payment.bill)
-    if source is None:
-        source = hold_till(payment.method.till_kind, payment.branch_id, till)
-        _hold_destination(payment.account)
-    if payment.bill_id is not None:  # nobody has chosen the account now
-        account = account_to_credit(payment.account)
-        if account.id != payment.account_id:
-            said = _("The account “%(name)s” is closed; the money is on the base account.", name=payment.account.title)
-            payment.account, payment.comment = account, " ".join(filter(None, [payment.comment, said]))
-            db.session.flush()
-    transition(payment, PAYMENT_MOVES, PaymentStatus.SUCCEEDED, by=by, received_at=clock.now())
-    post(
-        TransactionKind.TOP_UP if source.kind.is_till else TransactionKind.TRANSFER,
-        [Line(payment.account, payment.amount), Line(source, -payment.amount)],
-        branch_id=payment.branch_id,
-        by=by,
-        key=f"payment:{payment.id}",
-        cause=Cause(
-            client_id=payment.client_id,
-            payment_id=payment.id,
-            bill_id=payment.bill_id,
-            subscription_id=subscription_id,
-            employee_id=employee.id if employee else None,
-        ),
-        comment=payment.comment,
-    )
-    if payment.bill is not None:
-        settle_bill(payment.bill, payment.amount, by=by)
+    if (payment.gateway, payment.shop_id) != (gateway.name, shop_id):
+        try:
+            gateway = gateway_of(payment)
+        except LookupError:
+            return  # that bank is not connected any more
+    accept_notice(gateway, payment.external_id)
 
 
-def _hold_destination(account: Account) -> None:
-    """Lock the account and the base account beside it, in id order: neither is closed before the money is there."""
-    is_base = (
-        (Account.kind == AccountKind.BASE)
-        & (Account.client_id == account.client_id)
-        & (Account.branch_id == account.branch_id)
-    )
-    db.session.execute(
-        select(Account.id)
-        .where((Account.id == account.id) | is_base)
-        .order_by(Account.id)
-        .with_for_update(key_share=True)
-    )
+def _begin_order(
+    bills: Sequence[Bill],
+    sums: Mapping[int, Decimal],
+    gateway: Gateway,
+    shop_id: int | None,
+    bundle: BillBundle | None,
+) -> list[Payment]:
+    """A payment for each bill; the others point at the first."""
+    payments: list[Payment] = []
+    for bill in bills:
+        payment = Payment(
+            branch_id=bill.branch_id,
+            client_id=bill.client_id,
+            account_id=bill.account_id,
+            bill_id=bill.id,
+            method=PaymentMethod.ONLINE,
+            amount=sums[bill.id],
+            gateway=gateway.name,
+            shop_id=shop_id,
+            order_id=payments[0].id if payments else None,
+            bundle_id=bundle.id if bundle is not None else None,
+            created_at=clock.now(),
+            author_name=gateway.name,
+        )
+        db.session.add(payment)
+        db.session.flush()
+        payments.append(payment)
+    return payments
 
 
-def account_to_credit(account: Account) -> Account:
-    """The account itself; the client's base account instead of one that was closed before its money came: nothing is
-    lost.
-    """
-    db.session.refresh(account, ["closed_at"])
-    if not account.is_closed:
-        return account
-    assert account.client_id is not None
-    return base_account(account.client_id, account.branch_id)
+def _give_up(payment: Payment, reason: str) -> None:
+    with transaction():
+        for each in lock_order(payment):
+            try:
+                transition(each, PAYMENT_MOVES, PaymentStatus.CANCELED, by=System(each.gateway or ""))
+            except Conflict:
+                return  # another click has come through
+            note(each, PaymentEventKind.CANCELED, reason)

@@ -1,0 +1,180 @@
+"""What became of online payments: the gateway is asked and believed. The rules are written out in docs/payments.md."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from decimal import Decimal
+
+from flask_babel import gettext as _
+from sqlalchemy import func, or_, select
+
+from crm import clock
+from crm.access.actors import Actor, System
+from crm.audit.operations import transition
+from crm.db import db, end_reading, transaction
+from crm.errors import NotFound
+from crm.i18n import money
+from crm.payments.crediting import credit_order, flag, note
+from crm.payments.gateways.base import Gateway, RemotePayment, RemoteStatus
+from crm.payments.models import (
+    PAYMENT_MOVES,
+    Attention,
+    GatewayNotice,
+    Payment,
+    PaymentEventKind,
+    PaymentMethod,
+    PaymentStatus,
+    Refund,
+    RefundStatus,
+)
+
+_REFERENCE = re.compile(r"payment-([0-9]{1,18})")
+
+
+def reference_of(payment: Payment) -> str:
+    """What the bank is told an order of ours is called, by its first payment; also its idempotence key."""
+    return f"payment-{payment.id}"
+
+
+def accept_notice(gateway: Gateway, external_id: str) -> Payment:
+    """A gateway said something about one of its payments, or may have forgotten to: ask it what is true and act on
+    that. Returns the first payment of the order. Commits by itself.
+
+    Safe to repeat and to run in parallel: the row locks of the order's payments let one in at a time, a status moves
+    once and the ledger key is the payment's id.
+    Raises NotFound for a payment we did not start, GatewayError when the bank does not answer.
+    """
+    end_reading()
+    remote = gateway.fetch(external_id)
+    with transaction():
+        return apply_remote(gateway.name, remote)
+
+
+def apply_remote(gateway: str, remote: RemotePayment, *, notice: GatewayNotice | None = None) -> Payment:
+    """Act on what the gateway says of its payment. The caller commits. Raises NotFound as accept_notice() does."""
+    payments = _lock_order(gateway, remote)
+    leader = payments[0]
+    notice_id = notice.id if notice is not None else None
+    if leader.external_id != remote.external_id:
+        if remote.status is not RemoteStatus.SUCCEEDED or leader.status is not PaymentStatus.SUCCEEDED:
+            leader.external_id = remote.external_id  # we were killed between asking the bank and noting its answer
+        else:
+            leader = _once_more(leader, remote)
+            payments = [leader]
+    by = System(gateway)
+    if remote.status is RemoteStatus.SUCCEEDED:
+        if leader.status is not PaymentStatus.SUCCEEDED:
+            _receive(payments, remote, by=by, notice_id=notice_id)
+        elif notice is not None:
+            note(leader, PaymentEventKind.REPEATED, notice.event, notice_id=notice_id)
+        _look_for_refunds(payments, remote, notice_id=notice_id)
+    elif remote.status is RemoteStatus.CANCELED and leader.status is PaymentStatus.PENDING:
+        for payment in payments:
+            transition(payment, PAYMENT_MOVES, PaymentStatus.CANCELED, by=by)
+            note(payment, PaymentEventKind.CANCELED, notice_id=notice_id)
+    elif notice is not None:
+        is_waiting = leader.status is PaymentStatus.PENDING
+        note(
+            leader,
+            PaymentEventKind.NOTICE if is_waiting else PaymentEventKind.REPEATED,
+            notice.event,
+            notice_id=notice_id,
+        )
+    return leader
+
+
+def payment_by_reference(gateway: str, reference: str) -> Payment | None:
+    """The first payment of the order we called so; None when there is none such at this gateway."""
+    if (found := _REFERENCE.fullmatch(reference)) is None:
+        return None
+    query = select(Payment).where(Payment.id == int(found[1]), Payment.gateway == gateway, Payment.order_id.is_(None))
+    return db.session.scalar(query)
+
+
+def payment_at(gateway: str, external_id: str) -> Payment | None:
+    """The payment the gateway calls so."""
+    return db.session.scalar(select(Payment).where(Payment.gateway == gateway, Payment.external_id == external_id))
+
+
+def _lock_order(gateway: str, remote: RemotePayment) -> list[Payment]:
+    """All payments of the order, in id order and locked so: the one with the external id first."""
+    leader = payment_at(gateway, remote.external_id) or payment_by_reference(gateway, remote.reference)
+    if leader is None:
+        raise NotFound("payment_not_found", _("There is no such payment."))
+    return lock_order(leader)
+
+
+def lock_order(leader: Payment) -> list[Payment]:
+    """The payments of an order by its first, held until the transaction ends."""
+    return list(
+        db.session.scalars(
+            select(Payment)
+            .where(or_(Payment.id == leader.id, Payment.order_id == leader.id))
+            .order_by(Payment.id)
+            .with_for_update(key_share=True, of=Payment)
+            .execution_options(populate_existing=True)
+        )
+    )
+
+
+def _receive(payments: Sequence[Payment], remote: RemotePayment, *, by: Actor, notice_id: int | None) -> None:
+    leader, asked = payments[0], sum((payment.amount for payment in payments), Decimal(0))
+    currency = leader.branch.company.currency
+    if remote.currency == currency and remote.amount == asked:
+        credit_order(payments, paid_at=remote.paid_at or clock.now(), by=by, notice_id=notice_id)
+        return
+    # Nothing is credited: what was meant, only a person can find out.
+    if (leader.reported_amount, leader.reported_currency) == (remote.amount, remote.currency):
+        return  # said before
+    leader.reported_amount, leader.reported_currency = remote.amount, remote.currency
+    text = _(
+        "The bank reports %(came)s; %(asked)s was asked for.",
+        came=money(remote.amount, remote.currency),
+        asked=money(asked, currency),
+    )
+    leader.comment = text
+    is_same = remote.currency == currency
+    flag(leader, Attention.WRONG_SUM if is_same else Attention.WRONG_CURRENCY, text, notice_id=notice_id)
+
+
+def _once_more(first: Payment, remote: RemotePayment) -> Payment:
+    """The bank has made two payments of one order of ours and both were paid: the second is a payment of its own."""
+    payment = Payment(
+        branch_id=first.branch_id,
+        client_id=first.client_id,
+        account_id=first.account_id,
+        bill_id=first.bill_id,
+        method=PaymentMethod.ONLINE,
+        status=PaymentStatus.PENDING,
+        amount=remote.amount,
+        gateway=first.gateway,
+        shop_id=first.shop_id,
+        external_id=remote.external_id,
+        created_at=clock.now(),
+        author_name=first.author_name,
+    )
+    db.session.add(payment)
+    db.session.flush()
+    return payment
+
+
+def _look_for_refunds(payments: Sequence[Payment], remote: RemotePayment, *, notice_id: int | None) -> None:
+    """Money given back at the bank that we did not ask it to give back."""
+    if not remote.refunded:
+        return
+    leader = payments[0]
+    query = select(func.coalesce(func.sum(Refund.amount), 0, type_=Refund.amount.type)).where(
+        Refund.payment_id.in_([payment.id for payment in payments]), Refund.status != RefundStatus.FAILED
+    )
+    ours = db.session.scalar(query) or Decimal(0)
+    known = leader.reported_amount if leader.attention is Attention.REFUNDED_ELSEWHERE else None
+    if remote.refunded <= max(ours, known or Decimal(0)):
+        return
+    leader.reported_amount, leader.reported_currency = remote.refunded, remote.currency
+    text = _(
+        "The bank has given back %(there)s, through us %(here)s.",
+        there=money(remote.refunded, remote.currency),
+        here=money(ours, remote.currency),
+    )
+    flag(leader, Attention.REFUNDED_ELSEWHERE, text, notice_id=notice_id)
