@@ -163,7 +163,7 @@ def next_charges(subscriptions: Sequence[Subscription], payers: Mapping[int, int
     charged = [one for one in subscriptions if one.charge is ChargeMoment.PER_LESSON and one.lessons]
     if not charged:
         return {}
-    taken, accounts = _taken_so_far(charged), _accounts_of(charged, payers)
+    taken, accounts = taken_so_far([one.id for one in charged]), _accounts_of(charged, payers)
     found = {}
     for one in charged:
         used, money = taken.get(one.id, (0, Decimal(0)))
@@ -174,11 +174,11 @@ def next_charges(subscriptions: Sequence[Subscription], payers: Mapping[int, int
     return found
 
 
-def _taken_so_far(subscriptions: Sequence[Subscription]) -> dict[int, tuple[int, Decimal]]:
+def taken_so_far(subscription_ids: Collection[int]) -> dict[int, tuple[int, Decimal]]:
     """(lessons written off, money taken for them) by subscription; what has been reversed does not count."""
     undone = aliased(Transaction)
     stands = (
-        Transaction.subscription_id.in_([one.id for one in subscriptions]),
+        Transaction.subscription_id.in_(subscription_ids),
         Transaction.kind == TransactionKind.LESSON,
         ~select(undone.id).where(undone.reverses_id == Transaction.id).exists(),
     )
