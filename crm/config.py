@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -22,9 +23,24 @@ class SettingsError(Exception):
 
 
 @dataclass(frozen=True)
+class SmsSettings:
+    """The gateway of SMS. provider: `http`, any that takes a POST, or `smsru`. body: what is posted, with places to fill
+    in; ok, id: where in the answer it says that the message is taken, and its number; of `http` alone.
+    """
+
+    provider: str
+    url: str
+    token: str = field(repr=False)
+    sender: str = ""
+    body: str = ""
+    ok: str = ""
+    id: str = ""
+
+
+@dataclass(frozen=True)
 class Settings:
-    """Everything the outside may set; see docs/operations.md for the table. smtp_url: None, letters wait. yookassa_url,
-    tbank_url: where the payment services answer.
+    """Everything the outside may set; see docs/operations.md for the table. smtp_url, sms: None, messages wait.
+    yookassa_url, tbank_url: where the payment services answer.
     """
 
     database_url: str
@@ -38,6 +54,7 @@ class Settings:
     trusted_proxies: int
     yookassa_url: str
     tbank_url: str
+    sms: SmsSettings | None = None
 
     @property
     def is_https(self) -> bool:
@@ -67,6 +84,7 @@ def read_settings(env: Mapping[str, str] | None = None) -> Settings:
         trusted_proxies=_count("TRUSTED_PROXIES", env.get("TRUSTED_PROXIES") or "0"),
         yookassa_url=_url("YOOKASSA_URL", env.get("YOOKASSA_URL") or YOOKASSA_URL, "http", "https").rstrip("/"),
         tbank_url=_url("TBANK_URL", env.get("TBANK_URL") or TBANK_URL, "http", "https").rstrip("/"),
+        sms=_sms(env),
     )
 
 
@@ -86,6 +104,40 @@ def _flag(name: str, text: str) -> bool:
     if text not in {"0", "1"}:
         raise SettingsError(f"{name}: {text!r} is neither 0 nor 1")
     return text == "1"
+
+
+SMS_BODY = '{"phone": "{phone}", "text": "{text}", "sender": "{sender}"}'
+SMSRU_URL = "https://sms.ru/sms/send"
+
+
+def _sms(env: Mapping[str, str]) -> SmsSettings | None:
+    """The gateway of SMS; None when neither its address nor its provider is given."""
+    provider = env.get("SMS_PROVIDER") or ("http" if env.get("SMS_URL") else "")
+    if not provider:
+        return None
+    if provider not in {"http", "smsru"}:
+        raise SettingsError(f"SMS_PROVIDER: {provider!r} is neither http nor smsru")
+    url = env.get("SMS_URL") or (SMSRU_URL if provider == "smsru" else "")
+    host = urlsplit(_url("SMS_URL", url, "http", "https")).hostname or ""
+    if not host:
+        raise SettingsError(f"SMS_URL: {url!r} names no host")
+    if url.startswith("http://") and host not in {"localhost", "127.0.0.1", "::1"}:
+        raise SettingsError("SMS_URL: the key and the texts would go over a plain line; use https://")
+    token, body, ok = env.get("SMS_TOKEN") or "", env.get("SMS_BODY") or SMS_BODY, env.get("SMS_OK") or ""
+    if not token.isascii() or not token.isprintable():
+        raise SettingsError("SMS_TOKEN: only Latin letters, digits and signs can be sent")
+    if provider == "smsru" and not token:
+        raise SettingsError("SMS_TOKEN: SMS.RU wants its api_id here")
+    if body.lstrip().startswith("{"):
+        try:
+            json.loads(body)
+        except ValueError as error:
+            raise SettingsError(f"SMS_BODY: this is no JSON: {error}") from None
+    if "{text}" not in body or not ("{phone}" in body or "{digits}" in body):
+        raise SettingsError("SMS_BODY: it must hold {text}, and {phone} or {digits}")
+    if ok and "=" not in ok:
+        raise SettingsError(f"SMS_OK: {ok!r} is not of the form path=value")
+    return SmsSettings(provider, url, token, env.get("SMS_SENDER") or "", body, ok, env.get("SMS_ID") or "")
 
 
 def _url(name: str, text: str, *schemes: str) -> str:

@@ -1,4 +1,4 @@
-"""The demo's post office: letters that would have left are kept as files, one per letter, and can be read back."""
+"""The demo's post office: letters and SMS that would have left are kept as files, one each, and can be read back."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any
 
 from crm.config import Settings
 
+_CHANNEL, _SMS = "X-Kontora-Channel", "sms"
 _NAME = re.compile(r"\d{20}-[0-9a-f]{8}")
 
 
@@ -31,16 +32,29 @@ class Sink:
         folder.mkdir(parents=True, exist_ok=True)
 
     async def handle_DATA(self, _server: Any, _session: Any, envelope: Any) -> str:
-        # The time first, so that names sort by arrival; renamed when whole, so that nobody reads a half.
-        path = self._folder / f"{time.time_ns():020d}-{secrets.token_hex(4)}"
-        path.write_bytes(envelope.content)
-        path.rename(path.with_suffix(".eml"))
+        _keep(self._folder, envelope.content)
         return "250 OK"
+
+
+def keep_sms(folder: Path, *, sender: str, recipient: str, text: str) -> None:
+    """Put an SMS among the letters. recipient: a phone."""
+    message = EmailMessage(policy=policy.SMTPUTF8)
+    message["From"], message["To"], message[_CHANNEL] = " ".join(sender.split()), recipient, _SMS
+    message.set_content(text)
+    folder.mkdir(parents=True, exist_ok=True)
+    _keep(folder, message.as_bytes())
+
+
+def _keep(folder: Path, content: bytes) -> None:
+    # The time first, so that names sort by arrival; renamed when whole, so that nobody reads a half.
+    path = folder / f"{time.time_ns():020d}-{secrets.token_hex(4)}"
+    path.write_bytes(content)
+    path.rename(path.with_suffix(".eml"))
 
 
 @dataclass(frozen=True)
 class ReceivedLetter:
-    """A letter as it arrived; text is its plain part."""
+    """A letter as it arrived; text is its plain part. is_sms: it is a message to a phone, without a subject."""
 
     id: str
     received_at: datetime
@@ -48,6 +62,7 @@ class ReceivedLetter:
     recipient: str
     subject: str
     text: str
+    is_sms: bool
 
 
 def letters(folder: Path, *, limit: int = 200) -> list[ReceivedLetter]:
@@ -74,6 +89,7 @@ def _read(folder: Path, name: str) -> ReceivedLetter:
         recipient=_header(message, "to"),
         subject=_header(message, "subject"),
         text=str(body.get_content()) if body is not None else "",
+        is_sms=message.get(_CHANNEL) == _SMS,
     )
 
 

@@ -383,6 +383,8 @@ def _greet(settings: Settings, address: str, logs: Path, *, has_sink: bool) -> N
         say(f"  Letters    {address}/demo-mail/ (nothing leaves this machine until SMTP_URL is set)")
     elif settings.smtp_url is None:
         say("  Letters    wait in the queue until SMTP_URL is set")
+    if settings.sms is None and not settings.is_demo:
+        say("  SMS        wait in the queue until SMS_URL is set")
     say(f"  Logs       {shown(logs)}")
     say("  Stop       Ctrl-C\n")
 

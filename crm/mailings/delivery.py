@@ -1,4 +1,7 @@
-"""Delivery of the outbox: claim, send, note. At most once: what may have left is never sent again by itself."""
+"""Delivery of the outbox: claim, send, note. At most once: what may have left is never sent again by itself.
+
+Letters and SMS wait for nobody but their own channel.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,13 @@ from sqlalchemy import select, update
 
 from crm import clock
 from crm.access.models import Branch, Company
+from crm.bills.models import Bill, BillStatus
 from crm.db import db, transaction
+from crm.mail_sink import folder_of
 from crm.mailings.channels.base import ChannelNotSet, Fate, Letter, Outcome, Sender
+from crm.mailings.channels.demo import DemoSmsSender
 from crm.mailings.channels.email import EmailSender
+from crm.mailings.channels.sms import SmsSender
 from crm.mailings.models import MESSAGE_MOVES, Channel, Message, MessageStatus
 
 # Longer than any conversation with a server can take, its timeouts included.
@@ -65,7 +72,9 @@ def move_message(message_id: int, old: MessageStatus, new: MessageStatus, *condi
 
 
 def claim_message(message_id: int) -> Claim | None:
-    """Take one due letter for sending; None when it is not due or another worker has it. Commits by itself."""
+    """Take one due letter for sending; None when it is not due, is not needed any more or another worker has it.
+    Commits by itself.
+    """
     now = clock.now()
     with transaction():
         won = move_message(
@@ -79,7 +88,22 @@ def claim_message(message_id: int) -> Claim | None:
         if not won:
             return None
         message = db.session.get_one(Message, message_id, populate_existing=True)
+        if reason := _idle_reason(message):
+            move_message(message_id, MessageStatus.SENDING, MessageStatus.SKIPPED, lease_until=None, error=reason)
+            return None
         return Claim(message.id, message.channel, message.attempts, _letter(message))
+
+
+def _idle_reason(message: Message) -> str:
+    """Why a letter of a mailing asks for nothing any more; empty for one that does. By hand it is sent all the same."""
+    if message.run_id is None or message.bill_id is None:
+        return ""
+    bill = db.session.get_one(Bill, message.bill_id, populate_existing=True)
+    if bill.status is BillStatus.PAID:
+        return _("Bill %(number)s has been paid meanwhile.", number=bill.title)
+    if bill.status is BillStatus.ARCHIVED or bill.link_revoked_at is not None:
+        return _("Bill %(number)s cannot be paid any more.", number=bill.title)
+    return ""
 
 
 def sender_of(company: Company | None) -> tuple[str, str]:
@@ -104,23 +128,31 @@ def _letter(message: Message) -> Letter:
 
 def deliver_batch(*, limit: int = BATCH) -> Delivered:
     """Send up to `limit` due letters, oldest first. Commits by itself, letter by letter; no transaction is open while
-    a server is spoken to. Stops early when a server cannot be reached: the rest keeps its turn. Letters of a channel
-    the settings do not provide for stay where they are, with the reason beside them.
+    a server is spoken to. When a server cannot be reached, the rest of its channel keeps its turn until the sweep rings
+    again; the other channel goes on. Letters of a channel the settings do not provide for stay where they are, with the
+    reason beside them.
     """
     senders = _open_senders()
     try:
-        ids = _due(senders, limit=limit + 1)
-        delivered = Delivered(is_more=len(ids) > limit)
-        for message_id in ids[:limit]:
-            claim = claim_message(message_id)
-            if claim is None:
-                continue
-            outcome = senders[claim.channel].send(claim.letter)
-            settle_message(claim, outcome)
-            delivered.fates[outcome.fate] += 1
-            if outcome.fate is Fate.UNREACHABLE:
-                delivered.is_more = False  # the sweep rings again in a minute
+        delivered, left, away = Delivered(), limit, set[Channel]()
+        while channels := senders.keys() - away:
+            due = _due(channels, limit=left + 1)
+            delivered.is_more = len(due) > left
+            for message_id in due[:left]:
+                left -= 1
+                claim = claim_message(message_id)
+                if claim is None:
+                    continue
+                outcome = senders[claim.channel].send(claim.letter)
+                settle_message(claim, outcome)
+                delivered.fates[outcome.fate] += 1
+                if outcome.fate is Fate.UNREACHABLE:
+                    away.add(claim.channel)
+                    break
+            else:
                 break
+        else:
+            delivered.is_more = False
     finally:
         for sender in senders.values():
             sender.close()
@@ -175,7 +207,7 @@ def settle_message(claim: Claim, outcome: Outcome) -> None:
     values: dict[str, Any] = {"lease_until": None, "error": outcome.reason[:500]}
     if outcome.fate is Fate.SENT:
         status = MessageStatus.SENT
-        values["sent_at"] = now
+        values |= {"sent_at": now, "external_id": outcome.external_id}
     elif outcome.fate is Fate.UNKNOWN:
         status = MessageStatus.UNKNOWN
     elif outcome.fate is Fate.REFUSED or claim.attempt >= MAX_ATTEMPTS:
@@ -222,4 +254,13 @@ def _email() -> Sender:
     return EmailSender(url)
 
 
-SENDERS: dict[Channel, Callable[[], Sender]] = {Channel.EMAIL: _email}
+def _sms() -> Sender:
+    settings = current_app.config["SETTINGS"]
+    if settings.sms is not None:
+        return SmsSender(settings.sms)
+    if settings.is_demo:
+        return DemoSmsSender(folder_of(settings))
+    raise ChannelNotSet(_("SMS_URL is not set"))
+
+
+SENDERS: dict[Channel, Callable[[], Sender]] = {Channel.EMAIL: _email, Channel.SMS: _sms}

@@ -61,8 +61,8 @@ class Periodicity(LabelEnum):
 
 
 class Template(Model):
-    """Text of a message with {tags}; see mailings/tags.py for those there are. subject: of letters alone. is_thanks: sent
-    by itself when a payment has come; one of a channel at most.
+    """Text of a message with {tags}; see mailings/tags.py for those there are. subject: of letters alone. is_thanks:
+    sent by itself when a payment has come; one of a channel at most.
     """
 
     id: Mapped[PrimaryKey]

@@ -46,10 +46,11 @@ class Fate(enum.Enum):
 
 @dataclass(frozen=True)
 class Outcome:
-    """reason: for people and logs, what the provider said; empty when sent."""
+    """reason: for people and logs, what the provider said; empty when sent. external_id: his number of it, if any."""
 
     fate: Fate
     reason: str = ""
+    external_id: str = ""
 
 
 class ChannelNotSet(Exception):
