@@ -258,13 +258,12 @@ def _facts(kept: Client, gone: Client, payer: Client | None) -> dict[str, Any]:
         found |= {"discount": gone.discount, "discount_reason": gone.discount_reason}
     if gone.comment and gone.comment not in kept.comment:
         found["comment"] = f"{kept.comment}\n{gone.comment}".strip()
-    phones = [
-        phone for phone in (gone.phone, gone.extra_phone) if phone and phone not in (kept.phone, kept.extra_phone)
-    ]
-    if phones and not kept.phone and (payer is not None or _is_free(phones[0], besides=[kept.id, gone.id])):
-        found["phone"] = phones.pop(0)
+    numbers = ((gone.phone, gone.phone_kind), (gone.extra_phone, gone.extra_phone_kind))
+    phones = [(phone, kind) for phone, kind in numbers if phone and phone not in (kept.phone, kept.extra_phone)]
+    if phones and not kept.phone and (payer is not None or _is_free(phones[0][0], besides=[kept.id, gone.id])):
+        found["phone"], found["phone_kind"] = phones.pop(0)
     if phones and not kept.extra_phone:
-        found["extra_phone"] = phones[0]
+        found["extra_phone"], found["extra_phone_kind"] = phones[0]
     if custom := _custom_facts(kept, gone):
         found["custom"] = {**kept.custom, **custom}
     return found

@@ -42,6 +42,7 @@ class Client(HasCustomFields, BranchScoped, Model):
     """A person's card. The payer holds contract, accounts and bills; a child or relative points at the payer.
 
     name: what everybody is called by; surname and patronymic only where the company has them switched on.
+    phone_kind, extra_phone_kind: what the number beside it is; they mean nothing without one.
     search: names, e-mail, digits of both phones, as search.searchable() has them; kept by a listener, never set by
     hand.
     discount: what is let off the price of every subscription sold to him (a large family, say).
@@ -104,6 +105,12 @@ class Client(HasCustomFields, BranchScoped, Model):
     merged_into: Mapped[Client | None] = relationship(foreign_keys="Client.merged_into_id", remote_side="Client.id")
 
     __mapper_args__ = {"version_id_col": version}
+
+    @property
+    def mobile_phone(self) -> str | None:
+        """The first of the numbers that takes an SMS (E.164)."""
+        numbers = ((self.phone, self.phone_kind), (self.extra_phone, self.extra_phone_kind))
+        return next((phone for phone, kind in numbers if phone and kind is PhoneKind.MOBILE), None)
 
     @property
     def is_payer(self) -> bool:

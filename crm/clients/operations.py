@@ -19,7 +19,7 @@ from crm.access.scope import current_scope
 from crm.audit.bulk import Change, Refusal, change_many
 from crm.audit.models import AuditAction
 from crm.audit.operations import transition
-from crm.clients.models import CLIENT_MOVES, Client, ClientStatus
+from crm.clients.models import CLIENT_MOVES, Client, ClientStatus, PhoneKind
 from crm.db import db
 from crm.errors import DomainError, Forbidden
 from crm.fields.operations import custom_change, set_custom
@@ -40,7 +40,9 @@ class ClientFacts(TypedDict, total=False):
     surname: str
     patronymic: str
     phone: str
+    phone_kind: PhoneKind
     extra_phone: str
+    extra_phone_kind: PhoneKind
     email: str
     birth_date: date | None
     comment: str
@@ -124,7 +126,9 @@ _READ: dict[str, Callable[[Any, Client], Any]] = {
     "surname": lambda text, _client: " ".join(text.split()),
     "patronymic": lambda text, _client: " ".join(text.split()),
     "phone": lambda text, _client: parse_phone(text, field="phone"),
+    "phone_kind": lambda kind, _client: kind,
     "extra_phone": lambda text, _client: parse_phone(text, field="extra_phone"),
+    "extra_phone_kind": lambda kind, _client: kind,
     "email": lambda text, _client: normalise_email(text, field="email") if text.strip() else None,
     "birth_date": _read_birth_date,
     "comment": lambda text, _client: text.strip(),

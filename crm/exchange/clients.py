@@ -18,7 +18,7 @@ from crm.access.actors import Actor
 from crm.access.models import Branch
 from crm.access.scope import current_scope
 from crm.clients.batch import NewClient, create_clients, edit_clients
-from crm.clients.models import Client
+from crm.clients.models import Client, PhoneKind
 from crm.clients.operations import ClientFacts
 from crm.clients.queries import payers_by_phone
 from crm.db import db
@@ -48,6 +48,8 @@ class ClientLine:
     balance: Decimal = Decimal(0)
     lessons: int = 0
     comment: str = ""
+    phone_kind: PhoneKind | None = field(default=None, metadata={"optional": True})
+    extra_phone_kind: PhoneKind | None = field(default=None, metadata={"optional": True})
     custom: tuple[tuple[str, Any], ...] = field(default=(), metadata={"optional": True})
 
 
@@ -58,7 +60,9 @@ class ClientImport:
     duplicates = frozenset({"duplicate_phone"})
     money: tuple[str, ...] = ("balance",)
     # What an update may change of a card; its money, lessons, branch and children it leaves alone.
-    updatable: tuple[str, ...] = ("name", "extra_phone", "email", "birth_date", "comment")
+    updatable: tuple[str, ...] = (
+        *("name", "phone_kind", "extra_phone", "extra_phone_kind", "email", "birth_date", "comment"),
+    )
     run_id: int | None = None
 
     def __init__(self, *, is_updating: bool = False) -> None:
@@ -115,6 +119,20 @@ class ClientImport:
                 values.parse_phone,
                 "bad_phone",
                 label=_l("Additional phone"),
+            ),
+            Field(
+                "phone_kind",
+                ("Тип телефона", "Вид телефона", "Phone type", "Type of phone"),
+                _parse_kind,
+                "bad_phone_kind",
+                label=_l("Phone type"),
+            ),
+            Field(
+                "extra_phone_kind",
+                ("Тип доп. телефона", "Тип дополнительного телефона", "Тип второго телефона", "Extra phone type"),
+                _parse_kind,
+                "bad_phone_kind",
+                label=_l("Type of the additional phone"),
             ),
             Field(
                 "email",
@@ -288,7 +306,9 @@ class ClientImport:
                     branch=branch,
                     name=line.name,
                     phone=line.phone,
+                    phone_kind=line.phone_kind or PhoneKind.MOBILE,
                     extra_phone=line.extra_phone,
+                    extra_phone_kind=line.extra_phone_kind or PhoneKind.MOBILE,
                     email=line.email,
                     birth_date=line.birth_date,
                     comment=line.comment,
@@ -354,8 +374,35 @@ class ClientImport:
         return [client.id for client in clients]
 
 
+# How other systems call the kinds, beside our own labels in the person's language.
+_KINDS = {
+    **{kind.value: kind for kind in PhoneKind},
+    **dict.fromkeys(("мобильный", "мобильныйтелефон", "моб", "сотовый", "cell"), PhoneKind.MOBILE),
+    **dict.fromkeys(("домашний", "городской", "landline"), PhoneKind.HOME),
+    "рабочий": PhoneKind.WORK,
+    "другой": PhoneKind.OTHER,
+}
+
+
+def _parse_kind(cell: Any) -> PhoneKind | None:
+    """What a number is; None for an empty cell."""
+    text = values.parse_text(cell)
+    if not text:
+        return None
+    own = {comparable(str(kind.label)): kind for kind in PhoneKind}
+    kind = own.get(comparable(text)) or _KINDS.get(comparable(text))
+    if kind is None:
+        known = ", ".join(str(kind.label) for kind in PhoneKind)
+        raise DomainError(
+            "phone_kind_unknown", _("“%(value)s” is none of the types of phones: %(kinds)s.", value=text, kinds=known)
+        )
+    return kind
+
+
 def _plain(value: Any) -> Any:
-    """A value as JSON keeps it."""
+    """A value as JSON keeps it and people read it."""
+    if isinstance(value, PhoneKind):
+        return str(value.label)
     return value.isoformat() if isinstance(value, date) else value
 
 
