@@ -59,6 +59,7 @@ def credit(
         source = hold_till(payment.method.till_kind, payment.branch_id, till)
         hold_destinations([payment.account])
     _post(payment, source, by=by, employee=employee, subscription_id=subscription_id)
+    _tell([payment])
 
 
 def credit_order(payments: Sequence[Payment], *, paid_at: datetime, by: Actor, notice_id: int | None = None) -> None:
@@ -79,6 +80,14 @@ def credit_order(payments: Sequence[Payment], *, paid_at: datetime, by: Actor, n
         note(payment, PaymentEventKind.CREDITED, _credited_text(payment, found), notice_id=notice_id)
         if found is not None:
             flag(payment, found.attention, found.text, notice_id=notice_id)
+    _tell(payments)
+
+
+def _tell(payments: Sequence[Payment]) -> None:
+    """Once all of an order is credited, and what a person has to look at is flagged."""
+    for payment in payments:
+        for tell in AFTER_PAYMENT:
+            tell(payment)
 
 
 @dataclass(frozen=True)
@@ -170,8 +179,6 @@ def _post(
     )
     if payment.bill is not None:
         settle_bill(payment.bill, Decimal(0) if is_dead else payment.amount, by=by)
-    for tell in AFTER_PAYMENT:
-        tell(payment)
 
 
 def hold_destinations(accounts: Sequence[Account]) -> None:
