@@ -29,6 +29,7 @@ from crm.access.scope import BranchScoped
 from crm.bills.models import Bill
 from crm.clients.models import Client
 from crm.db import LabelEnum, Model, PrimaryKey, Text200, label_enum
+from crm.secret import Secret
 
 
 class Channel(LabelEnum):
@@ -219,16 +220,21 @@ MESSAGE_MOVES: dict[Any, Any] = {
 }
 
 
+HIDDEN = "••••••"
+
+
 class Message(BranchScoped, Model):
     """A letter or an SMS to one recipient: an outbox row, written in the transaction of its cause.
 
     recipient: an e-mail address or a phone (E.164). subject: empty in an SMS. external_id: the provider's number of it,
     where he gives one. error: why it was not sent, or is not needed any more.
+    secret: what staff do not read, a code say; it stands where the body has HIDDEN, and is forgotten once it is sent.
     dedupe_key: unique, so that a cause repeated makes no second letter. lease_until: while being sent, when the claim
     ends; a row still "sending" after it is moved to unknown and never sent again by itself.
     """
 
     __audited__ = False
+    __secret__ = frozenset({"secret"})
     __table_args__ = (
         Index(None, "status", "next_try_at"),
         *(
@@ -247,6 +253,7 @@ class Message(BranchScoped, Model):
     recipient: Mapped[str] = mapped_column(String(254))
     subject: Mapped[str] = mapped_column(String(500))
     body: Mapped[str] = mapped_column(Text)
+    secret: Mapped[str | None] = mapped_column(Secret)
     dedupe_key: Mapped[str] = mapped_column(String(120), unique=True)
     attempts: Mapped[int] = mapped_column(Integer, default=0)
     next_try_at: Mapped[datetime]

@@ -59,6 +59,7 @@ def upgrade() -> None:
         set_enum(table, "channel", f"ck_{table}_channel", CHANNELS)
     for table in WITH_MESSAGE_STATUS:
         set_enum(table, "status", f"ck_{table}_message_status", MESSAGE_STATUSES)
+    op.add_column("message", sa.Column("secret", sa.String(1000), nullable=True))
     op.add_column("message", sa.Column("external_id", sa.String(100), server_default=sa.text("''"), nullable=False))
     op.add_column("payment", sa.Column("refunded", sa.BigInteger(), server_default="0", nullable=False))
     op.add_column("payment", sa.Column("reported_amount", sa.BigInteger(), nullable=True))
@@ -88,6 +89,7 @@ def downgrade() -> None:
     for name in ("attention_closed_at", "attention", "reported_currency", "reported_amount", "refunded"):
         op.drop_column("payment", name)
     op.drop_column("message", "external_id")
+    op.drop_column("message", "secret")
     for table in reversed(WITH_MESSAGE_STATUS):
         op.execute(f"UPDATE {table} SET status = 'failed' WHERE status = 'skipped'")
         set_enum(table, "status", f"ck_{table}_message_status", OLD_MESSAGE_STATUSES)
