@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
@@ -20,12 +22,14 @@ from wtforms.fields.core import UnboundField
 
 from crm.admin.fields import Form
 from crm.admin.forms import FormsView
+from crm.admin.kinds import NOTHING
 from crm.admin.selection import Selection
 from crm.audit.bulk import Change, Preview, change_many, preview_of
 from crm.background.models import BackgroundJob
 from crm.background.operations import AT_ONCE, claim_job, execute_job, start_job
-from crm.db import db, transaction
+from crm.db import LabelEnum, db, transaction
 from crm.errors import DomainError
+from crm.i18n import day, money
 from crm.once import AlreadySubmitted, SubmittedForm, fingerprint_of
 from crm.protocol import ProtocolLine
 
@@ -48,11 +52,12 @@ class BulkAction:
     label: Any
     permission: str
     warning: Any
-    run: Callable[..., Sequence[ProtocolLine]]
+    run: Callable[..., Sequence[ProtocolLine]] = lambda ids, **values: []
     is_dangerous: bool = True
     form: Callable[[], type[Form]] | None = None
     change: Callable[..., Change] | None = None
     is_undoable: bool = False
+    leads_to: Callable[[Selection], str] | None = None
 
     def bind(self, sent: MultiDict[str, str] | None) -> Form | None:
         """Its form with what was sent, or as it is first shown; None when it has none."""
@@ -182,6 +187,8 @@ class BulkView(FormsView):
         if not count:
             flash(_("Tick the rows first."), "warning")
             return redirect(self.get_url(".index_view") + selection.url())
+        if action.leads_to is not None:
+            return redirect(action.leads_to(selection))
         form = action.bind(request.form if request.form.get("filled") == "1" else None)
         if form is not None and (request.form.get("filled") != "1" or not form.validate()):
             page = self._ask("admin/bulk_form.html", action, selection, count, form=form)
@@ -227,12 +234,16 @@ class BulkView(FormsView):
         return preview_of(change, [(row[0], row[1]) for row in counts])
 
     def _filled_in(self, form: Form, values: dict[str, Any]) -> list[tuple[Any, Any]]:
-        """(label, value) of what was filled in, as the grid shows such values."""
-        shown = []
-        for name, value in values.items():
-            column = self.column(name)
-            shown.append((form[name].label.text, column.kind.show(value, self.here())))
-        return shown
+        """(label, value) of what was filled in: of the grid's columns as it shows such values."""
+        is_of_columns = isinstance(form, FieldChoice)
+        return [
+            (
+                form[name].label.text,
+                self.column(name).kind.show(value, self.here()) if is_of_columns else _shown(value),
+            )
+            for name, value in values.items()
+            if name in form
+        ]
 
     def _start(self, action: BulkAction, selection: Selection, *, count: int, until: int) -> BackgroundJob:
         values = [[key, value] for key, value in request.form.items(multi=True) if key.startswith(PREFIX)]
@@ -289,3 +300,16 @@ def _is_yes(value: Any) -> bool:
     if value not in (True, False, "1", "0"):
         raise ValueError(value)
     return value in (True, "1")
+
+
+def _shown(value: Any) -> Any:
+    """What was filled in, in words."""
+    if isinstance(value, bool):
+        return _("yes") if value else _("no")
+    if isinstance(value, LabelEnum):
+        return value.label
+    if isinstance(value, date):
+        return day(value)
+    if isinstance(value, Decimal):
+        return money(value)
+    return NOTHING if value in (None, "") else value

@@ -6,7 +6,7 @@ again with one row more or another operator's control, or leads to the grid with
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from decimal import Decimal
@@ -37,19 +37,23 @@ KEPT = frozenset({"q", "sort", "size", "in", AS_OF})  # arguments the builder is
 
 @dataclass(frozen=True)
 class QuickFilter:
-    """A filter people need daily, one click away. args: [(argument, value), …] of the grid's address."""
+    """A filter people need daily, one click away. args: [(argument, value), …] of the grid's address; key: by which
+    chip_notes() says what stands behind it.
+    """
 
     label: Any
     args: tuple[tuple[str, str], ...]
+    key: str = ""
 
 
 @dataclass(frozen=True)
 class QuickChip:
-    """A quick filter as the grid shows it: where a click leads, and whether it is in force."""
+    """A quick filter as the grid shows it: where a click leads, whether it is in force, and what stands behind it."""
 
     label: Any
     url: str
     is_on: bool
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,11 @@ class FilteringView(ShapingView):
         """The filters people of this grid need daily."""
         return []
 
-    def quick_chips(self, selection: Selection) -> list[QuickChip]:
+    def chip_notes(self, selection: Selection, *, exact: bool) -> dict[str, str]:
+        """What stands behind quick filters, by their keys, where it is found out quickly, or it must be `exact`."""
+        return {}
+
+    def quick_chips(self, selection: Selection, notes: Mapping[str, str]) -> list[QuickChip]:
         """The quick filters this person may use; a click on one in force takes it off."""
         present, columns, chips = selection.args(page=None), selection.filter_columns(), []
         for item in self.quick_filters():
@@ -107,7 +115,7 @@ class FilteringView(ShapingView):
             keys = {key for key, _value in item.args}
             others = [pair for pair in present if (pair not in item.args if is_on else pair[0] not in keys)]
             url = "?" + (urlencode(others if is_on else [*others, *item.args]) or "view=")
-            chips.append(QuickChip(item.label, url, is_on))
+            chips.append(QuickChip(item.label, url, is_on, notes.get(item.key, "")))
         return chips
 
     def filter_text(self, item: Filter) -> str:

@@ -31,7 +31,10 @@ class GridView(FilteringView):
         columns = selection.columns(self.columns)
         page = selection.read_page(columns)
         totalled = [column for column in columns if self.is_totalled(column)]
-        summary = selection.summary(totalled, exact=request.args.get("count") == "1")
+        exact = request.args.get("count") == "1"
+        summary = selection.summary(totalled, exact=exact)
+        # Of more rows than are counted, nobody asks what stands behind a chip unless he asks for all.
+        notes = self.chip_notes(selection, exact=exact) if summary.is_exact else {}
         return self.render(
             self.list_template,
             selection=selection,
@@ -45,7 +48,7 @@ class GridView(FilteringView):
             count=_counted(summary),
             page_sizes=PAGE_SIZES,
             actions=self.possible_actions(),
-            chips=self.quick_chips(selection),
+            chips=self.quick_chips(selection, notes),
             open_view=view,
             is_changed=view is not None and not request.args.get("view"),
             gone=gone,

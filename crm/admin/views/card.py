@@ -16,12 +16,14 @@ from crm import clock
 from crm.access.models import User
 from crm.admin.base import KontoraView
 from crm.admin.views.attending import trial_line, visits_history
+from crm.admin.views.bill_links import due_of, is_payable
 from crm.admin.views.card_history import account_history, family_of, finance_history
 from crm.admin.views.debts import debts_of_card, unpaid_subscriptions
 from crm.admin.views.groups import join_form
 from crm.admin.views.operations import OperationView
 from crm.admin.views.sales import options_of_card
 from crm.admin.views.waiting import place_form
+from crm.bills.bundles import bundle_url, bundles_of
 from crm.bills.links import bill_url
 from crm.bills.queries import bills_of
 from crm.clients.models import Client, ClientStatus
@@ -132,7 +134,15 @@ def _operations(card: Card) -> OperationView:
 
 
 def _bills(card: Card) -> dict[str, Any]:
-    return {"bills": bills_of(card.payer.id)[:100], "bill_url": bill_url}
+    bills = bills_of(card.payer.id)[:100]
+    return {
+        "bills": bills,
+        "bill_url": bill_url,
+        "payable": {bill.id for bill in bills if is_payable(bill)},
+        "bundles": bundles_of(card.payer.id),
+        "bundle_url": bundle_url,
+        "due_of": due_of,
+    }
 
 
 def _subscriptions(card: Card) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from crm.admin.cells import Joins, SqlCell
 from crm.admin.column import FoundColumn
 from crm.admin.exporting import labels_of
 from crm.admin.fields import REQUIRED, DateField, Form
-from crm.admin.kinds import NOTHING, BadFilter, DateKind, EnumKind, IntegerKind, MoneyKind, Place
+from crm.admin.kinds import NOTHING, BadFilter, EnumKind, IntegerKind, MoneyKind, Place
 from crm.admin.money import sees_balances
 from crm.admin.views.debts import unpaid_subscriptions
 from crm.admin.views.operations import SUMS
@@ -174,9 +174,6 @@ class SubscriptionView(SubscriptionSalesView):
     }
     column_kinds = {
         "cost": MoneyKind(),
-        # Of the forms of bulk actions.
-        **{name: DateKind() for name in ("from_on", "until_on", "until")},
-        "days": IntegerKind(),
     }
     column_filters = (
         *("state", "client", "plan", "lessons_left", "debt", "price", "discount"),
