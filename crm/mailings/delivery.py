@@ -25,7 +25,7 @@ from crm.mailings.channels.base import ChannelNotSet, Fate, Letter, Outcome, Sen
 from crm.mailings.channels.demo import DemoSmsSender
 from crm.mailings.channels.email import EmailSender
 from crm.mailings.channels.sms import SmsSender
-from crm.mailings.models import MESSAGE_MOVES, Channel, Message, MessageStatus
+from crm.mailings.models import HIDDEN, MESSAGE_MOVES, Channel, Message, MessageStatus
 
 # Longer than any conversation with a server can take, its timeouts included.
 LEASE = timedelta(minutes=10)
@@ -122,7 +122,7 @@ def _letter(message: Message) -> Letter:
         recipient_name=message.client.name,
         recipient=message.recipient,
         subject=message.subject,
-        text=message.body,
+        text=message.body if message.secret is None else message.body.replace(HIDDEN, message.secret),
     )
 
 
@@ -207,7 +207,7 @@ def settle_message(claim: Claim, outcome: Outcome) -> None:
     values: dict[str, Any] = {"lease_until": None, "error": outcome.reason[:500]}
     if outcome.fate is Fate.SENT:
         status = MessageStatus.SENT
-        values |= {"sent_at": now, "external_id": outcome.external_id}
+        values |= {"sent_at": now, "external_id": outcome.external_id, "secret": None}
     elif outcome.fate is Fate.UNKNOWN:
         status = MessageStatus.UNKNOWN
     elif outcome.fate is Fate.REFUSED or claim.attempt >= MAX_ATTEMPTS:
