@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from flask import Flask, Response, abort, current_app, g, redirect, request, session, url_for
 from flask_babel import gettext as _
-from flask_login import LoginManager, current_user
+from flask_login import AnonymousUserMixin, LoginManager, current_user
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.wrappers import Response as BaseResponse
 
@@ -24,6 +24,9 @@ CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
+
+# Blueprints whose pages ask nobody who he is: signed in or not, everybody is a stranger there.
+OF_STRANGERS: set[str] = set()
 
 login_manager = LoginManager()
 
@@ -43,6 +46,8 @@ def _begin() -> None:
     g.branches = []
     if request.endpoint in ENDPOINTS:  # for everybody: who asks need not be found out
         return
+    if request.blueprint in OF_STRANGERS:
+        g._login_user = AnonymousUserMixin()  # where Flask-Login keeps whom it has found
     # Always, also for strangers: the thread has served somebody else before.
     set_origin(Origin(SYSTEM, f"request:{g.request_id}"))
     with scoped_to(NOWHERE):
@@ -80,7 +85,7 @@ def on_behalf_of(user_id: int, *, branch_id: int | None, locale: str, source: st
         g.branches = branches_of(user)
         g.scope = scope_of(user, g.branches, branch_id)
         g.request_id = source
-        g._login_user = user  # where Flask-Login keeps whom it has found
+        g._login_user = user
         if g.scope.branch_id != branch_id:
             raise Forbidden("foreign_branch", _("This belongs to another branch."))
         with scoped_to(g.scope), acting(user, source):

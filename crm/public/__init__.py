@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Flask
 from flask_wtf import CSRFProtect
 
-from crm.public import bills, demo_bank, demo_mail, webhooks
+from crm.public import bills, demo_bank, demo_mail, frame, webhooks
 
 
 def register(app: Flask, csrf: CSRFProtect) -> None:
@@ -17,3 +17,4 @@ def register(app: Flask, csrf: CSRFProtect) -> None:
         csrf.exempt(page.blueprint)
         app.register_blueprint(page.blueprint)
     demo_mail.register(app)
+    frame.register(app)

@@ -1,129 +1,304 @@
-"""The page of a bill, the button that leads to the bank, and the offer."""
+"""The pages behind a link to pay: a bill, several at once; the button that leads to the bank, PDF and QR, the offer."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any, cast
 
-from flask import redirect, render_template, request
+from babel.numbers import format_decimal
+from flask import Response, redirect, request, url_for
+from flask_babel import get_locale
 from flask_babel import gettext as _
-from werkzeug.wrappers import Response
+from sqlalchemy import select
+from werkzeug.wrappers import Response as BaseResponse
 
 from crm import clock
-from crm.bills.links import bill_url
-from crm.bills.models import Bill
-from crm.bills.operations import check_payable
+from crm.access.models import Company
+from crm.bills.document import bill_pdf
+from crm.bills.links import pay_url
+from crm.bills.models import Bill, BillBundle, BillStatus
 from crm.bills.queries import bill_by_token
+from crm.bills.requisites_qr import missing_requisites, qr_svg
 from crm.clients.names import discreet_name
+from crm.db import db
 from crm.errors import DomainError, NotFound
-from crm.payments.gateways.base import GatewayError
+from crm.i18n import day, money, read_money
+from crm.payments.gateways.base import GatewayError, GatewayRefused
 from crm.payments.models import Payment, PaymentStatus
 from crm.payments.operations import accept_notice, start_payment
-from crm.payments.queries import payment_of_bill
 from crm.payments.shops import gateway_of, shop_for
 from crm.phones import format_phone
-from crm.public.frame import public_blueprint
+from crm.public.frame import public_blueprint, render
+from crm.public.guessing import note_miss
+from crm.public.reading import (
+    Payee,
+    SeenBill,
+    SeenPayment,
+    see_bill,
+    see_bundle,
+    see_lines,
+    see_order,
+)
 
 # How often a page that waits for the bank looks again: often at first, then seldom, then not at all.
 _EAGER, _PATIENT = (timedelta(minutes=2), 4), (timedelta(hours=1), 30)
+
+LINES_SHOWN = 60  # of how a sum was found; the rest is in the PDF
+
+# Why a bill cannot be paid at all, as check_payable() says it; any other reason is one of this attempt.
+_REFUSALS = frozenset({"archived", "paid", "expired", "not_yet", "no_gateway"})
 
 _log = logging.getLogger(__name__)
 blueprint = public_blueprint("public", __name__)
 
 
+@dataclass(frozen=True)
+class _Attempt:
+    """What became of pressing the button. failure: why it did not work; typed, ticked: what the form had; None: it was
+    not sent.
+    """
+
+    failure: DomainError
+    typed: str | None = None
+    ticked: frozenset[int] | None = None
+
+
 @blueprint.get("/pay/<token>")
 def bill_page(token: str) -> str:
-    """The bill as its payer sees it; with ?payment=<id> (back from the bank) also what became of that payment."""
-    bill = bill_by_token(token)
-    payment = payment_of_bill(bill, request.args.get("payment", type=int))
-    if payment is not None and payment.status is PaymentStatus.PENDING:
-        _ask_bank(payment)
-    return _render(bill, payment=payment)
+    """The bill as its payer sees it, or the bills of a link to several; with ?payment=<id> (back from the bank) also
+    what became of that payment.
+    """
+    bills = _see(token)
+    payment_id = request.args.get("payment", type=int)
+    order = see_order(bills, payment_id) if payment_id is not None else []
+    if any(payment.status is PaymentStatus.PENDING and not payment.is_held for payment in order):
+        _ask_bank(order[0])
+        bills, order = _see(token), see_order(bills, order[0].id)
+    return _page(token, bills, order)
 
 
 @blueprint.post("/pay/<token>")
-def pay(token: str) -> Response | tuple[str, int]:
-    """Start the payment and lead to the bank's form; a bill that cannot be paid says why instead."""
-    bill = bill_by_token(token)
-    open_shop = shop_for(bill.branch)
-    if open_shop is None:
-        refusal = _no_gateway()
-        return _render(bill, refusal=refusal), refusal.status
-    gateway = open_shop.gateway
+def pay(token: str) -> BaseResponse | tuple[str, int]:
+    """Start the payment and lead to the bank's form; what cannot be paid says why instead."""
+    bundle = db.session.scalar(_standing_bundle(token)) if "\x00" not in token else None
+    typed, ticked = None, None
     try:
-        payment = start_payment(bill, gateway=gateway, return_url=bill_url(bill))
-        assert payment.confirmation_url is not None
-        return redirect(payment.confirmation_url)
+        if bundle is None:
+            bill = bill_by_token(token)
+            typed = request.form.get("amount")
+            bills, amount = [bill], _read_sum(typed)
+        else:
+            ticked = frozenset(int(text) for text in request.form.getlist("bill") if text.isdecimal())
+            bills, amount = [bill for bill in bundle.bills if bill.id in ticked], None
+            if not bills:
+                raise DomainError("nothing_chosen", _("Tick at least one bill."), "bill")
+        payment = _start(bills, amount, token, bundle)
+    except NotFound:
+        raise
     except DomainError as error:
-        return _render(bill, refusal=error), error.status
+        return _page(token, _see(token), [], _Attempt(error, typed, ticked)), error.status
     except GatewayError as error:
-        _log.warning("gateway %s: payment of bill %s not started: %s", gateway.name, bill.id, error)
-        silent = DomainError("bank_silent", _("The bank does not answer. Please try again in a few minutes."))
-        return _render(bill, failure=silent), 502
+        _log.warning("the payment of /pay/… was not begun: %s", error)
+        silent = (
+            DomainError("bank_refused", _("The bank did not accept the payment. Please tell the administrator."))
+            if isinstance(error, GatewayRefused)
+            else DomainError("bank_silent", _("The bank does not answer. Please try again in a few minutes."))
+        )
+        return _page(token, _see(token), [], _Attempt(silent, typed, ticked)), 502
+    assert payment.confirmation_url is not None
+    return redirect(payment.confirmation_url)
+
+
+@blueprint.get("/pay/<token>/bill.pdf")
+def document(token: str) -> Response:
+    """The bill to print or to send on."""
+    bill = bill_by_token(token)
+    headers = {"Content-Disposition": f'inline; filename="{bill.title}.pdf"'}
+    return Response(bill_pdf(bill), content_type="application/pdf", headers=headers)
+
+
+@blueprint.get("/pay/<token>/qr.svg")
+def qr(token: str) -> Response | tuple[str, int]:
+    """The payment QR, a picture of its own: drawing it takes longer than the page, and few unfold it."""
+    drawn = qr_svg(bill_by_token(token))
+    if drawn is None:
+        return "", 404
+    if "xmlns=" not in drawn:
+        drawn = drawn.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+    return Response(drawn, content_type="image/svg+xml")
 
 
 @blueprint.get("/offer")
 def offer() -> str:
     """The offer that stands until a company gives the address of its own."""
-    return render_template("public/offer.html")
+    return render("public/offer.html")
+
+
+@blueprint.get("/robots.txt")
+def robots() -> Response:
+    """There is nothing here for search engines."""
+    return Response("User-agent: *\nDisallow: /\n", content_type="text/plain; charset=utf-8")
 
 
 @blueprint.errorhandler(NotFound)
-def _show_missing(error: NotFound) -> tuple[str, int]:
-    return render_template("public/missing.html", message=error.message), 404
+def _show_missing(_error: NotFound) -> tuple[str, int] | tuple[str, int, dict[str, str]]:
+    """The same page for a link that never was, one cut short and one taken back."""
+    if (seconds := note_miss(request.remote_addr or "")) is not None:
+        text = _("Too many links that lead nowhere were opened from your network. Wait a few minutes and try again.")
+        return render("public/missing.html", message=text), 429, {"Retry-After": str(seconds)}
+    return render("public/missing.html", message=_("There is no such bill. Check the link.")), 404
 
 
-def _ask_bank(payment: Payment) -> None:
+# --- reading --------------------------------------------------------------------------------------------------------
+
+
+def _see(token: str) -> list[SeenBill]:
+    """What the link leads to: one bill, or the bills of a bundle. Raises NotFound."""
+    bill = see_bill(token)
+    if bills := [bill] if bill is not None else see_bundle(token):
+        return bills
+    raise NotFound("bill_not_found", "")
+
+
+def _standing_bundle(token: str) -> Any:
+    return select(BillBundle).where(BillBundle.token == token, BillBundle.link_revoked_at.is_(None))
+
+
+def _read_sum(text: str | None) -> Decimal | None:
+    """The sum typed; None where the page has no field for it. Raises DomainError beside `amount`."""
+    if text is None:
+        return None
+    try:
+        return read_money(text)
+    except ValueError as error:
+        raise DomainError("amount_invalid", str(error), "amount") from None
+
+
+# --- paying ---------------------------------------------------------------------------------------------------------
+
+
+def _start(bills: Sequence[Bill], amount: Decimal | None, token: str, bundle: BillBundle | None) -> Payment:
+    open_shop = shop_for(bills[0].branch)
+    if open_shop is None:
+        raise _no_gateway()
+    return start_payment(
+        bills,
+        gateway=open_shop.gateway,
+        shop=open_shop.shop,
+        return_url=pay_url(token),
+        amount=amount,
+        bundle=bundle,
+    )
+
+
+def _ask_bank(seen: SeenPayment) -> None:
     """Its notice may be late or lost; the client is here now. Whatever goes wrong leaves the payment as it is."""
-    if payment.gateway is None or payment.external_id is None:
+    payment = db.session.get(Payment, seen.id)
+    if payment is None or payment.gateway is None or payment.external_id is None:
         return
     try:
         accept_notice(gateway_of(payment), payment.external_id)
     except (LookupError, GatewayError, DomainError) as error:
-        _log.warning("payment %s: the bank's word could not be taken: %r", payment.id, error)
-
-
-def _render(
-    bill: Bill,
-    *,
-    payment: Payment | None = None,
-    refusal: DomainError | None = None,
-    failure: DomainError | None = None,
-) -> str:
-    """refusal: why the bill cannot be paid at all; failure: why this attempt did not work."""
-    refusal = refusal or _refusal(bill)
-    company = bill.branch.company
-    return render_template(
-        "public/bill.html",
-        bill=bill,
-        company=company,
-        branch=bill.branch,
-        payment=payment,
-        refusal=refusal,
-        failure=failure,
-        is_overdue=bill.is_overdue or (refusal is not None and refusal.code == "expired"),
-        refresh_seconds=_refresh_seconds(payment),
-        payer=discreet_name(bill.client.name),
-        phone=bill.branch.phone or company.phone,
-        format_phone=format_phone,
-    )
-
-
-def _refusal(bill: Bill) -> DomainError | None:
-    try:
-        check_payable(bill)
-    except DomainError as error:
-        return error
-    return _no_gateway() if shop_for(bill.branch) is None else None
+        _log.warning("payment %s: the bank's word could not be taken: %r", seen.id, error)
 
 
 def _no_gateway() -> DomainError:
     return DomainError("no_gateway", _("Online payment is not connected yet. Please pay at the administrator's desk."))
 
 
-def _refresh_seconds(payment: Payment | None) -> int | None:
+# --- showing --------------------------------------------------------------------------------------------------------
+
+
+def _page(token: str, bills: Sequence[SeenBill], order: Sequence[SeenPayment], attempt: _Attempt | None = None) -> str:
+    """order: the payments the client has come back from."""
+    payee = bills[0].payee
+    failure = attempt.failure if attempt else None
+    shared: dict[str, Any] = {
+        "token": token,
+        "payee": payee,
+        "payer": discreet_name(bills[0].payer),
+        "phone": format_phone(payee.phone) if payee.phone else "",
+        "offer_url": payee.offer_url or url_for("public.offer"),
+        "order": order,
+        "paid": sum((payment.amount for payment in order), Decimal(0)),
+        "fate": _fate(order),
+        "refresh_seconds": _refresh_seconds(order),
+        "failure": failure,
+    }
+    if bills[0].token != token:
+        return _bundle_page(bills, attempt, shared)
+    bill = bills[0]
+    refusal = bill.refusal or (None if payee.takes_online else _no_gateway())
+    if failure is not None and failure.code in _REFUSALS:
+        refusal, shared["failure"] = failure, None
+    lines = see_lines(bill)
+    return render(
+        "public/bill.html",
+        **shared,
+        bill=bill,
+        refusal=refusal,
+        due=money(bill.due, payee.currency),
+        status=bill.status.label,
+        period=f"{day(bill.period_from)} – {day(bill.period_to)}",
+        term=_term(bill),
+        is_overdue=refusal is not None and refusal.code == "expired" and bill.status is BillStatus.PENDING,
+        lines=lines[:LINES_SHOWN],
+        hidden_lines=lines[LINES_SHOWN:],
+        has_qr=bill.refusal is None and _has_qr(payee),
+        takes_other_sums=payee.takes_part_payments or payee.takes_overpayments,
+        typed=attempt.typed if attempt and attempt.typed is not None else _typed(bill.due),
+    )
+
+
+def _bundle_page(bills: Sequence[SeenBill], attempt: _Attempt | None, shared: dict[str, Any]) -> str:
+    payable = [bill for bill in bills if bill.refusal is None] if shared["payee"].takes_online else []
+    return render(
+        "public/bundle.html",
+        **shared,
+        bills=bills,
+        payable={bill.id for bill in payable},
+        ticked=attempt.ticked if attempt and attempt.ticked is not None else {bill.id for bill in payable},
+        due=sum((bill.due for bill in bills if bill.refusal is None), Decimal(0)),
+        refusal=None if shared["payee"].takes_online else _no_gateway(),
+    )
+
+
+def _fate(order: Sequence[SeenPayment]) -> str:
+    """What became of an order, in one word for the page: received, held, waiting, declined; nothing where none is
+    asked for.
+    """
+    statuses = {payment.status for payment in order}
+    if statuses & {PaymentStatus.SUCCEEDED, PaymentStatus.REVERSED}:
+        return "received"
+    if PaymentStatus.PENDING in statuses:
+        return "held" if any(payment.is_held for payment in order) else "waiting"
+    return "declined" if order else ""
+
+
+def _refresh_seconds(order: Sequence[SeenPayment]) -> int | None:
     """Seconds after which a waiting page loads itself again; None when there is nothing to wait for."""
-    if payment is None or payment.status is not PaymentStatus.PENDING:
+    if _fate(order) != "waiting":
         return None
-    age = clock.now() - payment.created_at
+    age = clock.now() - order[0].created_at
     return next((seconds for limit, seconds in (_EAGER, _PATIENT) if age < limit), None)
+
+
+def _term(bill: SeenBill) -> str:
+    """Empty where the bill has no end of its term."""
+    if bill.payable_until is None:
+        return ""
+    return _("from %(first)s to %(last)s", first=day(bill.payable_from), last=day(bill.payable_until))
+
+
+def _typed(amount: Decimal) -> str:
+    return str(format_decimal(amount, "0.00", locale=get_locale()))
+
+
+@lru_cache(500)
+def _has_qr(payee: Payee) -> bool:
+    return not missing_requisites(cast(Company, payee))

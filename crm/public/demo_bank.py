@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from flask import abort, redirect, render_template, request
+from flask import abort, redirect, request
 from werkzeug.wrappers import Response
 
-from crm.db import end_reading
 from crm.payments.gateways import open_gateway
 from crm.payments.gateways.base import RemoteStatus
 from crm.payments.gateways.demo import BankForm, DemoGateway
-from crm.public.frame import public_blueprint
+from crm.public.frame import public_blueprint, render
 
 DECISIONS = {"pay": RemoteStatus.SUCCEEDED, "decline": RemoteStatus.CANCELED}
 
@@ -19,7 +18,7 @@ blueprint = public_blueprint("demo_bank", __name__)
 @blueprint.get("/demo-bank/<external_id>")
 def form(external_id: str) -> str:
     """The bank's form: how much, for what; pay, decline or close."""
-    return render_template("public/demo_bank.html", form=_form(_bank(), external_id), RemoteStatus=RemoteStatus)
+    return render("public/demo_bank.html", form=_form(_bank(), external_id), RemoteStatus=RemoteStatus)
 
 
 @blueprint.post("/demo-bank/<external_id>")
@@ -31,7 +30,6 @@ def decide(external_id: str) -> Response:
     if choice != "close":
         if choice not in DECISIONS:
             abort(400)
-        end_reading()  # who is signed in was read under SQLite's write lock: neither book nor webhook may wait for it
         if bank.decide(external_id, DECISIONS[choice]):
             bank.notify(external_id)
     return redirect(shown.return_url)

@@ -8,8 +8,10 @@ from __future__ import annotations
 from flask import Blueprint, Flask, abort, current_app, render_template
 
 from crm import mail_sink
+from crm.public.frame import add_headers
 
 blueprint = Blueprint("demo_mail", __name__, url_prefix="/demo-mail")
+blueprint.after_request(add_headers)
 
 
 @blueprint.get("/")

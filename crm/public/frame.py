@@ -1,15 +1,23 @@
-"""What every public page shares: the scope it runs in and the headers it leaves with."""
+"""What every public page shares: the scope it runs in, its style, its words, the headers it leaves with."""
 
 from __future__ import annotations
 
+import hashlib
+import re
+from base64 import b64encode
+from functools import cache
+from typing import Any
 from urllib.parse import urlsplit
 
-from flask import Blueprint, Response, current_app, g
+from flask import Blueprint, Flask, Response, current_app, g
+from flask_babel import get_locale, get_translations
+from markupsafe import Markup
 
 from crm.access.actors import System
 from crm.access.scope import EVERYWHERE, enter_scope, leave_scope
 from crm.audit.origin import Origin, set_origin
-from crm.security import CSP
+from crm.config import ROOT
+from crm.security import CSP, OF_STRANGERS
 
 VISITOR = System("public page")
 
@@ -19,10 +27,47 @@ def public_blueprint(name: str, import_name: str) -> Blueprint:
     browsers or search engines, and do not tell other sites the address they were left from: it holds the token.
     """
     blueprint = Blueprint(name, import_name)
+    OF_STRANGERS.add(name)
     blueprint.before_request(_begin)
     blueprint.teardown_request(_end)
-    blueprint.after_request(_add_headers)
+    blueprint.after_request(add_headers)
     return blueprint
+
+
+def register(app: Flask) -> None:
+    """The style sheet stands in the page: one request is all a page takes."""
+    app.jinja_env.globals["public_style"] = Markup(style())  # noqa: S704 - our own file
+
+
+def render(template: str, **values: Any) -> str:
+    """A page. Its texts are looked up in the catalogue of the person's language, found once for all of them."""
+    catalogue = get_translations()
+
+    def translate(text: str, **variables: Any) -> Markup:
+        found = Markup(catalogue.ugettext(text))  # noqa: S704 - the catalogue is ours
+        return found % variables if variables else found
+
+    # Not render_template(): what it adds for pages of staff asks who is signed in.
+    page = current_app.jinja_env.get_template(template)
+    return page.render(values, _=translate, language=str(get_locale()))
+
+
+@cache
+def style() -> str:
+    """static/public.css without what only its readers need."""
+    text = (ROOT / "static/public.css").read_text()
+    text = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
+    return re.sub(r"\s*([{};,])\s*|(?<=:)\s+", r"\1", re.sub(r"\s+", " ", text)).replace(";}", "}").strip()
+
+
+@cache
+def _policy(public_url: str) -> str:
+    digest = b64encode(hashlib.sha256(style().encode()).digest()).decode()
+    at = urlsplit(public_url)
+    # Chromium applies form-action to where the answer redirects, too: our button leads to the bank, the bank's back.
+    form_action = f"form-action 'self' https: {at.scheme}://{at.netloc}"
+    policy = CSP.replace("style-src 'self'", f"style-src 'self' 'sha256-{digest}'")
+    return policy.replace("form-action 'self'", form_action)
 
 
 def _begin() -> None:
@@ -36,11 +81,9 @@ def _end(_error: BaseException | None) -> None:
         leave_scope(token)
 
 
-def _add_headers(response: Response) -> Response:
-    public_url = urlsplit(current_app.config["SETTINGS"].public_url)
-    # Chromium applies form-action to where the answer redirects, too: our button leads to the bank, the bank's back.
-    form_action = f"form-action 'self' https: {public_url.scheme}://{public_url.netloc}"
-    response.headers["Content-Security-Policy"] = CSP.replace("form-action 'self'", form_action)
+def add_headers(response: Response) -> Response:
+    """For pages of strangers: what a browser may do on them, and that nobody keeps them."""
+    response.headers["Content-Security-Policy"] = _policy(current_app.config["SETTINGS"].public_url)
     response.headers["Referrer-Policy"] = "no-referrer"
     response.headers["X-Robots-Tag"] = "noindex, nofollow"
     response.headers["Cache-Control"] = "no-store"

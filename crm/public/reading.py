@@ -1,0 +1,268 @@
+"""What the public pages show, read past the session: one statement, only the columns that are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any
+
+from flask import current_app
+from sqlalchemy import Row, Select, exists, or_, select
+
+from crm.access.models import Branch, Company
+from crm.bills.models import Bill, BillBundle, BillLine, BillLineKind, BillStatus, bill_bundle_bill, bill_title
+from crm.bills.operations import check_payable
+from crm.clients.models import Client
+from crm.db import db, reading
+from crm.errors import DomainError
+from crm.ledger.models import Account, AccountKind, AccountType
+from crm.payments.models import Attention, Payment, PaymentStatus, Shop
+from crm.subscriptions.models import Plan, Subscription
+
+
+@dataclass(frozen=True)
+class Payee:
+    """Who is paid: a company, and the branch it is paid at. has_shop: a payment service of its own is connected."""
+
+    name: str
+    legal_name: str
+    inn: str
+    kpp: str
+    ogrn: str
+    bank_name: str
+    bic: str
+    settlement_account: str
+    correspondent_account: str
+    address: str
+    company_phone: str | None
+    email: str
+    offer_url: str | None
+    currency: str
+    takes_part_payments: bool
+    takes_overpayments: bool
+    takes_deposits: bool
+    branch: str
+    time_zone: str
+    branch_phone: str | None
+    has_shop: bool
+
+    @property
+    def phone(self) -> str | None:
+        return self.branch_phone or self.company_phone
+
+    @property
+    def takes_online(self) -> bool:
+        """As shop_for() finds it, without opening the shop."""
+        return self.has_shop or bool(current_app.config["SETTINGS"].is_demo)
+
+
+@dataclass(frozen=True)
+class SeenBill:
+    """A bill as its payer sees it. has_lines: how its sum was found is kept with it."""
+
+    payee: Payee
+    id: int
+    token: str
+    year: int
+    number: int
+    status: BillStatus
+    amount: Decimal
+    paid_amount: Decimal
+    purpose: str
+    period_from: date
+    period_to: date
+    payable_from: date
+    payable_until: date | None
+    is_repeatable: bool
+    paid_at: datetime | None
+    payer: str
+    account_kind: AccountKind
+    account_type: str | None
+    subscription_id: int | None
+    plan: str | None
+    has_lines: bool
+
+    @property
+    def branch(self) -> Payee:
+        return self.payee
+
+    @property
+    def title(self) -> str:
+        return bill_title(self.year, self.number)
+
+    @property
+    def due(self) -> Decimal:
+        """As Bill.due."""
+        return self.amount if self.status is BillStatus.PAID else max(self.amount - self.paid_amount, Decimal(0))
+
+    @property
+    def account(self) -> str:
+        """As Account.title."""
+        if self.account_kind is AccountKind.SUBSCRIPTION and self.plan is not None:
+            return f"{self.plan} #{self.subscription_id}"
+        return self.account_type or str(self.account_kind.label)
+
+    @property
+    def refusal(self) -> DomainError | None:
+        """Why it cannot be paid now; None when it can."""
+        try:
+            check_payable(self)
+        except DomainError as error:
+            return error
+        return None
+
+
+@dataclass(frozen=True)
+class SeenLine:
+    """A line of how a bill's sum was found; students are called by their first names there."""
+
+    kind: BillLineKind
+    day: date | None
+    student: str
+    title: str
+    note: str
+    amount: Decimal
+
+
+@dataclass(frozen=True)
+class SeenPayment:
+    """A payment of one bill; several paid at once are one order."""
+
+    id: int
+    status: PaymentStatus
+    amount: Decimal
+    refunded: Decimal
+    created_at: datetime
+    received_at: datetime | None
+    attention: Attention | None
+    attention_closed_at: datetime | None
+    bill_id: int
+    year: int
+    number: int
+    purpose: str
+    account_kind: AccountKind
+    account_type: str | None
+    subscription_id: int | None
+    plan: str | None
+
+    account = SeenBill.account
+
+    @property
+    def bill(self) -> str:
+        return bill_title(self.year, self.number)
+
+    @property
+    def is_held(self) -> bool:
+        """Somebody has to look at it first."""
+        return self.attention is not None and self.attention_closed_at is None
+
+
+_company, _branch, _bill, _client = Company.__table__.c, Branch.__table__.c, Bill.__table__.c, Client.__table__.c
+_account, _type, _sold, _plan = Account.__table__.c, AccountType.__table__.c, Subscription.__table__.c, Plan.__table__.c
+_bundle, _member, _line, _payment = (
+    BillBundle.__table__.c,
+    bill_bundle_bill.c,
+    BillLine.__table__.c,
+    Payment.__table__.c,
+)
+_shop = Shop.__table__.c
+
+_HAS_SHOP = exists().where(
+    _shop.company_id == _branch.company_id,
+    _shop.is_active,
+    or_(_shop.branch_id.is_(None), _shop.branch_id == _branch.id),
+)
+_OF_PAYEE = (
+    *(_company.name, _company.legal_name, _company.inn, _company.kpp, _company.ogrn, _company.bank_name, _company.bic),
+    *(_company.settlement_account, _company.correspondent_account, _company.address, _company.phone, _company.email),
+    *(_company.offer_url, _company.currency, _company.takes_part_payments, _company.takes_overpayments),
+    *(_company.takes_deposits, _branch.name, _branch.time_zone, _branch.phone, _HAS_SHOP),
+)
+_OF_ACCOUNT = (_account.kind, _type.name, _account.subscription_id, _plan.name)
+_OF_BILL = (
+    *(_bill.id, _bill.token, _bill.year, _bill.number, _bill.status, _bill.amount, _bill.paid_amount, _bill.purpose),
+    *(_bill.period_from, _bill.period_to, _bill.payable_from, _bill.payable_until, _bill.is_repeatable, _bill.paid_at),
+    *(_client.name, *_OF_ACCOUNT),
+    exists().where(_line.bill_id == _bill.id),
+)
+
+
+def _with_account(source: Any, account_id: Any) -> Any:
+    return (
+        source.join(Account.__table__, _account.id == account_id)
+        .outerjoin(AccountType.__table__, _type.id == _account.account_type_id)
+        .outerjoin(Subscription.__table__, _sold.id == _account.subscription_id)
+        .outerjoin(Plan.__table__, _plan.id == _sold.plan_id)
+    )
+
+
+def _with_payee(source: Any) -> Any:
+    return (
+        _with_account(source, _bill.account_id)
+        .join(Client.__table__, _client.id == _bill.client_id)
+        .join(Branch.__table__, _branch.id == _bill.branch_id)
+        .join(Company.__table__, _company.id == _branch.company_id)
+    )
+
+
+_BILL = select(*_OF_PAYEE, *_OF_BILL).select_from(_with_payee(Bill.__table__))
+_IN_BUNDLE = (
+    select(*_OF_PAYEE, *_OF_BILL)
+    .select_from(
+        _with_payee(
+            BillBundle.__table__.join(bill_bundle_bill, _member.bundle_id == _bundle.id).join(
+                Bill.__table__, _bill.id == _member.bill_id
+            )
+        )
+    )
+    .order_by(_bill.id)
+)
+_PAYMENT = select(
+    *(_payment.id, _payment.status, _payment.amount, _payment.refunded, _payment.created_at, _payment.received_at),
+    *(_payment.attention, _payment.attention_closed_at, _bill.id, _bill.year, _bill.number, _bill.purpose),
+    *_OF_ACCOUNT,
+).select_from(_with_account(Payment.__table__.join(Bill.__table__, _bill.id == _payment.bill_id), _payment.account_id))
+_LINES = select(_line.kind, _line.day, _line.student, _line.title, _line.note, _line.amount).order_by(_line.position)
+
+
+def see_bill(token: str) -> SeenBill | None:
+    """The bill behind a link, if the link stands."""
+    rows = _of_token(_BILL.where(_bill.token == token, _bill.link_revoked_at.is_(None)), token)
+    return _seen(rows[0]) if rows else None
+
+
+def see_bundle(token: str) -> list[SeenBill]:
+    """The bills behind a link to several, if the link stands; none otherwise."""
+    query = _IN_BUNDLE.where(_bundle.token == token, _bundle.link_revoked_at.is_(None))
+    return [_seen(row) for row in _of_token(query, token)]
+
+
+def see_lines(bill: SeenBill) -> list[SeenLine]:
+    """How the bill's sum was found, in order."""
+    return [SeenLine(*row) for row in _rows(_LINES.where(_line.bill_id == bill.id))] if bill.has_lines else []
+
+
+def see_order(bills: Sequence[SeenBill], payment_id: int) -> list[SeenPayment]:
+    """The payments of an order by the id of its first, those of these bills alone; any number may be asked for."""
+    if not 0 < payment_id < 2**63:
+        return []
+    of_order = or_(_payment.id == payment_id, _payment.order_id == payment_id)
+    of_these = _payment.bill_id.in_([bill.id for bill in bills])
+    return [SeenPayment(*row) for row in _rows(_PAYMENT.where(of_order, of_these).order_by(_payment.id))]
+
+
+def _seen(row: Row[Any]) -> SeenBill:
+    return SeenBill(Payee(*row[: len(_OF_PAYEE)]), *row[len(_OF_PAYEE) :])
+
+
+def _of_token(query: Select[Any], token: str) -> Sequence[Row[Any]]:
+    return _rows(query) if "\x00" not in token else []  # PostgreSQL takes no NUL in a text
+
+
+def _rows(query: Select[Any]) -> Sequence[Row[Any]]:
+    with reading(), db.engine.connect() as connection:
+        if connection.dialect.name == "postgresql":  # one statement needs no BEGIN before it and no ROLLBACK after it
+            connection = connection.execution_options(isolation_level="AUTOCOMMIT")
+        return connection.execute(query).all()
