@@ -75,7 +75,9 @@ class Notice:
     """What a webhook says it is about; nothing of it is believed before Gateway.check_notice() and fetch().
 
     event: the service's own word. shop_id: of the shop, where the notice names it. reference: as create() was given it,
-    where the notice repeats it.
+    where the notice repeats it. One reference may stand for several payments of the service (at T-Bank, one whose
+    beginning was lost is given up for another), so what is told of one that is not ours to wait for only counts when it
+    was paid.
     """
 
     external_id: str

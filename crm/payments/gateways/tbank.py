@@ -38,7 +38,9 @@ WHOLE_SECONDS = 20.0
 MAX_ANSWER_BYTES = 2**20
 MAX_DESCRIPTION = 140
 MAX_TRIES = 9  # orders of one number: the first, `_2` and so on
-WRONG_TOKEN, UNKNOWN_TERMINAL = "204", "205"
+# Error codes: the terminal is blocked or unknown, the signature wrong; the bank is busy or does not know itself.
+KEYS_REFUSED = frozenset({"202", "204", "205", "501"})
+UNSURE = frozenset({"119", "999", "9999"})
 
 # A payment may be waited for, was received (whatever became of it since), or will not be.
 STATUSES = {
@@ -140,7 +142,7 @@ class TbankGateway:
                 if STATUSES.get(status) is not RemoteStatus.CANCELED:
                     if status != "NEW":
                         raise GatewayError(_("This order is being paid at T-Bank at the moment.")) from refused
-                    self._ask("Cancel", {"PaymentId": external_id})
+                    self._give_up(external_id)
                 continue
             form = made.get("PaymentURL")
             if not isinstance(form, str) or not form.startswith(("https://", "http://")):
@@ -189,14 +191,13 @@ class TbankGateway:
         kopecks = rest.partition(":")[0]
         if not kopecks.isdecimal():
             raise GatewayRefused(_("T-Bank knows nothing of this number."))
-        return self._refund(self._state(payment_id), external_id, Decimal(kopecks) / 100)
+        return self._refund(self._state(payment_id), external_id, Decimal(kopecks).scaleb(-2))
 
     def check(self) -> str:
         """Asks about an order that is not there: who signs wrongly is not told so much. Raises GatewayRefused."""
         said = self._send("CheckOrder", {"OrderId": "kontora-check"})
-        code = str(said.get("ErrorCode"))
-        if code in (WRONG_TOKEN, UNKNOWN_TERMINAL):
-            raise GatewayRefused(_("T-Bank does not accept the shop's keys. %(reason)s", reason=_words(said)).strip())
+        if str(said.get("ErrorCode")) in KEYS_REFUSED | UNSURE:
+            raise _refusal(said)
         return _("T-Bank knows the terminal, and the password is right.")
 
     def check_notice(self, headers: Mapping[str, str], body: bytes) -> None:
@@ -236,6 +237,12 @@ class TbankGateway:
         ranks = [RemoteStatus.CANCELED, RemoteStatus.PENDING, RemoteStatus.SUCCEEDED]
         return max(found, key=lambda payment: ranks.index(STATUSES.get(payment[1], RemoteStatus.PENDING)))
 
+    def _give_up(self, external_id: str) -> None:
+        try:
+            self._ask("Cancel", {"PaymentId": external_id})
+        except GatewayRefused as error:  # somebody has come to pay meanwhile
+            raise GatewayError(_("This order is being paid at T-Bank at the moment.")) from error
+
     def _refund(self, said: dict[str, Any], external_id: str, amount: Decimal) -> RemoteRefund:
         status, _word = _status(said, REFUNDS)
         error = _("T-Bank did not carry the refund out.") if status is RemoteStatus.CANCELED else ""
@@ -262,11 +269,7 @@ class TbankGateway:
         said = self._send(method, fields)
         if said.get("Success") is True:
             return said
-        if said.get("ErrorCode") in (None, "", "0", 0):
-            raise _unreadable()
-        if str(said["ErrorCode"]) in (WRONG_TOKEN, UNKNOWN_TERMINAL):
-            raise GatewayRefused(_("T-Bank does not accept the shop's keys. %(reason)s", reason=_words(said)).strip())
-        raise GatewayRefused(_words(said))
+        raise _refusal(said)
 
     def _send(self, method: str, fields: dict[str, Any]) -> dict[str, Any]:
         asked = {"TerminalKey": self._keys.shop_id, **fields}
@@ -311,7 +314,7 @@ def _kopecks(amount: Decimal, currency: str) -> int:
 def _amount(kopecks: Any) -> Decimal:
     if isinstance(kopecks, bool) or not isinstance(kopecks, int) or kopecks < 0:
         raise _unreadable()
-    return Decimal(kopecks) / 100
+    return Decimal(kopecks).scaleb(-2)
 
 
 def _payment_id(said: Mapping[str, Any]) -> str:
@@ -326,6 +329,18 @@ def _status(said: Mapping[str, Any], statuses: Mapping[str, RemoteStatus]) -> tu
     if not isinstance(word, str) or word not in statuses:
         raise _unreadable()
     return statuses[word], word
+
+
+def _refusal(said: Mapping[str, Any]) -> GatewayError:
+    """What an answer without success means."""
+    code, words = str(said.get("ErrorCode") or ""), _words(said)
+    if code in {"", "0"}:
+        return _unreadable()
+    if code in UNSURE:
+        return GatewayError(_("T-Bank is not working at the moment (%(status)s).", status=words))
+    if code in KEYS_REFUSED:
+        return GatewayRefused(_("T-Bank does not accept the shop's keys. %(reason)s", reason=words))
+    return GatewayRefused(words)
 
 
 def _words(said: Mapping[str, Any]) -> str:
