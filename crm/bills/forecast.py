@@ -314,27 +314,31 @@ def _extra_for(lesson: PlannedLesson, extras: Iterable[Extra]) -> Extra | None:
 
 def forecast_of(accounts: Sequence[Account], *, period_to: date) -> dict[int, Forecast]:
     """The forecasts of many accounts, by account id, each from today of its branch on; as many statements for one as
-    for hundreds. An account that is not made yet (id None) is an empty one.
-
-    What is out of the row scope is not seen, as who marks there does not see it.
+    for hundreds. What is out of the row scope is not seen, as who marks there does not see it.
     """
+    return dict(zip((one.id for one in accounts), forecasts(accounts, period_to=period_to), strict=True))
+
+
+def forecasts(accounts: Sequence[Account], *, period_to: date) -> list[Forecast]:
+    """forecast_of(), in the order given. An account that is not made yet (id None) is an empty one."""
     if not accounts:
-        return {}
+        return []
     zones = {branch.id: branch for branch in db.session.scalars(select(Branch))}
+    # Asked of the database: what the session knows may be older than the locks of who issues bills.
     balances: Any = select(Account.id, Account.balance).where(Account.id.in_([one.id for one in accounts if one.id]))
     known: dict[int, Decimal] = dict(db.session.execute(balances).all())
     todays = {one.branch_id: clock.today(zones[one.branch_id]) for one in accounts}
     payers = {one.client_id for one in accounts if one.client_id is not None}
     families = _families(payers, zones, since=min(todays.values()), until=period_to)
-    return {
-        one.id: forecast(
+    return [
+        forecast(
             families.get(one.client_id or 0, Family()).since(todays[one.branch_id]),
             Purse.of_account(one),
             known.get(one.id, Decimal(0)),
             period_to=period_to,
         )
         for one in accounts
-    }
+    ]
 
 
 def _families(

@@ -5,34 +5,41 @@ What the screen fixes is fixed here too: the sum and the beginning of a bill by 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
 
 from flask_babel import gettext as _
-from sqlalchemy import or_, select
+from sqlalchemy import insert, inspect, or_, select
 from sqlalchemy.orm import joinedload
 
 from crm import clock
 from crm.access.actors import Actor, require
 from crm.access.models import Branch
-from crm.bills.forecast import ForecastLine, forecast_of
-from crm.bills.models import Bill, BillLine, BillLineKind, BillMethod
-from crm.bills.operations import issue_bill
+from crm.audit.models import AuditAction
+from crm.audit.operations import plain, record_all
+from crm.bills.forecast import Forecast, ForecastLine, forecasts
+from crm.bills.links import new_token
+from crm.bills.models import Bill, BillLine, BillLineKind, BillMethod, BillStatus, bill_subscription
+from crm.bills.operations import check_purpose, check_term, issue_bill, take_numbers
+from crm.bills.queries import issued_alike, without_billed
 from crm.clients.models import Client
 from crm.clients.queries import payer_of
-from crm.db import db
+from crm.db import db, insert_rows
 from crm.debts.queries import debts_of_subscriptions
 from crm.errors import DomainError
 from crm.i18n import day, money
+from crm.ledger.batch import own_accounts
 from crm.ledger.models import Account, AccountKind, Unit
-from crm.ledger.operations import base_account
+from crm.ledger.operations import base_account, check_amount
 from crm.ledger.queries import accounts_of
+from crm.protocol import ProtocolLine
 from crm.schedule.enrolment import hold_cards
 from crm.subscriptions.coverage import lock_coverage
 from crm.subscriptions.models import PlanAccount, Subscription, SubscriptionState, SubscriptionStatus
+from crm.subscriptions.queries import without_paid
 
 
 @dataclass(frozen=True)
@@ -109,19 +116,13 @@ def draft_bill(
     today = clock.today(branch)
     if method is BillMethod.SUBSCRIPTION:
         chosen = _chosen(payer, subscriptions) if subscriptions else _active_on([account], {branch.id: today})
-        lines = _cost_lines(chosen)
-        begins = min((one.starts_on for one in chosen), default=today)
-        ends = period_to or max((one.ends_on for one in chosen), default=_month_end(today))
-        amount = sum((line.amount for line in lines), Decimal(0))
-        return Draft(
-            amount, lines, tuple(chosen), min(begins, ends), "" if amount else _nothing_for(chosen), ends, account
-        )
+        return _draft_by_cost(account, chosen, _owed(chosen), today, period_to)
     until = period_to or _month_end(today)
     if method is BillMethod.MANUAL:
         return Draft(Decimal(0), (), tuple(subscriptions), min(today, until), "", until, account)
     if until < today:
         raise _period_over()
-    (found,) = forecast_of([account], period_to=until).values()
+    (found,) = forecasts([account], period_to=until)
     return Draft(found.total, found.lines, (), today, found.reason, until, account)
 
 
@@ -163,8 +164,8 @@ def issue_draft(
     hold_cards([payer.id])
     if account is None or account.id is None:
         account = base_account(payer.id, account.branch_id if account is not None else branch.id)
-    if method is BillMethod.FORECAST:
-        _hold_family([payer.id], [account])
+    if method is not BillMethod.MANUAL:
+        _hold_families([payer.id], [account])
     draft = draft_bill(
         payer, branch=branch, method=method, account=account, period_to=period_to, subscriptions=subscriptions
     )
@@ -212,9 +213,9 @@ def _check_fixed(draft: Draft, amount: Decimal | None, period_from: date | None)
         )
 
 
-def _hold_family(payer_ids: Sequence[int], accounts: Sequence[Account]) -> None:
-    """Let nobody mark lessons of these families or move their money until the transaction ends: what is read from now
-    on belongs together. Their cards are held.
+def _hold_families(payer_ids: Sequence[int], accounts: Sequence[Account]) -> None:
+    """Let nobody mark lessons of these families, move their money or return what they bought until the transaction
+    ends: what is read from now on belongs together. The payers' cards are held.
     """
     query = select(Client.id, Client.payer_id).where(or_(Client.id.in_(payer_ids), Client.payer_id.in_(payer_ids)))
     lock_coverage({id: payer_id or id for id, payer_id in db.session.execute(query)}, accounts=accounts)
@@ -225,11 +226,276 @@ def bill_lines(lines: Sequence[ForecastLine]) -> list[BillLine]:
     return [BillLine(position=position, **vars(line)) for position, line in enumerate(lines)]
 
 
+# --- many at once ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What is the same for all the bills of an action. amount: of each, by hand; the other methods find their own."""
+
+    method: BillMethod
+    period_to: date
+    payable_until: date | None = None
+    is_repeatable: bool = False
+    purpose: str = ""
+    amount: Decimal | None = None
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A bill of issue_many(): asked for by a client, onto the base account his payer has in the client's branch."""
+
+    client: Client
+    payer: Client
+    branch: Branch
+
+    @property
+    def key(self) -> tuple[int, int]:
+        return self.payer.id, self.branch.id
+
+
+_Key = tuple[int, int]  # payer id, branch id
+
+
+def issue_many(client_ids: Sequence[int], terms: Terms, *, by: Actor) -> list[ProtocolLine]:
+    """Issue a bill for each of the clients to his payer, onto the payer's base account in the client's branch, from
+    today there; as many statements for one as for some hundreds. The caller commits, soon: the company's numbers and
+    the accounts of all of them wait for it.
+
+    One line per id, in the order given: the bill's number and sum, or why there is none; one who shares an account with
+    another is told of that one's bill. By subscriptions only those are asked for that no bill asks for yet and that
+    were not paid for at the sale; else nobody gets a bill twice on a day, whether the action is repeated or not.
+    Raises DomainError beside the field of what is the same for all: "required", "too_long", those of check_amount().
+    """
+    require(by, "bill.issue")
+    terms = replace(terms, purpose=check_purpose(terms.purpose))
+    if terms.method is BillMethod.MANUAL:
+        if terms.amount is None:
+            raise DomainError("required", _("Enter the sum."), "amount")
+        terms = replace(terms, amount=check_amount(terms.amount))
+    asked, errors = _asked_for(client_ids)
+    drafts = _drafts({one.key: one for one in asked.values()}, terms, errors)
+    bills = _write_bills(drafts, terms, by=by)
+    return [_told(id, asked.get(id), bills, errors) for id in client_ids]
+
+
+def _told(id: int, one: _Asked | None, bills: Mapping[_Key, Bill], errors: dict[int | _Key, str]) -> ProtocolLine:
+    """What became of a client. errors: by client or account; who comes first with an account has its bill."""
+    if one is None:
+        return ProtocolLine(id, f"#{id}", errors[id])
+    name = one.client.shown_name
+    if one.key in errors:
+        return ProtocolLine(id, name, errors[one.key])
+    bill = bills[one.key]
+    errors[one.key] = _issued_already(bill.title)
+    return ProtocolLine(id, f"{name}: {bill.title}, {money(bill.amount)}"[:200], None)
+
+
+def _issued_already(number: str) -> str:
+    return _("Issued already: bill %(number)s.", number=number)
+
+
+def _asked_for(client_ids: Sequence[int]) -> tuple[dict[int, _Asked], dict[int | _Key, str]]:
+    """The clients and their payers, held; and what is wrong with the others, by client id."""
+    rows = db.session.execute(select(Client.id, Client.payer_id).where(Client.id.in_(client_ids))).all()
+    ids = {id for row in rows for id in row if id is not None}
+    hold_cards(ids)
+    query = select(Client).where(Client.id.in_(ids))
+    known = {client.id: client for client in db.session.scalars(query)}
+    branches = {branch.id: branch for branch in db.session.scalars(select(Branch))}
+    asked, errors = dict[int, _Asked](), dict[int | _Key, str]()
+    for id in client_ids:
+        client = known.get(id)
+        payer = known.get(client.payer_id or client.id) if client is not None else None
+        if client is None:
+            errors[id] = _("Not found")
+        elif payer is None:
+            errors[id] = _("The payer's card was not found in this branch.")
+        else:
+            asked[id] = _Asked(client, payer, branches[client.branch_id])
+    return asked, errors
+
+
+def _drafts(wanted: Mapping[_Key, _Asked], terms: Terms, errors: dict[int | _Key, str]) -> dict[_Key, Draft]:
+    """What is asked for onto each account; why nothing is, is added to `errors`."""
+    known = _known_bases(wanted)
+    _hold_families([payer_id for payer_id, _branch_id in wanted], [])
+    todays = {one.branch.id: clock.today(one.branch) for one in wanted.values()}
+    accounts = dict[_Key, Account]()
+    for key, one in wanted.items():
+        if error := _refusal(terms, todays[one.branch.id]):
+            errors[key] = error
+        else:
+            accounts[key] = known.get(key) or _base_to_be(one.payer, one.branch)
+    if terms.method is BillMethod.SUBSCRIPTION:
+        drafts = _drafts_by_cost(accounts, terms, todays)
+    else:
+        alike = issued_alike(
+            [one for one in accounts.values() if one.id is not None],
+            method=terms.method,
+            period_to=terms.period_to,
+            todays=todays,
+            amount=terms.amount,
+            purpose=terms.purpose,
+        )
+        errors |= {key: _issued_already(alike[one.id]) for key, one in accounts.items() if one.id in alike}
+        fresh = {key: one for key, one in accounts.items() if key not in errors}
+        drafts = _drafts_by_forecast(fresh, terms, todays)
+    errors |= {key: draft.reason for key, draft in drafts.items() if not draft.amount}
+    return {key: draft for key, draft in drafts.items() if draft.amount}
+
+
+def _refusal(terms: Terms, today: date) -> str | None:
+    if terms.period_to < today:
+        return str(_period_over())
+    try:
+        check_term(today, terms.payable_until)
+    except DomainError as error:
+        return str(error)
+    return None
+
+
+def _known_bases(keys: Collection[_Key]) -> dict[_Key, Account]:
+    """The base accounts that are there, by payer and branch."""
+    query = select(Account).where(
+        Account.kind == AccountKind.BASE,
+        Account.client_id.in_({payer_id for payer_id, _branch_id in keys}),
+        Account.closed_at.is_(None),
+    )
+    return {(one.client_id or 0, one.branch_id): one for one in db.session.scalars(query)}
+
+
+def _drafts_by_forecast(
+    accounts: Mapping[_Key, Account], terms: Terms, todays: Mapping[int, date]
+) -> dict[_Key, Draft]:
+    """Also by hand: the same sum for everybody, without lines."""
+    if terms.amount is not None and terms.method is BillMethod.MANUAL:
+        found = [Forecast((), terms.amount)] * len(accounts)
+    else:
+        found = forecasts(list(accounts.values()), period_to=terms.period_to)
+    return {
+        key: Draft(one.total, one.lines, (), todays[account.branch_id], one.reason, terms.period_to, account)
+        for (key, account), one in zip(accounts.items(), found, strict=True)
+    }
+
+
+def _drafts_by_cost(accounts: Mapping[_Key, Account], terms: Terms, todays: Mapping[int, date]) -> dict[_Key, Draft]:
+    active = _active_on(list(accounts.values()), todays)
+    due = list[Subscription]()
+    for today in sorted(set(todays.values())):
+        due += without_billed([one for one in active if todays[one.branch_id] == today], today=today)
+    due = without_paid(due)
+    owed = _owed(due)
+    sold, asked = set[_Key](), dict[_Key, list[Subscription]]()
+    for one in active:
+        sold.add(_key_of(one))
+    for one in due:
+        asked.setdefault(_key_of(one), []).append(one)
+    drafts = {}
+    for key, account in accounts.items():
+        draft = _draft_by_cost(account, asked.get(key, []), owed, todays[account.branch_id], terms.period_to)
+        if key in sold and key not in asked:
+            draft = replace(draft, reason=_("Every subscription on the base account is billed or paid for already."))
+        drafts[key] = draft
+    return drafts
+
+
+def _key_of(subscription: Subscription) -> _Key:
+    return subscription.client.payer_id or subscription.client_id, subscription.branch_id
+
+
+def _write_bills(drafts: Mapping[_Key, Draft], terms: Terms, *, by: Actor) -> dict[_Key, Bill]:
+    """Write bills that are known to be in order, with their lines and their audit. The bills are not the session's."""
+    if not drafts:
+        return {}
+    accounts = {key: draft.account for key, draft in drafts.items()}
+    for branch_id in sorted({one.branch_id for one in accounts.values() if one.id is None}):
+        missing = [key for key, one in accounts.items() if one.id is None and one.branch_id == branch_id]
+        made = own_accounts(AccountKind.BASE, dict(missing))
+        accounts |= {key: made[key[0]] for key in missing}
+    branches = {branch.id: branch for branch in db.session.scalars(select(Branch))}
+    rows = list[dict[str, Any]]()
+    now = clock.now()
+    for key, draft in drafts.items():
+        branch = branches[draft.account.branch_id]
+        today = clock.today(branch)
+        rows.append(
+            {
+                "branch_id": branch.id,
+                "company_id": branch.company_id,
+                "year": today.year,
+                "number": 0,
+                "token": new_token(),
+                "client_id": key[0],
+                "account_id": accounts[key].id,
+                "status": BillStatus.PENDING,
+                "method": terms.method,
+                "amount": draft.amount,
+                "paid_amount": Decimal(0),
+                "purpose": terms.purpose,
+                "period_from": draft.period_from,
+                "period_to": draft.period_to,
+                "payable_from": today,
+                "payable_until": terms.payable_until,
+                "is_repeatable": terms.is_repeatable,
+                "payments_count": 0,
+                "issued_at": now,
+                "paid_at": None,
+                "link_revoked_at": None,
+                "author_id": by.id,
+                "dedupe_key": None,
+                "version": 1,
+                "custom": {},
+            }
+        )
+    _number(rows)
+    insert_rows(Bill, rows)
+    ids = select(Bill.token, Bill.id).where(Bill.token.in_([row["token"] for row in rows]))
+    by_token: dict[str, int] = dict(db.session.execute(ids).all())
+    bills = {key: Bill(id=by_token[row["token"]], **row) for key, row in zip(drafts, rows, strict=True)}
+    lines = [
+        {"bill_id": bills[key].id, "position": position, **vars(line)}
+        for key, draft in drafts.items()
+        for position, line in enumerate(draft.lines)
+    ]
+    insert_rows(BillLine, lines)
+    asked = [
+        {"bill_id": bills[key].id, "subscription_id": one.id}
+        for key, draft in drafts.items()
+        for one in draft.subscriptions
+    ]
+    if asked:
+        db.session.execute(insert(bill_subscription), asked)
+    record_all(AuditAction.CREATE, {bills[key]: _as_new(bills[key], draft) for key, draft in drafts.items()}, by=by)
+    return bills
+
+
+def _number(rows: Sequence[dict[str, Any]]) -> None:
+    """Give the bills their numbers, company by company, year by year: no more than there are bills."""
+    of_counter: dict[tuple[int, int], list[dict[str, Any]]] = {}
+    for row in rows:
+        of_counter.setdefault((row["company_id"], row["year"]), []).append(row)
+    for (company_id, year), own in sorted(of_counter.items()):
+        for row, number in zip(own, take_numbers(company_id, year, len(own)), strict=True):
+            row["number"] = number
+
+
+def _as_new(bill: Bill, draft: Draft) -> dict[str, Any]:
+    """What the audit says of a row that came into being, as it does of one the session has written."""
+    columns = {column.key: getattr(bill, column.key) for column in inspect(Bill).column_attrs}
+    del columns["version"], columns["custom"]
+    changes = {name: [None, plain(value)] for name, value in columns.items() if value is not None}
+    changes |= {name: ["…", "…"] for name in Bill.__secret__}
+    return changes | {"subscriptions": [None, [str(one) for one in draft.subscriptions]]}
+
+
 # --- by the cost of subscriptions ------------------------------------------------------------------------------------
 
 
 def _paid_by(payer_ids: Sequence[int], ids: Sequence[int] | None = None) -> list[Subscription]:
-    """Subscriptions of these payers and of those they pay for, oldest first; of these ids."""
+    """Subscriptions of these payers and of those they pay for, oldest first, as they are now: of these ids, else those
+    that are active.
+    """
     query = (
         select(Subscription)
         .join(Subscription.client)
@@ -239,7 +505,9 @@ def _paid_by(payer_ids: Sequence[int], ids: Sequence[int] | None = None) -> list
     )
     if ids is not None:
         query = query.where(Subscription.id.in_(ids))
-    return list(db.session.scalars(query))
+    else:
+        query = query.where(Subscription.status == SubscriptionStatus.ACTIVE)
+    return list(db.session.scalars(query.execution_options(populate_existing=True)))
 
 
 def _chosen(payer: Client, subscriptions: Sequence[Subscription]) -> list[Subscription]:
@@ -275,9 +543,13 @@ def _active_on(accounts: Sequence[Account], todays: Mapping[int, date]) -> list[
     ]
 
 
-def _cost_lines(subscriptions: Sequence[Subscription]) -> tuple[ForecastLine, ...]:
+def _owed(subscriptions: Sequence[Subscription]) -> dict[int, Decimal]:
+    """What is unpaid of those that were recalculated from others, by id."""
+    return debts_of_subscriptions([one.id for one in subscriptions if one.replaces_id is not None])
+
+
+def _cost_lines(subscriptions: Sequence[Subscription], owed: Mapping[int, Decimal]) -> tuple[ForecastLine, ...]:
     """A line for each, as queries.sum_to_ask() counts: its cost; of one recalculated from another what is owed."""
-    owed = debts_of_subscriptions([one.id for one in subscriptions if one.replaces_id is not None])
     return tuple(
         ForecastLine(
             BillLineKind.SUBSCRIPTION,
@@ -288,6 +560,22 @@ def _cost_lines(subscriptions: Sequence[Subscription]) -> tuple[ForecastLine, ..
         )
         for one in subscriptions
     )
+
+
+def _draft_by_cost(
+    account: Account,
+    subscriptions: Sequence[Subscription],
+    owed: Mapping[int, Decimal],
+    today: date,
+    period_to: date | None,
+) -> Draft:
+    """For the days of the subscriptions; period_to: until that day instead."""
+    lines = _cost_lines(subscriptions, owed)
+    ends = period_to or max((one.ends_on for one in subscriptions), default=_month_end(today))
+    begins = min(ends, min((one.starts_on for one in subscriptions), default=today))
+    amount = sum((line.amount for line in lines), Decimal(0))
+    reason = "" if amount else _nothing_for(subscriptions)
+    return Draft(amount, lines, tuple(subscriptions), begins, reason, ends, account)
 
 
 def _nothing_for(subscriptions: Sequence[Subscription]) -> str:

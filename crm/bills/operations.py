@@ -74,8 +74,7 @@ def issue_bill(
         raise DomainError("account_closed", closed_text(account), "account")
     branch = db.session.get_one(Branch, account.branch_id)
     payable_from = payable_from or clock.today(branch)
-    if payable_until is not None and payable_until < payable_from:
-        raise DomainError("term_invalid", _("The term ends before it begins."), "payable_until")
+    check_term(payable_from, payable_until)
     bill = Bill(
         branch_id=branch.id,
         company_id=branch.company_id,
@@ -101,7 +100,7 @@ def issue_bill(
     try:
         # The savepoint gives the number back when the same bill has been issued a moment ago: no hole.
         with db.session.begin_nested():
-            bill.number = _next_number(branch.company_id, bill.year)
+            (bill.number,) = take_numbers(branch.company_id, bill.year)
             db.session.add(bill)
             db.session.flush()
     except IntegrityError:
@@ -109,6 +108,12 @@ def issue_bill(
             return existing
         raise
     return bill
+
+
+def check_term(payable_from: date, payable_until: date | None) -> None:
+    """Raise DomainError beside `payable_until` when a bill could never be paid."""
+    if payable_until is not None and payable_until < payable_from:
+        raise DomainError("term_invalid", _("The term ends before it begins."), "payable_until")
 
 
 def check_purpose(text: str) -> str:
@@ -119,26 +124,26 @@ def check_purpose(text: str) -> str:
     return text
 
 
-def _next_number(company_id: int, year: int) -> int:
-    """Take the next number; the counter's row lock is held until the transaction ends."""
+def take_numbers(company_id: int, year: int, count: int = 1) -> range:
+    """The company's next numbers of a year; the counter's row lock is held until the transaction ends."""
     step = (
         update(BillCounter)
         .where(BillCounter.company_id == company_id, BillCounter.year == year)
-        .values(last=BillCounter.last + 1)
+        .values(last=BillCounter.last + count)
         .returning(BillCounter.last)
         .execution_options(synchronize_session=False)
     )
-    number = db.session.scalar(step)
-    if number is None:
+    last = db.session.scalar(step)
+    if last is None:
         try:
             with db.session.begin_nested():
                 db.session.add(BillCounter(company_id=company_id, year=year, last=0))
                 db.session.flush()
         except IntegrityError:
             pass  # somebody began the year a moment ago
-        number = db.session.scalar(step)
-    assert number is not None
-    return number
+        last = db.session.scalar(step)
+    assert last is not None
+    return range(last - count + 1, last + 1)
 
 
 def archive_bill(bill: Bill, *, by: Actor) -> Bill:

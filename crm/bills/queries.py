@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from decimal import Decimal
 
 from flask_babel import gettext as _
 from sqlalchemy import ColumnElement, and_, false, func, or_, select
 
 from crm import clock
 from crm.access.models import Branch
-from crm.bills.models import Bill, BillStatus, bill_subscription
+from crm.bills.models import Bill, BillMethod, BillStatus, bill_subscription, bill_title
 from crm.db import db
 from crm.errors import NotFound
 from crm.ledger.models import Account, AccountKind
@@ -94,6 +95,33 @@ def without_billed(subscriptions: Sequence[Subscription], *, today: date) -> lis
     )
     billed = set(db.session.scalars(query))
     return [one for one in subscriptions if one.id not in billed]
+
+
+def issued_alike(
+    accounts: Sequence[Account],
+    *,
+    method: BillMethod,
+    period_to: date,
+    todays: Mapping[int, date],
+    amount: Decimal | None = None,
+    purpose: str = "",
+) -> dict[int, str]:
+    """Bills of the same kind for the same days from today on that can still be paid, by account: their numbers. By hand
+    also of the same sum and purpose. todays: by branch.
+    """
+    by_day: dict[date, list[int]] = {}
+    for account in accounts:
+        by_day.setdefault(todays[account.branch_id], []).append(account.id)
+    of_today = [
+        and_(Bill.account_id.in_(ids), Bill.period_from == today, _is_awaited(today)) for today, ids in by_day.items()
+    ]
+    query = select(Bill.account_id, Bill.year, Bill.number).where(
+        Bill.method == method, Bill.period_to == period_to, or_(false(), *of_today)
+    )
+    if method is BillMethod.MANUAL:
+        query = query.where(Bill.amount == amount, Bill.purpose == purpose)
+    rows = db.session.execute(query.order_by(Bill.id.desc()))
+    return {account_id: bill_title(year, number) for account_id, year, number in rows}
 
 
 @dataclass(frozen=True)
