@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 import sqlalchemy as sa
-from flask import redirect, request, url_for
+from flask import g, redirect, request, url_for
 from flask_admin import AdminIndexView, expose
 from flask_babel import format_decimal
 from flask_babel import gettext as _
@@ -31,6 +31,7 @@ from crm.i18n import money
 from crm.ledger.models import Account
 from crm.payments.models import PaymentMethod
 from crm.schedule.models import Waiting
+from crm.schedule.queries import count_lessons_today
 from crm.security import chosen_branch
 from crm.tasks.queries import open_tasks
 from crm.tills.queries import clients_money, shifts_now
@@ -114,6 +115,11 @@ class HomeView(AdminIndexView):
             expected = self._count(Visit, sa.and_(today, Visit.status != VisitStatus.CANCELED))
             url = grid_url("visit", **{"f.starts_at.period": "today", "f.status.not": "canceled"})
             yield Tile(_("Visits today"), format_decimal(expected), url)
+        if current_user.may("lesson.view"):
+            here = chosen_branch()
+            count = count_lessons_today([here] if here else g.branches, by=current_user)
+            label = _("Lessons today") if current_user.may("lesson.all") else _("My lessons today")
+            yield Tile(label, format_decimal(count), url_for("calendar.index_view", span="day"))
         if current_user.may("bill.view"):
             pending = self._count(Bill, Bill.status == BillStatus.PENDING)
             url = grid_url("bill", **{"f.status.is": "pending"})

@@ -8,7 +8,7 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from sqlalchemy import func, select
+from sqlalchemy import and_, false, func, or_, select
 from sqlalchemy.orm import aliased, joinedload
 
 from crm import clock
@@ -135,6 +135,17 @@ def lessons_in_sight(by: Actor) -> tuple[Any, ...]:
     if by.may("lesson.all"):
         return ()
     return (Lesson.instructor_id.in_(select(Employee.id).where(Employee.user_id == by.id)),)
+
+
+def count_lessons_today(branches: Sequence[Branch], *, by: Actor) -> int:
+    """How many lessons `by` may see that begin today, each branch having its own today; canceled ones left out."""
+    spans = [(branch.id, *_span(branch, clock.today(branch), clock.today(branch))) for branch in branches]
+    today = [
+        and_(Lesson.branch_id == id, Lesson.starts_at >= begin, Lesson.starts_at < end) for id, begin, end in spans
+    ]
+    query = select(func.count()).select_from(Lesson)
+    query = query.where(or_(false(), *today), Lesson.status != LessonStatus.CANCELED, *lessons_in_sight(by))
+    return db.session.scalar(query) or 0
 
 
 def bookings_between(branch: Branch, first: date, last: date) -> list[Booking]:

@@ -18,11 +18,14 @@ from crm.db import db, transaction
 from crm.ledger.operations import transaction_by_key
 from crm.payments.desk import refund, reverse_operation
 from crm.payments.models import PaymentMethod
+from crm.schedule.models import LessonStatus
 from crm.subscriptions.models import PlanAccount
 from tests.admin.test_grids import plain
 from tests.factories import (
     make_account,
     make_client,
+    make_employee,
+    make_lesson,
     make_payment,
     make_plan,
     make_subscription,
@@ -91,6 +94,20 @@ def test_what_waits_in_the_branch(network: Any, web: Any) -> None:
     shown = tiles(page)
     assert (shown["Визиты сегодня"], shown["Долги клиентов"]) == ("1", "4 000,00")
     assert tiles(web(network.owner).get("/admin/").text)["Долги клиентов"] == "8 000,00"
+
+
+def test_an_instructor_sees_how_many_lessons_he_has_today(network: Any, web: Any) -> None:
+    """Of the branch's day: an hour before midnight in Samara the lesson of one o'clock is tomorrow's."""
+    own = make_employee(network.lesnoy, user_id=network.instructor.id)
+    with clock.frozen(datetime(2026, 11, 21, 19, tzinfo=UTC)):  # 23:00 in Samara, 22:00 in Moscow
+        make_lesson(network.lesnoy, instructor_id=own.id)
+        make_lesson(network.lesnoy)
+        make_lesson(network.lesnoy, status=LessonStatus.CANCELED)
+        make_lesson(network.mira, starts_at=clock.now() + timedelta(hours=2))
+        seen = tiles(web(network.instructor, network.lesnoy).get("/admin/").text)
+        assert seen["Мои занятия сегодня"] == "1"
+        assert tiles(web(network.administrator, network.lesnoy).get("/admin/").text)["Занятия сегодня"] == "2"
+        assert tiles(web(network.owner, network.mira).get("/admin/").text)["Занятия сегодня"] == "0"
 
 
 def test_debts_on_the_accounts_of_subscriptions_are_added_up_too(network: Any, web: Any) -> None:
