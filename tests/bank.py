@@ -19,6 +19,7 @@ from crm.payments.gateways import open_gateway
 from crm.payments.gateways.base import RemotePayment, RemoteStatus
 from crm.payments.gateways.demo import DemoGateway
 from crm.payments.models import Payment
+from crm.payments.notices import read_notices
 from crm.payments.operations import start_payment
 
 
@@ -91,3 +92,10 @@ class TalkingBank:
 
 def says(status: RemoteStatus, amount: str) -> Callable[[str], RemotePayment]:
     return lambda external_id: RemotePayment(external_id, status, Decimal(amount))
+
+
+def hear_all() -> None:
+    """What a worker does at the bell: read the stored notices until none is due."""
+    db.session.commit()
+    while read_notices():
+        pass

@@ -32,10 +32,13 @@ from crm.mailings.delivery import deliver_batch, give_up_lost_claims
 from crm.mailings.operations import DELIVER, EXECUTE_RUN, plan_due_runs, ring_for_waiting
 from crm.mailings.running import execute_run
 from crm.once import forget_forms
-from crm.payments.gateways import open_gateway
 from crm.payments.gateways.base import GatewayError
-from crm.payments.operations import accept_notice
-from crm.payments.polling import take_questions
+from crm.payments.models import Payment
+from crm.payments.notices import READ_NOTICES, forget_notices, read_notices, ring_for_notices
+from crm.payments.outcomes import accept_notice
+from crm.payments.polling import give_up_unasked, take_questions
+from crm.payments.refunds import ask_refund, take_refunds
+from crm.payments.shops import gateway_of
 from crm.security import on_behalf_of
 from crm.subscriptions.freezing import due_freezes, keep_freeze
 
@@ -96,6 +99,7 @@ def _sweep() -> None:
         give_up_lost_claims(now=now)
         ring_for_waiting(now=now)
         ring_for_jobs(now=now)
+        ring_for_notices(now=now)
 
 
 def _run_background(job_id: int) -> None:
@@ -122,15 +126,29 @@ def _keep_freezes() -> None:
             log.info("freeze_left", subscription=subscription_id, reason=str(error))
 
 
+def _read_notices() -> None:
+    if read_notices():
+        with transaction():
+            ring(READ_NOTICES)
+
+
 def _poll_payments() -> None:
-    """Ask the gateways about payments whose notice may have been lost."""
+    """Ask the gateways about payments whose notice may have been lost, and about refunds they have not answered."""
+    now = clock.now()
     with transaction():
-        questions = take_questions(now=clock.now())
+        questions = take_questions(now=now)
+        refunds = take_refunds(now=now)
+        give_up_unasked(now=now)
     for asked in questions:
         try:
-            accept_notice(open_gateway(asked.gateway), asked.external_id)
+            accept_notice(gateway_of(db.session.get_one(Payment, asked.payment_id)), asked.external_id)
         except (GatewayError, LookupError, DomainError) as error:
-            log.warning("payment_poll_failed", gateway=asked.gateway, external_id=asked.external_id, reason=str(error))
+            log.warning("payment_poll_failed", payment=asked.payment_id, reason=str(error))
+    for refund_id in refunds:
+        try:
+            ask_refund(refund_id)
+        except (GatewayError, LookupError, DomainError) as error:
+            log.warning("refund_poll_failed", refund=refund_id, reason=str(error))
 
 
 def _sum_ledger() -> None:
@@ -155,6 +173,7 @@ def _prune() -> None:
         forget_attempts(before=oldest)
         forget_jobs(now=clock.now())
         forget_uploads(now=clock.now())
+        forget_notices(now=clock.now())
 
 
 TASKS: dict[str, Callable[..., None]] = {
@@ -167,6 +186,7 @@ TASKS: dict[str, Callable[..., None]] = {
     "jobs.sweep": _sweep,
     "subscriptions.freezes": _keep_freezes,
     "payments.poll": _poll_payments,
+    READ_NOTICES: _read_notices,
     "ledger.sum": _sum_ledger,
     "ledger.check": _check_ledger,
     "jobs.prune": _prune,

@@ -155,11 +155,12 @@ def _post(
     if payment.bill_id is not None:  # nobody has chosen the account now
         account = base_account(payment.client_id, payment.branch_id) if is_dead else account_to_credit(payment.account)
         if account.id != payment.account_id:
-            closed = _(
-                "The account “%(name)s” is closed; the money is on the base account.", name=payment.account.title
-            )
-            said = found.text if is_dead and found is not None else closed
-            payment.account, payment.comment = account, " ".join(filter(None, [payment.comment, said]))
+            asked, said = payment.account, [payment.comment]
+            if is_dead and found is not None:
+                said.append(found.text)
+            if asked.is_closed:
+                said.append(_("The account “%(name)s” is closed; the money is on the base account.", name=asked.title))
+            payment.account, payment.comment = account, " ".join(filter(None, said))
             db.session.flush()
     transition(payment, PAYMENT_MOVES, PaymentStatus.SUCCEEDED, by=by, received_at=clock.now())
     post(

@@ -35,7 +35,7 @@ from crm.payments.models import (
     Shop,
     desk_methods,
 )
-from crm.payments.outcomes import accept_notice, lock_order, reference_of
+from crm.payments.outcomes import accept_notice, customer_of, lock_order, reference_of
 from crm.payments.shops import gateway_of
 from crm.tills.models import Till
 
@@ -233,6 +233,7 @@ def start_payment(
             "return_url": f"{return_url}?payment={payment.id}",
             "idempotence_key": reference_of(payment),
             "reference": reference_of(payment),
+            "customer": customer_of(payment),
         }
     try:
         created = gateway.create(**ask)  # with nothing read or locked: the bank takes its time

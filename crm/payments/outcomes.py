@@ -16,7 +16,7 @@ from crm.db import db, end_reading, transaction
 from crm.errors import NotFound
 from crm.i18n import money
 from crm.payments.crediting import credit_order, flag, note
-from crm.payments.gateways.base import Gateway, RemotePayment, RemoteStatus
+from crm.payments.gateways.base import Customer, Gateway, RemotePayment, RemoteStatus
 from crm.payments.models import (
     PAYMENT_MOVES,
     Attention,
@@ -35,6 +35,11 @@ _REFERENCE = re.compile(r"payment-([0-9]{1,18})")
 def reference_of(payment: Payment) -> str:
     """What the bank is told an order of ours is called, by its first payment; also its idempotence key."""
     return f"payment-{payment.id}"
+
+
+def customer_of(payment: Payment) -> Customer:
+    """To whom the bank sends the receipt."""
+    return Customer(email=payment.client.email or "", phone=payment.client.phone or "")
 
 
 def accept_notice(gateway: Gateway, external_id: str) -> Payment:
@@ -161,20 +166,29 @@ def _once_more(first: Payment, remote: RemotePayment) -> Payment:
 
 def _look_for_refunds(payments: Sequence[Payment], remote: RemotePayment, *, notice_id: int | None) -> None:
     """Money given back at the bank that we did not ask it to give back."""
-    if not remote.refunded:
+    if remote.refunded == 0:
         return
-    leader = payments[0]
+    leader, ours = payments[0], asked_back(payments)
+    if remote.refunded is None:  # a part, and the service does not say how much
+        if ours or leader.attention is Attention.REFUNDED_ELSEWHERE:
+            return
+        text = _("The bank has given back a part; it does not say how much.")
+    else:
+        known = leader.reported_amount if leader.attention is Attention.REFUNDED_ELSEWHERE else None
+        if remote.refunded <= max(ours, known or Decimal(0)):
+            return
+        leader.reported_amount, leader.reported_currency = remote.refunded, remote.currency
+        text = _(
+            "The bank has given back %(there)s, through us %(here)s.",
+            there=money(remote.refunded, remote.currency),
+            here=money(ours, remote.currency),
+        )
+    flag(leader, Attention.REFUNDED_ELSEWHERE, text, notice_id=notice_id)
+
+
+def asked_back(payments: Sequence[Payment]) -> Decimal:
+    """What has been or is being given back of the payments through us."""
     query = select(func.coalesce(func.sum(Refund.amount), 0, type_=Refund.amount.type)).where(
         Refund.payment_id.in_([payment.id for payment in payments]), Refund.status != RefundStatus.FAILED
     )
-    ours = db.session.scalar(query) or Decimal(0)
-    known = leader.reported_amount if leader.attention is Attention.REFUNDED_ELSEWHERE else None
-    if remote.refunded <= max(ours, known or Decimal(0)):
-        return
-    leader.reported_amount, leader.reported_currency = remote.refunded, remote.currency
-    text = _(
-        "The bank has given back %(there)s, through us %(here)s.",
-        there=money(remote.refunded, remote.currency),
-        here=money(ours, remote.currency),
-    )
-    flag(leader, Attention.REFUNDED_ELSEWHERE, text, notice_id=notice_id)
+    return db.session.scalar(query) or Decimal(0)

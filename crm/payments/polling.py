@@ -7,10 +7,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import and_, case, literal, or_, update
+from flask_babel import gettext as _
+from sqlalchemy import and_, case, literal, or_, select, update
 
+from crm.access.actors import SYSTEM
+from crm.audit.operations import transition
 from crm.db import UtcDateTime, db
-from crm.payments.models import Payment, PaymentStatus
+from crm.payments.crediting import note
+from crm.payments.models import PAYMENT_MOVES, Payment, PaymentEventKind, PaymentMethod, PaymentStatus
+from crm.payments.outcomes import lock_order
 
 # A notice usually comes within seconds.
 FIRST_AFTER = timedelta(minutes=2)
@@ -21,9 +26,9 @@ LONGEST_PAUSE = timedelta(days=1)
 
 @dataclass(frozen=True)
 class Question:
-    """A payment its gateway is to be asked about."""
+    """A payment its gateway is to be asked about: of several bills paid at once, the first."""
 
-    gateway: str
+    payment_id: int
     external_id: str
 
 
@@ -44,7 +49,30 @@ def take_questions(*, now: datetime) -> list[Question]:
         update(Payment)
         .where(Payment.status == PaymentStatus.PENDING, Payment.external_id.is_not(None), is_due)
         .values(next_poll_at=next_poll_at)
-        .returning(Payment.gateway, Payment.external_id)
+        .returning(Payment.id, Payment.external_id)
         .execution_options(synchronize_session=False)
     )
-    return [Question(row.gateway or "", row.external_id or "") for row in taken]
+    return [Question(row.id, row.external_id or "") for row in taken]
+
+
+# So long after nobody will come back with a bank's form we never got: such a payment keeps an account from closing.
+UNASKED_KEPT = timedelta(days=1)
+
+
+def give_up_unasked(*, now: datetime) -> None:
+    """Cancel what was begun a day ago and never reached the bank, as far as we know. The caller commits.
+
+    Were it paid all the same, its notice would find it by our name for it, and its money is credited.
+    """
+    leaders = select(Payment.id).where(
+        Payment.status == PaymentStatus.PENDING,
+        Payment.method == PaymentMethod.ONLINE,
+        Payment.external_id.is_(None),
+        Payment.order_id.is_(None),
+        Payment.created_at < now - UNASKED_KEPT,
+    )
+    for payment_id in db.session.scalars(leaders.order_by(Payment.id).limit(200)).all():
+        for payment in lock_order(db.session.get_one(Payment, payment_id)):
+            if payment.status is PaymentStatus.PENDING and payment.external_id is None:
+                transition(payment, PAYMENT_MOVES, PaymentStatus.CANCELED, by=SYSTEM)
+                note(payment, PaymentEventKind.CANCELED, _("It never reached the bank."))

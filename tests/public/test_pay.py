@@ -12,7 +12,7 @@ from crm.bills.models import BillStatus
 from crm.db import db
 from crm.payments.gateways.base import GatewayError
 from crm.payments.models import Payment, PaymentStatus
-from tests.bank import begin, decline_at, pay_at
+from tests.bank import begin, decline_at, hear_all, pay_at
 from tests.factories import make_bill, make_client
 from tests.public.test_bill_page import has_button, text_of
 
@@ -63,6 +63,7 @@ def test_the_bank_reaches_the_webhook_by_itself(network, bank, served):
     caller = open_gateway("demo")  # with the port that listens
     external_id = pay_at(caller, begin(bill, caller))
     assert caller.notify(external_id) is True
+    hear_all()
     db.session.expire_all()
     assert bill.status is BillStatus.PAID
 

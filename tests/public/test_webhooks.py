@@ -1,21 +1,24 @@
-"""Notices of the gateway: genuine ones are heard, once; the answer says whether to come again."""
+"""Notices of the gateway: genuine ones are stored and answered at once, and acted upon once."""
 
 from __future__ import annotations
 
 import contextvars
 import json
+from datetime import timedelta
 from decimal import Decimal
 
 import pytest
+from sqlalchemy import select
 
+from crm import clock
 from crm.access.actors import SYSTEM
 from crm.bills.models import BillStatus
 from crm.bills.operations import archive_bill
 from crm.db import db, transaction
 from crm.payments.gateways.base import GatewayError, RemotePayment, RemoteStatus
 from crm.payments.gateways.demo import SIGNATURE_HEADER
-from crm.payments.models import PaymentStatus
-from tests.bank import begin, pay_at
+from crm.payments.models import Attention, GatewayNotice, NoticeStatus, PaymentStatus
+from tests.bank import begin, hear_all, pay_at
 from tests.factories import make_bill, make_client
 
 PATH = "/webhooks/demo"
@@ -40,8 +43,13 @@ def test_heard_once_and_again(network, bank, shop):
     bill = make_bill(make_client(network.lesnoy))
     external_id = pay_at(bank, begin(bill, bank))
     for _ in range(3):
-        assert shop.post(PATH, **notice(bank, external_id)).status_code == 200
+        answer = shop.post(PATH, **notice(bank, external_id))
+        assert (answer.status_code, answer.text) == (200, "ok")
+    assert bill.status is BillStatus.PENDING  # nobody has read it yet
+    hear_all()
     db.session.expire_all()
+    stored = db.session.scalars(select(GatewayNotice)).one()
+    assert (stored.repeats, stored.status, stored.external_id) == (2, NoticeStatus.DONE, external_id)
     assert bill.status is BillStatus.PAID
     assert bill.account.balance == bill.amount
 
@@ -59,6 +67,8 @@ def test_forged_or_unreadable_is_refused_and_nothing_happens(network, bank, shop
     ]
     for asked in refused:
         assert shop.post(PATH, **asked).status_code == 400
+    assert not db.session.scalars(select(GatewayNotice)).all()
+    hear_all()
     db.session.expire_all()
     assert bill.status is BillStatus.PENDING
 
@@ -67,7 +77,9 @@ def test_of_an_unknown_payment_or_gateway(network, bank, shop):
     stranger = bank.create(
         amount=Decimal(5), currency="RUB", description="x", return_url="http://x", idempotence_key="another shop's"
     )
-    assert shop.post(PATH, **notice(bank, stranger.external_id)).status_code == 404
+    assert shop.post(PATH, **notice(bank, stranger.external_id)).status_code == 200
+    hear_all()
+    assert db.session.scalars(select(GatewayNotice)).one().status is NoticeStatus.UNKNOWN
     assert shop.post("/webhooks/nobody", **notice(bank, "x")).status_code == 404
     assert shop.get(PATH).status_code == 405
 
@@ -80,14 +92,17 @@ def test_another_sum_is_held_for_review_and_the_gateway_stops(network, bank, sho
         lambda _self, external_id: RemotePayment(external_id, RemoteStatus.SUCCEEDED, Decimal("1.00")),
     )
     assert shop.post(PATH, **notice(bank, payment.external_id)).status_code == 200
+    hear_all()
     db.session.expire_all()
     assert (payment.status, bill.status) == (PaymentStatus.PENDING, BillStatus.PENDING)
-    assert "1.00" in payment.comment
+    assert payment.attention is Attention.WRONG_SUM
+    assert "1,00" in payment.comment
 
 
-def test_what_goes_wrong_on_our_side_makes_the_gateway_come_again(network, bank, shop, app, monkeypatch):
+def test_what_goes_wrong_is_tried_again_later(network, bank, shop, monkeypatch):
     bill = make_bill(make_client(network.lesnoy))
     external_id = pay_at(bank, begin(bill, bank))
+    assert shop.post(PATH, **notice(bank, external_id)).status_code == 200
 
     def fail(error):
         def fetch(*_args):
@@ -95,13 +110,21 @@ def test_what_goes_wrong_on_our_side_makes_the_gateway_come_again(network, bank,
 
         return fetch
 
+    now = clock.now()
     with monkeypatch.context() as patch:
-        patch.setattr("crm.payments.gateways.demo.DemoGateway.fetch", fail(GatewayError("no answer")))
-        assert shop.post(PATH, **notice(bank, external_id)).status_code == 503
-        patch.setattr("crm.payments.gateways.demo.DemoGateway.fetch", fail(ZeroDivisionError()))
-        assert shop.post(PATH, **notice(bank, external_id)).status_code == 500
-    assert shop.post(PATH, **notice(bank, external_id)).status_code == 200
+        for error, after in ((GatewayError("no answer"), 0), (ZeroDivisionError(), 1)):
+            patch.setattr("crm.payments.gateways.demo.DemoGateway.fetch", fail(error))
+            with clock.frozen(now + timedelta(minutes=after)):
+                hear_all()
+            db.session.expire_all()
+            stored = db.session.scalars(select(GatewayNotice)).one()
+            assert stored.status is NoticeStatus.NEW
+            assert stored.next_try_at > now + timedelta(minutes=after)
+            assert stored.result
+    with clock.frozen(now + timedelta(minutes=10)):
+        hear_all()
     db.session.expire_all()
+    assert stored.status is NoticeStatus.DONE
     assert bill.account.balance == bill.amount
 
 
@@ -112,6 +135,7 @@ def test_late_for_an_archived_bill(network, bank, shop):
     with transaction():
         archive_bill(bill, by=SYSTEM)
     assert shop.post(PATH, **notice(bank, external_id)).status_code == 200
+    hear_all()
     db.session.expire_all()
     assert bill.status is BillStatus.ARCHIVED
     assert bill.account.balance == bill.amount
@@ -128,6 +152,8 @@ def test_a_hundred_at_once_over_http_credit_once(network, bank, app, in_parallel
         return {contextvars.Context().run(send) for _ in range(10)}
 
     assert in_parallel(post, 10) == [{200}] * 10
+    hear_all()
     db.session.expire_all()
+    assert db.session.scalars(select(GatewayNotice.repeats)).all() == [99]
     assert bill.account.balance == bill.amount
     assert bill.payments_count == 1

@@ -1,0 +1,326 @@
+"""Notices of payment gateways: stored first, answered at once, acted upon after.
+
+A notice is only a nudge: what is true is asked of the gateway itself (outcomes.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cache
+from typing import Any
+
+import structlog
+from flask_babel import gettext as _
+from sqlalchemy import and_, bindparam, case, delete, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from crm import clock
+from crm.access.actors import Actor, require
+from crm.bell import ring
+from crm.db import db, end_reading, transaction
+from crm.errors import Conflict, DomainError, NotFound, report_exception
+from crm.payments.gateways import TYPES, open_gateway
+from crm.payments.gateways.base import Gateway, GatewayError, GatewayRefused, Notice, NoticeRefused
+from crm.payments.models import GatewayKind, GatewayNotice, NoticeStatus, PaymentEvent, Shop
+from crm.payments.outcomes import apply_remote, payment_at, payment_by_reference
+from crm.payments.shops import gateway_of, open_shop
+
+# The task that reads what is stored (jobs/tasks.py).
+READ_NOTICES = "payments.notices"
+
+# Longer than a gateway may take to answer.
+LEASE = timedelta(minutes=2)
+# Pauses after a try that failed; with the last of them it is given up and shown.
+PAUSES = tuple(timedelta(minutes=minutes) for minutes in (0.25, 1, 5, 15, 60, 3 * 60, 6 * 60, 12 * 60, 24 * 60))
+BATCH = 50
+# A notice that comes again so much later may mean something new by the same words: it is read once more.
+ANEW_AFTER = timedelta(hours=1)
+KEPT = timedelta(days=180)
+STRANGERS_KEPT = timedelta(days=30)
+
+log = structlog.get_logger()
+
+
+# --- taking ---------------------------------------------------------------------------------------------------------
+
+
+def take_notice(name: str, headers: Mapping[str, str], body: bytes) -> None:
+    """Store what came to the webhook of the gateways called `name`, in one statement, and ring for who reads it.
+
+    headers: by lower-case names. Commits by itself. Raises LookupError when there is no such gateway here,
+    NoticeRefused when it is not the gateway's or cannot be read.
+    """
+    said = TYPES[name].read_notice(headers, body)
+    if len(said.external_id) > 100 or not (said.external_id.isascii() and said.external_id.isprintable()):
+        raise NoticeRefused("the payment's id cannot be one")
+    _check_signature(name, said, headers, body)
+    now = clock.now()
+    values = {
+        "gateway": name,
+        "external_id": said.external_id,
+        "event": "".join(filter(str.isprintable, said.event.encode("ascii", "replace").decode()))[:60],
+        "body": body.decode(errors="replace").replace("\x00", "\ufffd"),
+        "digest": hashlib.sha256(name.encode() + b"\x00" + body).hexdigest(),
+        "status": NoticeStatus.NEW,
+        "received_at": now,
+        "repeats": 0,
+        "attempts": 0,
+        "next_try_at": now,
+        "result": "",
+    }
+    with transaction():
+        connection = db.session.connection()
+        status = connection.execute(
+            _store(connection.dialect.name), {**values, "anew_before": now - ANEW_AFTER, "now": now}
+        ).scalar_one()
+        if status is NoticeStatus.NEW:
+            ring(READ_NOTICES)
+
+
+@cache
+def _store(dialect: str) -> Any:
+    """INSERT, or one more repeat of the same notice; the status it has then."""
+    table: Any = GatewayNotice.__table__
+    columns = table.c
+    insert_ = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    is_anew = and_(
+        columns.received_at < bindparam("anew_before", type_=columns.received_at.type),
+        columns.status.not_in([NoticeStatus.NEW, NoticeStatus.WORKING]),
+    )
+    now = bindparam("now", type_=columns.next_try_at.type)
+    own = ("gateway", "external_id", "event", "body", "digest", "status", "received_at", "repeats", "attempts")
+    values = {name: bindparam(name, type_=columns[name].type) for name in (*own, "next_try_at", "result")}
+    return (
+        insert_(table)
+        .values(values)
+        .on_conflict_do_update(
+            index_elements=["digest"],
+            set_={
+                "repeats": columns.repeats + 1,
+                "status": case((is_anew, NoticeStatus.NEW), else_=columns.status),
+                "next_try_at": case((is_anew, now), else_=columns.next_try_at),
+                "attempts": case((is_anew, 0), else_=columns.attempts),
+            },
+        )
+        .returning(columns.status)
+    )
+
+
+def _check_signature(name: str, said: Notice, headers: Mapping[str, str], body: bytes) -> None:
+    """By the keys of the shop it names; a service that names none does not sign, and is asked what is true."""
+    if not said.shop_id:
+        try:
+            gateway = open_gateway(name)
+        except LookupError:
+            if not _shops(name):
+                raise
+            return
+        gateway.check_notice(headers, body)
+        return
+    shops = _shops(name, said.shop_id)
+    if not shops:
+        raise NoticeRefused(f"no shop {said.shop_id!r}")
+    refused: NoticeRefused | None = None
+    for shop in shops:  # the same shop entered twice has other keys now
+        try:
+            return open_shop(shop).check_notice(headers, body)
+        except NoticeRefused as error:
+            refused = error
+    assert refused is not None
+    raise refused
+
+
+def _shops(name: str, shop_id: str | None = None) -> list[Shop]:
+    if name not in {kind.value for kind in GatewayKind}:
+        return []
+    query = select(Shop).where(
+        Shop.gateway == GatewayKind(name), *([Shop.shop_id == shop_id] if shop_id is not None else [])
+    )
+    return list(db.session.scalars(query.order_by(Shop.is_active.desc(), Shop.id.desc()).limit(20)))
+
+
+# --- reading --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A notice in this worker's hands. attempt: the proof, since every claim raises it."""
+
+    id: int
+    gateway: str
+    external_id: str
+    body: str
+    attempt: int
+
+
+def _is_due(now: datetime) -> Any:
+    return or_(
+        and_(GatewayNotice.status == NoticeStatus.NEW, GatewayNotice.next_try_at <= now),
+        and_(GatewayNotice.status == NoticeStatus.WORKING, GatewayNotice.lease_until < now),
+    )
+
+
+def claim_notices(*, limit: int = BATCH) -> list[Claim]:
+    """Take the notices that are due, oldest first, until the lease ends. Commits by itself."""
+    now = clock.now()
+    due = select(GatewayNotice.id).where(_is_due(now)).order_by(GatewayNotice.next_try_at, GatewayNotice.id)
+    with transaction():
+        rows = db.session.execute(
+            update(GatewayNotice)
+            .where(GatewayNotice.id.in_(due.limit(limit).with_for_update(skip_locked=True)), _is_due(now))
+            .values(status=NoticeStatus.WORKING, lease_until=now + LEASE, attempts=GatewayNotice.attempts + 1)
+            .returning(
+                *(GatewayNotice.id, GatewayNotice.gateway, GatewayNotice.external_id),
+                *(GatewayNotice.body, GatewayNotice.attempts),
+            )
+            .execution_options(synchronize_session=False)
+        ).all()
+    return sorted((Claim(*row) for row in rows), key=lambda claim: claim.id)
+
+
+def read_notices(*, limit: int = BATCH) -> bool:
+    """Act upon the notices that are due; True when there may be more. Commits by itself, notice by notice."""
+    claims = claim_notices(limit=limit)
+    for claim in claims:
+        read_notice(claim)
+    return len(claims) == limit
+
+
+def read_notice(claim: Claim) -> None:
+    """Ask the gateway what is true, act on that and note the result: the last two in one transaction.
+
+    A gateway that does not answer, and a fault of ours, are tried again, less and less often.
+    """
+    try:
+        _read(claim)
+    except GatewayRefused as refused:
+        _settle(claim, NoticeStatus.FAILED, str(refused))
+    except GatewayError as silent:
+        _again(claim, str(silent))
+    except (DomainError, LookupError) as error:
+        _again(claim, str(error))
+    except Exception as error:
+        db.session.rollback()
+        _again(claim, _("An error of ours, id %(id)s.", id=report_exception(error)))
+
+
+def _read(claim: Claim) -> None:
+    gateway = _gateway_for(claim)
+    if gateway is None:
+        _settle(claim, NoticeStatus.UNKNOWN, _("No payment of ours is called so."))
+        return
+    end_reading()
+    remote = gateway.fetch(claim.external_id)
+    try:
+        with transaction():
+            notice = db.session.scalar(select(GatewayNotice).where(GatewayNotice.id == claim.id))
+            assert notice is not None
+            payment = apply_remote(claim.gateway, remote, notice=notice)
+            is_held = payment.attention is not None and payment.attention_closed_at is None
+            status = NoticeStatus.HELD if is_held else NoticeStatus.DONE
+            text = str(payment.attention.label if is_held and payment.attention is not None else payment.status.label)
+            if not _move(claim, status, text, payment_id=payment.id):
+                raise Conflict("taken_over", _("Another worker has taken this notice over."))
+    except NotFound:
+        _settle(claim, NoticeStatus.UNKNOWN, _("No payment of ours is called so."))
+    except Conflict as lost:
+        if lost.code != "taken_over":
+            raise
+
+
+def _gateway_for(claim: Claim) -> Gateway | None:
+    """Whom to ask: where the payment was begun. One whose id was never noted is found by what we called it."""
+    payment = payment_at(claim.gateway, claim.external_id)
+    if payment is None:
+        try:
+            said = TYPES[claim.gateway].read_notice({}, claim.body.encode())
+        except (LookupError, NoticeRefused):
+            return None
+        payment = payment_by_reference(claim.gateway, said.reference)
+        if payment is None and said.shop_id:
+            return next(map(open_shop, _shops(claim.gateway, said.shop_id)), None)
+    if payment is not None:
+        return gateway_of(payment)
+    try:
+        return open_gateway(claim.gateway)
+    except LookupError:
+        return None
+
+
+def _move(claim: Claim, status: NoticeStatus, result: str, **values: Any) -> bool:
+    """Note what came of the notice, unless another worker has taken it over."""
+    moved: Any = db.session.execute(
+        update(GatewayNotice)
+        .where(
+            GatewayNotice.id == claim.id,
+            GatewayNotice.status == NoticeStatus.WORKING,
+            GatewayNotice.attempts == claim.attempt,
+        )
+        .values(status=status, result=result[:500], lease_until=None, **values)
+        .execution_options(synchronize_session=False)
+    )
+    return bool(moved.rowcount == 1)
+
+
+def _settle(claim: Claim, status: NoticeStatus, result: str) -> None:
+    with transaction():
+        _move(claim, status, result)
+
+
+def _again(claim: Claim, reason: str) -> None:
+    log.warning("notice_not_read", notice=claim.id, gateway=claim.gateway, attempt=claim.attempt, reason=reason)
+    if claim.attempt > len(PAUSES):
+        _settle(claim, NoticeStatus.FAILED, reason)
+        return
+    with transaction():
+        _move(claim, NoticeStatus.NEW, reason, next_try_at=clock.now() + PAUSES[claim.attempt - 1])
+
+
+# --- what the clock and staff do ------------------------------------------------------------------------------------
+
+
+def ring_for_notices(*, now: datetime) -> None:
+    """What the bell missed, and what is to be tried again. Inside a transaction()."""
+    if db.session.scalar(select(GatewayNotice.id).where(_is_due(now)).limit(1)) is not None:
+        ring(READ_NOTICES)
+
+
+def read_again(notice: GatewayNotice, *, by: Actor) -> None:
+    """Have a notice read once more that could not be acted upon. The caller commits."""
+    require(by, "payment.resolve")
+    moved: Any = db.session.execute(
+        update(GatewayNotice)
+        .where(GatewayNotice.id == notice.id, GatewayNotice.status.in_(READABLE_AGAIN))
+        .values(status=NoticeStatus.NEW, attempts=0, next_try_at=clock.now())
+        .execution_options(synchronize_session=False)
+    )
+    db.session.refresh(notice)
+    if moved.rowcount != 1:
+        raise Conflict("transition", _("This notice is being read or has been acted upon."))
+    ring(READ_NOTICES)
+
+
+READABLE_AGAIN = (NoticeStatus.FAILED, NoticeStatus.UNKNOWN)
+
+
+def forget_notices(*, now: datetime) -> None:
+    """Drop what is of no use any more: what was acted upon half a year ago, strangers' after a month. No payment's
+    history loses a line by it. The caller commits.
+    """
+    old = or_(
+        and_(
+            GatewayNotice.received_at < now - KEPT, GatewayNotice.status.in_([NoticeStatus.DONE, NoticeStatus.IGNORED])
+        ),
+        and_(GatewayNotice.received_at < now - STRANGERS_KEPT, GatewayNotice.status == NoticeStatus.UNKNOWN),
+    )
+    ids = list(db.session.scalars(select(GatewayNotice.id).where(old).order_by(GatewayNotice.id).limit(10_000)))
+    if not ids:
+        return
+    quietly = {"synchronize_session": False}
+    db.session.execute(
+        update(PaymentEvent).where(PaymentEvent.notice_id.in_(ids)).values(notice_id=None).execution_options(**quietly)
+    )
+    db.session.execute(delete(GatewayNotice).where(GatewayNotice.id.in_(ids)).execution_options(**quietly))
