@@ -10,9 +10,11 @@ import hashlib
 import hmac
 import json
 import re
+import ssl
 import time
 from collections.abc import Mapping
 from decimal import Decimal
+from functools import cache
 from typing import Any
 
 import httpx
@@ -276,7 +278,9 @@ class TbankGateway:
         asked["Token"] = token_of(asked, self._keys.secret)
         deadline, raw = time.monotonic() + WHOLE_SECONDS, bytearray()
         try:
-            with httpx.stream("POST", f"{self._url}/{method}", json=asked, timeout=TIMEOUT) as response:
+            with httpx.stream(
+                "POST", f"{self._url}/{method}", json=asked, timeout=TIMEOUT, verify=_authorities()
+            ) as response:
                 for part in response.iter_bytes():
                     raw += part
                     if len(raw) > MAX_ANSWER_BYTES or time.monotonic() > deadline:
@@ -292,6 +296,11 @@ class TbankGateway:
         if not isinstance(said, dict):
             raise _unreadable()
         return said
+
+
+@cache
+def _authorities() -> ssl.SSLContext:
+    return httpx.create_ssl_context()  # a tenth of a second, which httpx would spend on every question
 
 
 def _notice_fields(body: bytes) -> dict[str, Any]:
