@@ -42,6 +42,23 @@ def set_requisites(company: Company, *, by: Actor, **fields: str) -> Company:
     return company
 
 
+PAYMENT_RULES = ("takes_part_payments", "takes_overpayments", "takes_deposits")
+
+
+def set_payment_rules(company: Company, *, by: Actor, **rules: bool) -> Company:
+    """Say how the company's bills may be paid: some of PAYMENT_RULES; `by` needs the right to what differs only. The
+    caller commits.
+    """
+    if unknown := rules.keys() - set(PAYMENT_RULES):
+        raise TypeError(f"no such rules: {', '.join(sorted(unknown))}")
+    for name, is_on in rules.items():
+        if getattr(company, name) is not is_on:
+            require(by, "company.edit")
+            setattr(company, name, is_on)
+    db.session.flush()
+    return company
+
+
 def _fill(company: Company, fields: dict[str, str]) -> None:
     if unknown := fields.keys() - _CLEANERS.keys():
         raise TypeError(f"no such requisites: {', '.join(sorted(unknown))}")

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from crm.access.requisites import set_requisites
+from crm.access.requisites import set_payment_rules, set_requisites
 from crm.db import db, transaction
 from crm.errors import DomainError, Forbidden
 from tests.admin.world import send
@@ -150,3 +150,26 @@ def test_the_form_in_the_panel_saves_them_and_shows_mistakes_beside_their_fields
     assert send(browser, path, **GOOD).status_code == 302
     db.session.expire_all()
     assert (network.company.offer_url, network.company.inn) == (GOOD["offer_url"], GOOD["inn"])
+
+
+def test_how_bills_may_be_paid_is_said_by_who_edits_the_company(network):
+    assert (network.company.takes_part_payments, network.company.takes_overpayments) == (False, False)
+    assert network.company.takes_deposits
+    with transaction():
+        set_payment_rules(network.company, takes_part_payments=True, takes_deposits=False, by=network.owner)
+    assert (network.company.takes_part_payments, network.company.takes_deposits) == (True, False)
+    with pytest.raises(Forbidden), transaction():
+        set_payment_rules(network.company, takes_overpayments=True, by=network.director)
+    with transaction():  # nothing differs
+        set_payment_rules(network.company, takes_part_payments=True, by=network.director)
+
+
+def test_the_form_of_the_company_has_its_rules_of_payment(network, web):
+    browser = web(network.owner, None)
+    path = f"/admin/company/edit/?id={network.company.id}"
+    page = browser.get(path).text
+    for label in ("Счета можно оплачивать частями", "Счёт можно оплатить с излишком", "Счета можно оплачивать с депозита"):
+        assert label in page
+    send(browser, path, takes_part_payments="y")
+    db.session.expire_all()
+    assert (network.company.takes_part_payments, network.company.takes_deposits) == (True, True)

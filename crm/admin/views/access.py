@@ -21,7 +21,7 @@ from crm.access.fields import FieldRules
 from crm.access.models import Branch, City, Company, Employee, Role, User
 from crm.access.operations import change_user, create_user
 from crm.access.permissions import NETWORK_WIDE_ROLES
-from crm.access.requisites import create_company, set_requisites
+from crm.access.requisites import PAYMENT_RULES, create_company, set_payment_rules, set_requisites
 from crm.access.roles import manageable_roles
 from crm.access.scope import current_scope
 from crm.access.switches import SWITCHES, set_switches
@@ -330,6 +330,7 @@ class CompanyForm(Form):
                 *("correspondent_account", "phone", "email", "offer_url"),
             ),
         ),
+        (_l("Payment of bills"), PAYMENT_RULES),
         (_l("Lessons: switched by technical support"), SWITCHES),
     )
 
@@ -349,6 +350,19 @@ class CompanyForm(Form):
         _l("Public offer"),
         description=_l("Address of the offer on your site. While it is empty, clients see the standard offer."),
         render_kw={"inputmode": "url", "placeholder": "https://"},
+    )
+    takes_part_payments = BooleanField(
+        _l("Bills may be paid in parts"),
+        description=_l("Otherwise the exact sum of the bill, or what is left of it, is taken."),
+    )
+    takes_overpayments = BooleanField(
+        _l("More than a bill asks for may be paid"),
+        description=_l("What is over stays on the account the bill is for."),
+    )
+    takes_deposits = BooleanField(
+        _l("Bills may be paid from a deposit"),
+        default=True,
+        description=_l("By the client himself on the page of the bill, confirmed by a code sent to him."),
     )
     has_waiting_list = BooleanField(
         _l("Waiting list"),
@@ -377,6 +391,7 @@ class CompanyView(KontoraView):
     column_details_list = (
         *("name", "legal_name", "inn", "kpp", "ogrn", "address", "bank_name", "bic"),
         *("settlement_account", "correspondent_account", "phone", "email", "offer_url"),
+        *PAYMENT_RULES,
         *SWITCHES,
     )
     column_labels = {
@@ -389,6 +404,9 @@ class CompanyView(KontoraView):
         "settlement_account": _l("Settlement account"),
         "correspondent_account": _l("Correspondent account"),
         "offer_url": _l("Public offer"),
+        "takes_part_payments": _l("Bills may be paid in parts"),
+        "takes_overpayments": _l("More than a bill asks for may be paid"),
+        "takes_deposits": _l("Bills may be paid from a deposit"),
         "has_waiting_list": _l("Waiting list"),
         "has_parallel_rooms": _l("Rooms used in parallel"),
         "binds_instructor": _l("The instructor is bound to the time of the lesson"),
@@ -404,12 +422,14 @@ class CompanyView(KontoraView):
         return rules if self.may("switch") else FieldRules(rules.hidden, rules.frozen | {*SWITCHES})
 
     def save_new(self, form: Any) -> Any:
-        switches, requisites = _apart(form.data)
-        return set_switches(create_company(**requisites, by=current_user), **switches, by=current_user)
+        rules, switches, requisites = _apart(form.data)
+        company = create_company(**requisites, by=current_user)
+        return set_switches(set_payment_rules(company, **rules, by=current_user), **switches, by=current_user)
 
     def save(self, form: Any, row: Any) -> Any:
-        switches, requisites = _apart(form.data)
+        rules, switches, requisites = _apart(form.data)
         set_requisites(row, **requisites, by=current_user)
+        set_payment_rules(row, **rules, by=current_user)
         return set_switches(row, **switches, by=current_user)
 
     @expose("/licensing/")
@@ -420,7 +440,8 @@ class CompanyView(KontoraView):
         return self.render("admin/licensing.html", companies=companies)
 
 
-def _apart(facts: dict[str, Any]) -> tuple[dict[str, bool], dict[str, str]]:
-    """The switches and the requisites of a form."""
-    switches = {name: facts[name] for name in SWITCHES}
-    return switches, {name: value for name, value in facts.items() if name not in SWITCHES}
+def _apart(facts: dict[str, Any]) -> tuple[dict[str, bool], dict[str, bool], dict[str, str]]:
+    """The rules of payment, the switches and the requisites of a form."""
+    rules, switches = ({name: facts[name] for name in names} for names in (PAYMENT_RULES, SWITCHES))
+    others = {name: value for name, value in facts.items() if name not in {*PAYMENT_RULES, *SWITCHES}}
+    return rules, switches, others

@@ -94,7 +94,7 @@ class BillLinksView(KontoraView):
             subtitle=payer.shown_name if payer is not None else None,
             template="admin/bills_together.html",
             back=self._bills_of(payer),
-            done=lambda bundle: url_for("bill.bundle_view", id=bundle.id),
+            done=lambda bundle: url_for("bill.bundle_view", bundle=bundle.id),
             said=_l("Copy the link and send it to the client."),
             bills=bills,
             refusal=refusal if request.method == "GET" else None,
@@ -102,30 +102,30 @@ class BillLinksView(KontoraView):
             submit=_("Get the link"),
         )
 
-    @expose("/together/<id>/")
+    @expose("/together/<bundle>/")
     @permission("view")
-    def bundle_view(self, id: str) -> Any:
+    def bundle_view(self, bundle: str) -> Any:
         """A link for several bills, to be copied."""
-        bundle = self._bundle(id)
+        found = self._bundle(bundle)
         return self.render(
             "admin/bundle.html",
-            bundle=bundle,
-            url=bundle_url(bundle),
-            back=self._bills_of(bundle.client),
+            bundle=found,
+            url=bundle_url(found),
+            back=self._bills_of(found.client),
             is_payable=is_payable,
-            due=due_of(bundle),
+            due=due_of(found),
         )
 
-    @expose("/together/<id>/revoke/", methods=("GET", "POST"))
+    @expose("/together/<bundle>/revoke/", methods=("GET", "POST"))
     @permission("issue")
-    def revoke_bundle_view(self, id: str) -> Any:
-        bundle = self._bundle(id)
+    def revoke_bundle_view(self, bundle: str) -> Any:
+        found = self._bundle(bundle)
         return self.answer(
             Form(request.form),
-            lambda: revoke_bundle(bundle, by=current_user),
+            lambda: revoke_bundle(found, by=current_user),
             title=_("Revoke the link for several bills?"),
-            subtitle=", ".join(bill.title for bill in bundle.bills),
-            back=url_for("bill.bundle_view", id=bundle.id),
+            subtitle=", ".join(bill.title for bill in found.bills),
+            back=url_for("bill.bundle_view", bundle=found.id),
             done=lambda done: self._bills_of(done.client),
             said=_l("The link is revoked: it leads nowhere now."),
             warning=_("Whoever has the link will not be able to open it. The bills keep the links of their own."),

@@ -1,0 +1,296 @@
+"""«Добавить счет»: a bill from a client's card, its sum given by hand, by the forecast or by the cost of subscriptions;
+and bills for many clients at once.
+
+The form is one page. Which of its fields there are, and what the system finds itself, hangs on the method and the
+account: with another of these «Пересчитать» shows it anew, and static/issuing.js presses that by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+from typing import Any
+
+from flask import flash, g, request, url_for
+from flask_admin import expose
+from flask_babel import gettext as _
+from flask_babel import lazy_gettext as _l
+from flask_login import current_user
+from wtforms import BooleanField, HiddenField, SelectField, StringField
+from wtforms.fields.choices import SelectChoice
+from wtforms.validators import Length, Optional, ValidationError
+
+from crm import clock
+from crm.access.models import Branch
+from crm.admin.base import BulkAction, permission
+from crm.admin.fields import REQUIRED, DateField, EnumField, Form, MoneyField, ReferenceField, ReferencesField
+from crm.admin.money import account_with_balance
+from crm.admin.views.selling import CardSellingView
+from crm.bills.issuing import Draft, Terms, accounts_to_bill, draft_bill, issue_draft, issue_many
+from crm.bills.models import Bill, BillMethod
+from crm.bills.operations import PURPOSE_LENGTH
+from crm.bills.terms import Term, month_end
+from crm.clients.models import Client
+from crm.clients.queries import payer_of
+from crm.errors import DomainError
+from crm.ledger.models import Account, AccountKind
+from crm.protocol import ProtocolLine
+from crm.subscriptions.models import Subscription
+
+
+def _term_field(**kwargs: Any) -> SelectField:
+    """One of the usual terms. Data: a Term, or None for none of them."""
+    choices = [SelectChoice(term.value, term.label) for term in Term]
+    if "blank" in kwargs:
+        choices.insert(0, SelectChoice("", kwargs.pop("blank")))
+    known = {term.value: term for term in Term}
+    return SelectField(
+        choices=choices, coerce=lambda value: value if isinstance(value, Term) else known.get(value), **kwargs
+    )
+
+
+def _purpose_field() -> StringField:
+    return StringField(
+        _l("Purpose of the payment"),
+        [Length(max=PURPOSE_LENGTH)],
+        description=_l("The client and the bank read it. May be left empty."),
+    )
+
+
+class WayForm(Form):
+    """What the rest of the form hangs on."""
+
+    method = EnumField(BillMethod, _l("Type of calculation"), default=BillMethod.MANUAL)
+    # None is the base account, which may have yet to be made.
+    account = ReferenceField(
+        Account,
+        _l("Client account"),
+        query=lambda: g.accounts_to_bill,
+        title=account_with_balance,
+        is_optional=True,
+        blank=AccountKind.BASE.label,
+        description=_l("The money is credited to it when the bill is paid."),
+    )
+
+
+class IssueForm(WayForm):
+    # Shown side by side: from and to.
+    PAIRS = {"period_from": "period_to", "payable_from": "payable_until"}
+
+    subscriptions = ReferencesField(
+        Subscription,
+        _l("For which subscriptions"),
+        query=lambda: g.subscriptions_to_bill,
+    )
+    amount = MoneyField(_l("Sum"), [REQUIRED])
+    period_from = DateField(_l("For the period"), [REQUIRED])
+    period_to = DateField(_l("to"), [REQUIRED])
+    term = _term_field(
+        label=_l("Usual terms"),
+        blank=_l("by the dates below"),
+        description=_l("A term chosen here sets the last day to pay."),
+        validators=[Optional()],
+    )
+    payable_from = DateField(_l("Payment term"), [REQUIRED])
+    payable_until = DateField(
+        _l("until"), [Optional()], description=_l("May be left empty: the term is then not limited.")
+    )
+    is_repeatable = BooleanField(_l("The bill may be paid repeatedly"))
+    purpose = _purpose_field()
+    basis = HiddenField()  # the method and the account the page was made for
+
+
+class IssueManyForm(Form):
+    method = EnumField(BillMethod, _l("Type of calculation"), default=BillMethod.FORECAST)
+    amount = MoneyField(
+        _l("Sum"),
+        [Optional()],
+        description=_l("Of each bill, and only by hand: otherwise each has the sum found for it."),
+    )
+    period_to = DateField(_l("For the period up to"), [REQUIRED])
+    term = _term_field(label=_l("Payment term"), default=Term.UNLIMITED)
+    is_repeatable = BooleanField(_l("The bill may be paid repeatedly"))
+    purpose = _purpose_field()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.period_to.data is None and not self.period_to.raw_data:
+            self.period_to.data = month_end(clock.today(g.here))
+
+    def validate_amount(self, field: Any) -> None:
+        is_manual = self.method.data is BillMethod.MANUAL
+        if is_manual and field.data is None:
+            raise ValidationError(_("Enter the sum."))
+        if not is_manual and field.data is not None:
+            raise ValidationError(_("The sum is found for each by this method: leave the field empty."))
+
+
+class CardIssuingView(CardSellingView):
+    """Of the view of clients."""
+
+    @expose("/card/<id>/bill/new/", methods=("GET", "POST"))
+    @permission("bill.issue")
+    def issue_bill_view(self, id: str) -> Any:
+        """«Добавить счет»."""
+        client = self.get_one(id)
+        payer, branch = payer_of(client), client.branch
+        sent = request.form if request.method == "POST" else None
+        accounts = accounts_to_bill(payer, branch)
+        g.accounts_to_bill = [account for account in accounts if account.kind is not AccountKind.BASE]
+        way = WayForm(sent)
+        method, account = way.method.data or BillMethod.MANUAL, way.account.data
+        drafting = {"branch": branch, "method": method, "account": account}
+        g.subscriptions_to_bill = (
+            draft_bill(payer, **drafting).subscriptions if method is BillMethod.SUBSCRIPTION else ()
+        )
+        form: Any = self._operation_form(Bill, IssueForm, branch.company_id)
+        self._without_what_is_not_asked(form, method)
+        basis = _basis(method, account)
+        is_other = sent is None or form.basis.data not in {"", basis}
+        is_asked = sent is not None and "recalculate" in sent
+        draft, error = self._draft(form, payer, drafting, is_other=is_other)
+        if is_other or is_asked:
+            _fill(form, draft, method, branch, is_other=is_other)
+            is_resent = sent is not None and not is_asked
+        else:
+            is_resent = False
+        form.basis.raw_data, form.basis.data = None, basis
+        _apply_term(form)
+        shown = {
+            "title": _("New bill"),
+            "subtitle": payer.shown_name,
+            "back": self._tab(client, "bills"),
+            "template": "admin/issue_bill.html",
+            "method": method,
+            "draft": draft,
+            "is_fixed": method is BillMethod.FORECAST,
+            "currency": branch.company.currency,
+            "one_day": _is_one_day(form),
+        }
+        if is_resent or is_asked:
+            if error is not None:
+                self.show_error(form, error)
+            if is_resent:
+                form.form_errors.append(_("The bill is calculated in another way now. Check it and save it."))
+            facts = {name: value for name, value in shown.items() if name != "template"}
+            page = self.render(shown["template"], form=form, row=None, stale=[], **facts)
+            return page, 422 if is_resent else 200
+
+        def change() -> Bill:
+            try:
+                return issue_draft(client, **self._bill_facts(form), branch=branch, by=current_user)
+            except DomainError:  # the page that is shown now has what the system finds
+                if method is BillMethod.FORECAST:
+                    _fix(form, draft)
+                raise
+
+        return self.answer(
+            form,
+            change,
+            done=lambda bill: url_for("bill.details_view", id=bill.id),
+            said=lambda bill: _said_of_issue(bill),
+            **shown,
+        )
+
+    @staticmethod
+    def _without_what_is_not_asked(form: Any, method: BillMethod) -> None:
+        """Fields without a choice are left out."""
+        if not g.accounts_to_bill:
+            del form.account
+        if method is not BillMethod.SUBSCRIPTION or not g.subscriptions_to_bill:
+            del form.subscriptions
+        if method is BillMethod.FORECAST:  # shown, and for nobody to change
+            for field in (form.amount, form.period_from):
+                field.render_kw = {**(field.render_kw or {}), "readonly": True}
+
+    def _draft(
+        self, form: Any, payer: Client, drafting: dict[str, Any], *, is_other: bool
+    ) -> tuple[Draft | None, DomainError | None]:
+        """What the bill would ask for by what is filled in; by itself alone, where the way has just been changed."""
+        chosen: dict[str, Any] = {}
+        if not is_other:
+            if drafting["method"] is not BillMethod.SUBSCRIPTION:
+                chosen["period_to"] = form.period_to.data
+            if "subscriptions" in form:
+                chosen["subscriptions"] = form.subscriptions.data
+        try:
+            return draft_bill(payer, **drafting, **chosen), None
+        except DomainError as error:
+            return None, error
+
+    @staticmethod
+    def _bill_facts(form: Any) -> dict[str, Any]:
+        return {name: value for name, value in form.data.items() if name not in {"term", "basis"}}
+
+    def issuing_actions(self) -> list[BulkAction]:
+        """«Выставить счета» for many clients."""
+        g.here = self.here()
+        return [
+            BulkAction(
+                "bill",
+                _l("Issue bills"),
+                "bill.issue",
+                _l("Each payer is issued one bill; who has nothing to pay gets none, and the protocol says why."),
+                _issue_each,
+                is_dangerous=False,
+                form=lambda: IssueManyForm,
+            )
+        ]
+
+
+def _basis(method: BillMethod, account: Account | None) -> str:
+    """What the sum and the fields of the form hang on; by hand not on the account."""
+    return method.value if method is BillMethod.MANUAL or account is None else f"{method.value}:{account.id}"
+
+
+def _fill(form: Any, draft: Draft | None, method: BillMethod, branch: Branch, *, is_other: bool) -> None:
+    """Put into the form what the system finds, and with another method or account what it begins with."""
+    today = clock.today(branch)
+    if form.payable_from.data is None and not form.payable_from.raw_data:
+        form.payable_from.data = today
+    if is_other:
+        if "subscriptions" in form:
+            _set(form.subscriptions, list(form.subscriptions.rows.values()))
+        if method is BillMethod.MANUAL:
+            first, last = today.replace(day=1), month_end(today)
+        else:
+            first, last = (draft.period_from, draft.period_to) if draft is not None else (today, month_end(today))
+        _set(form.period_from, first)
+        _set(form.period_to, last)
+    if method is not BillMethod.MANUAL:
+        _fix(form, draft, is_sum_alone=method is BillMethod.SUBSCRIPTION)
+
+
+def _fix(form: Any, draft: Draft | None, *, is_sum_alone: bool = False) -> None:
+    """What is found, in place of what was typed."""
+    if draft is None:
+        return
+    _set(form.amount, draft.amount)
+    if not is_sum_alone:
+        _set(form.period_from, draft.period_from)
+
+
+def _set(field: Any, value: Any) -> None:
+    field.raw_data, field.data, field.errors, field.process_errors = None, value, [], []
+
+
+def _apply_term(form: Any) -> None:
+    if form.term.data is not None and form.payable_from.data is not None:
+        _set(form.payable_until, form.term.data.until(form.payable_from.data))
+
+
+def _is_one_day(form: Any) -> bool:
+    """Whether the term to the end of the month is one of a single day."""
+    first: date | None = form.payable_from.data
+    return form.term.data is Term.MONTH_END and first is not None and first == form.payable_until.data
+
+
+def _said_of_issue(bill: Bill) -> str:
+    if bill.payable_until is not None and bill.payable_until == bill.payable_from:
+        flash(_("The term is a single day: the bill can be paid on that day only."), "warning")
+    return _("The bill is issued. Copy the link and send it to the client.")
+
+
+def _issue_each(ids: Sequence[int], *, term: Term, **values: Any) -> list[ProtocolLine]:
+    until = term.until(clock.today(g.here))
+    return issue_many(ids, Terms(**values, payable_until=until), by=current_user)
