@@ -146,7 +146,7 @@ def robots() -> Response:
 
 
 @blueprint.errorhandler(NotFound)
-def _show_missing(_error: NotFound) -> tuple[str, int] | tuple[str, int, dict[str, str]]:
+def show_missing(_error: NotFound) -> tuple[str, int] | tuple[str, int, dict[str, str]]:
     """The same page for a link that never was, one cut short and one taken back."""
     if (seconds := note_miss(request.remote_addr or "")) is not None:
         text = _("Too many links that lead nowhere were opened from your network. Wait a few minutes and try again.")
