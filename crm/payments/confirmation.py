@@ -1,6 +1,6 @@
 """Paying from the payer's own account: he proves by a code sent to him that it is he who holds the link.
 
-send → check → pay. A code is six digits, lives ten minutes, bears five wrong tries and pays once. What was shown after a
+A code is six digits, lives ten minutes, bears five wrong tries and pays once. What was shown after a
 right code (which bills, what sum) comes back signed with the form, so no cookie is needed and nothing else can be paid.
 """
 
