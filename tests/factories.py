@@ -6,6 +6,7 @@ Each commits, so that a test client, another thread or another process sees the 
 from __future__ import annotations
 
 import itertools
+import uuid
 from datetime import date, time, timedelta
 from decimal import Decimal
 from functools import cache
@@ -30,7 +31,8 @@ from crm.exchange.schedules.models import ExportSchedule
 from crm.exchange.schedules.operations import create_schedule
 from crm.ledger.models import Account, AccountKind, AccountType
 from crm.mailings.models import BilledAccounts, Channel, MailingKind, MailingRule, Message, Periodicity, Template
-from crm.payments.models import Payment, PaymentMethod
+from crm.payments.crediting import credit
+from crm.payments.models import GatewayNotice, NoticeStatus, Payment, PaymentMethod, Refund
 from crm.payments.operations import open_account_paid, top_up
 from crm.schedule.bookings import create_booking
 from crm.schedule.enrolment import enrol
@@ -238,6 +240,59 @@ def make_payment(
     """Money taken at the desk onto `account`."""
     with transaction():
         return top_up(account, amount=Decimal(amount), method=method, **{"by": SYSTEM, **changes})
+
+
+def make_refund(account: Account, *, reason: str = "Ошиблись суммой") -> Refund:
+    """A payment received online a moment ago and refunded in whole; the bank has not answered yet."""
+    with transaction():
+        payment = Payment(
+            branch_id=account.branch_id,
+            client_id=account.client_id,
+            account_id=account.id,
+            method=PaymentMethod.ONLINE,
+            amount=Decimal(50),
+            gateway="demo",
+            external_id=f"fixture-{uuid.uuid4()}",
+            created_at=clock.now(),
+            author_name="demo",
+        )
+        db.session.add(payment)
+        db.session.flush()
+        credit(payment)
+        refund = Refund(
+            branch_id=account.branch_id,
+            payment_id=payment.id,
+            account_id=account.id,
+            amount=payment.amount,
+            reason=reason,
+            created_at=clock.now(),
+            next_poll_at=clock.now(),
+            author_name="system",
+        )
+        db.session.add(refund)
+        db.session.flush()
+    return refund
+
+
+def make_notice(**changes: Any) -> GatewayNotice:
+    """A notice of the demo bank about a payment nobody knows."""
+    now = clock.now()
+    facts = {
+        "gateway": "demo",
+        "external_id": "unknown",
+        "event": "payment.updated",
+        "body": "{}",
+        "digest": uuid.uuid4().hex,
+        "status": NoticeStatus.UNKNOWN,
+        "received_at": now,
+        "next_try_at": now,
+        **changes,
+    }
+    with transaction():
+        notice = GatewayNotice(**facts)
+        db.session.add(notice)
+        db.session.flush()
+    return notice
 
 
 def make_bill(client: Client, *, by: Actor = SYSTEM, **changes: Any) -> Bill:

@@ -30,6 +30,7 @@ from crm.debts.queries import in_debt
 from crm.i18n import money
 from crm.ledger.models import Account
 from crm.payments.models import PaymentMethod
+from crm.payments.resolving import NEEDS_ATTENTION, count_unresolved
 from crm.schedule.models import Waiting
 from crm.schedule.queries import count_lessons_today
 from crm.security import chosen_branch
@@ -124,6 +125,13 @@ class HomeView(AdminIndexView):
             pending = self._count(Bill, Bill.status == BillStatus.PENDING)
             url = grid_url("bill", **{"f.status.is": "pending"})
             yield Tile(_("Bills awaiting payment"), format_decimal(pending), url)
+        if current_user.may("payment.resolve") and (waiting := count_unresolved()):
+            yield Tile(
+                _("Payments that need attention"),
+                format_decimal(waiting),
+                grid_url("payment", **dict(NEEDS_ATTENTION)),
+                css="debt",
+            )
         if current_user.may("account.view"):
             url = grid_url("account", **{"f.balance.to": "-0.01", "sort": "balance"})
             if current_user.may("debtor.view"):

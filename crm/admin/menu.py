@@ -27,13 +27,14 @@ from crm.admin.views.lesson_reports import AttendanceReportView, RoomLoadView, S
 from crm.admin.views.mailings import MailingRuleView, MailingRunView, MessageView, TemplateView
 from crm.admin.views.marking import AttendanceView
 from crm.admin.views.operations import OperationView
-from crm.admin.views.payments import PaymentView
+from crm.admin.views.payments import NoticeView, PaymentView, RefundView
 from crm.admin.views.planning import BookingView
 from crm.admin.views.plans import PlanView
 from crm.admin.views.reports import ArchivedClientsView, ReportView, StaffActionsView
 from crm.admin.views.roles import RoleView
 from crm.admin.views.schedule import LessonView
 from crm.admin.views.schedules import ScheduleView
+from crm.admin.views.shops import ShopView
 from crm.admin.views.subscriptions import SubscriptionView
 from crm.admin.views.tasks import TaskView
 from crm.admin.views.tills import ShiftView, TillView
@@ -51,7 +52,7 @@ from crm.fields.models import CustomField
 from crm.ledger.history import AccountOperation
 from crm.ledger.models import Account, AccountType
 from crm.mailings.models import MailingRule, MailingRun, Message, Template
-from crm.payments.models import Payment
+from crm.payments.models import GatewayNotice, Payment, Refund, Shop
 from crm.schedule.marks import LessonMark
 from crm.schedule.models import Booking, ClientGroup, Lesson, Waiting
 from crm.subscriptions.models import Plan, Subscription
@@ -87,6 +88,7 @@ def add_views(admin: Admin) -> None:
         AccountTypeView(AccountType, _l("Account types"), ACCOUNTS),
         BillView(Bill, _l("Bills"), FINANCE),
         PaymentView(Payment, _l("Payments"), FINANCE),
+        RefundView(Refund, _l("Refunds through the bank"), FINANCE),
         TillView(Till, _l("Tills and accounts"), FINANCE),
         ShiftView(Shift, _l("Shifts"), FINANCE),
         MovementView(Movement, _l("Money movement"), FINANCE),
@@ -110,7 +112,9 @@ def add_views(admin: Admin) -> None:
         BranchView(Branch, _l("Branches"), SETTINGS),
         CityView(City, _l("Cities"), SETTINGS),
         CompanyView(Company, _l("Companies"), SETTINGS),
+        ShopView(Shop, _l("Internet acquiring"), SETTINGS),
         ContractView(ContractTemplate, _l("Contracts"), SETTINGS),
+        NoticeView(GatewayNotice, _l("Notices of banks"), SETTINGS),
         FieldView(CustomField, _l("Card fields"), SETTINGS),
         AuditView(AuditEntry, _l("Change log"), SETTINGS),
         JobView(BackgroundJob, _l("My jobs"), SETTINGS),

@@ -134,11 +134,10 @@ def _check_signature(name: str, said: Notice, headers: Mapping[str, str], body: 
 
 
 def _shops(name: str, shop_id: str | None = None) -> list[Shop]:
-    if name not in {kind.value for kind in GatewayKind}:
+    kind = next((kind for kind in GatewayKind if kind.value == name), None)
+    if kind is None:
         return []
-    query = select(Shop).where(
-        Shop.gateway == GatewayKind(name), *([Shop.shop_id == shop_id] if shop_id is not None else [])
-    )
+    query = select(Shop).where(Shop.gateway == kind, *([Shop.shop_id == shop_id] if shop_id is not None else []))
     return list(db.session.scalars(query.order_by(Shop.is_active.desc(), Shop.id.desc()).limit(20)))
 
 

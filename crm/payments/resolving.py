@@ -19,6 +19,9 @@ from crm.payments.models import PAYMENT_MOVES, Attention, Payment, PaymentEventK
 from crm.payments.outcomes import asked_back, lock_order
 from crm.payments.refunds import is_held, leader_of
 
+# What waits for a person, as arguments of the grid of payments.
+NEEDS_ATTENTION = (("f.attention.empty", "0"), ("f.attention_closed_at.empty", "1"))
+
 
 def accept_reported(payment: Payment, *, by: Actor, amount: Decimal | None = None) -> Payment:
     """Credit what really came instead of what was asked for; of an order of several bills, in id order of the bills.

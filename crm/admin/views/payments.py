@@ -1,16 +1,60 @@
-"""Payments received and started."""
+"""Payments received and started, what the bank said of them, refunds through it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import sqlalchemy as sa
+from flask import request
+from flask_admin import expose
+from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
 from flask_login import current_user
+from wtforms import SelectField, StringField, validators
 
-from crm.admin.base import KontoraView
+from crm.admin.base import KontoraView, QuickFilter, permission
+from crm.admin.fields import REQUIRED, Form, MoneyField
 from crm.clients.queries import client_matches
-from crm.payments.models import Payment, PaymentMethod, PaymentStatus
+from crm.db import db
+from crm.errors import DomainError
+from crm.i18n import money
+from crm.payments.models import (
+    Attention,
+    GatewayNotice,
+    NoticeStatus,
+    Payment,
+    PaymentEvent,
+    PaymentMethod,
+    PaymentStatus,
+    Refund,
+    RefundStatus,
+)
+from crm.payments.notices import READABLE_AGAIN, read_again
+from crm.payments.refunds import (
+    is_held,
+    leader_of,
+    left_of,
+    note_refund_elsewhere,
+    refund_payment,
+    refund_reported,
+    refunds_of,
+)
+from crm.payments.resolving import NEEDS_ATTENTION, accept_reported, resolve_attention
+
+EVENTS_SHOWN = 100
+
+
+class RefundForm(Form):
+    amount = MoneyField(_l("Sum"), [REQUIRED])
+    reason = StringField(_l("Reason"), [REQUIRED, validators.Length(max=250)])
+
+
+class SettleForm(Form):
+    what = SelectField(_l("What is done"), [REQUIRED])
+    amount = MoneyField(_l("What it is worth"))
+    text = StringField(_l("Comment"), [validators.Length(max=250)])
 
 
 class PaymentView(KontoraView):
@@ -20,11 +64,38 @@ class PaymentView(KontoraView):
         *("id", "client", "amount", "method", "status", "bill", "account", "created_at", "received_at", "author_name"),
         "branch",
     )
-    column_details_list = (*column_list, "comment")
-    column_filters = ("client", "status", "method", "amount", "received_at", "branch")
+    column_details_list = (
+        *(
+            "id",
+            "client",
+            "amount",
+            "refunded",
+            "method",
+            "status",
+            "attention",
+            "attention_closed_at",
+            "bill",
+            "account",
+        ),
+        *("created_at", "received_at", "author_name", "shop", "gateway", "external_id", "reported_amount"),
+        *("reported_currency", "comment", "branch"),
+    )
+    column_labels = {
+        "attention": _l("Needs attention"),
+        "attention_closed_at": _l("Settled"),
+        "gateway": _l("Bank"),
+        "external_id": _l("Number at the bank"),
+        "reported_amount": _l("Sum the bank reports"),
+        "reported_currency": _l("Currency the bank reports"),
+    }
+    column_filters = (
+        *("client", "status", "method", "amount", "received_at", "attention", "attention_closed_at", "external_id"),
+        "branch",
+    )
     column_totals = ("amount",)
     totals_label = _l("Total received")
     column_default_sort = "-id"
+    details_template = "admin/payment.html"
     empty_hint = _l("Payments appear when accounts are topped up and bills are paid.")
     has_search = True
 
@@ -34,3 +105,206 @@ class PaymentView(KontoraView):
 
     def search_condition(self, text: str) -> Any:
         return client_matches(Payment.client_id, text, by=current_user)
+
+    def quick_filters(self) -> list[QuickFilter]:
+        return [
+            QuickFilter(_l("Needs attention"), NEEDS_ATTENTION),
+            QuickFilter(_l("Online"), (("f.method.is", PaymentMethod.ONLINE.value),)),
+        ]
+
+    # --- one payment ------------------------------------------------------------------------------------------------
+
+    def details_context(self, row: Payment) -> dict[str, Any]:
+        order = leader_of(row).id if row.method is PaymentMethod.ONLINE else row.id
+        beside = sa.select(Payment).where((Payment.id == order) | (Payment.order_id == order), Payment.id != row.id)
+        events = sa.select(PaymentEvent).where(PaymentEvent.payment_id == row.id).order_by(PaymentEvent.id.desc())
+        is_open = row.attention is not None and row.attention_closed_at is None
+        return {
+            "events": db.session.scalars(events.limit(EVENTS_SHOWN)).all(),
+            "refunds": refunds_of(row) if self.may("refund.view") else [],
+            "beside": db.session.scalars(beside.order_by(Payment.id)).all(),
+            "is_open": is_open,
+            "may_refund": self.may("refund") and row.method is PaymentMethod.ONLINE and left_of(row) > 0,
+            "may_settle": is_open and self.may("resolve"),
+            "sees_sums": "amount" not in self.field_rules(row).hidden,
+        }
+
+    @expose("/refund/", methods=("GET", "POST"))
+    @permission("refund")
+    def refund_view(self) -> Any:
+        """Give money back through the bank it came by."""
+        payment: Payment = self.get_one(request.values.get("id"))
+        form = RefundForm(request.form if request.method == "POST" else None)
+        currency = payment.branch.company.currency
+        if request.method != "POST":
+            form.amount.data = left_of(payment) or None
+        return self.answer(
+            form,
+            lambda: refund_payment(payment, form.amount.data or Decimal(0), form.reason.data or "", by=current_user),
+            title=_("Refund of payment %(number)s", number=payment),
+            subtitle=_(
+                "%(client)s · left of the payment: %(sum)s. The money leaves the client's account at once; the bank "
+                "gives it back to the card it was paid with.",
+                client=payment.client.shown_name,
+                sum=money(left_of(payment), currency),
+            ),
+            back=self.row_url(payment),
+            done=lambda refund: self.row_url(payment),
+            said=_l("The bank has been asked for the refund; what it answers is in the payment's history."),
+            submit=_("Refund to the client"),
+        )
+
+    @expose("/settle/", methods=("GET", "POST"))
+    @permission("resolve")
+    def settle_view(self) -> Any:
+        """What is done about a payment that needs attention."""
+        payment: Payment = leader_of(self.get_one(request.values.get("id")))
+        shown: Payment = self.get_one(request.values.get("id"))
+        if not is_held(payment):
+            payment = shown
+        ways = self._ways(payment)
+        form = SettleForm(request.form if request.method == "POST" else None)
+        form.what.choices = [(name, label) for name, (label, _act) in ways.items()]
+        if payment.attention is not Attention.WRONG_CURRENCY or "accept" not in ways:
+            del form.amount
+        else:
+            form.amount.description = _("In %(currency)s.", currency=payment.branch.company.currency)
+
+        def settle() -> Any:
+            act = ways.get(form.what.data or "")
+            if act is None:
+                raise DomainError("choose", _("Choose what is done."), "what")
+            try:
+                return act[1](form)
+            except DomainError as error:
+                if error.field == "reason":
+                    raise DomainError(error.code, error.message, "text") from None
+                raise
+
+        return self.answer(
+            form,
+            settle,
+            title=_("Payment %(number)s needs attention", number=payment),
+            subtitle=": ".join(
+                map(str, filter(None, [payment.attention and payment.attention.label, payment.comment]))
+            ),
+            back=self.row_url(shown),
+            done=lambda done: self.row_url(shown),
+            said=_l("Settled."),
+            submit=_("Settle"),
+        )
+
+    def _ways(self, payment: Payment) -> dict[str, tuple[str, Callable[[Any], Any]]]:
+        """What can be done: by name its words and the verb."""
+        ways: dict[str, tuple[str, Callable[[Any], Any]]] = {}
+        if payment.attention is None or payment.attention_closed_at is not None:
+            return ways
+        if is_held(payment):
+            ways["accept"] = (
+                _("Credit what has come"),
+                lambda form: accept_reported(
+                    payment, by=current_user, amount=form.amount.data if "amount" in form else None
+                ),
+            )
+            ways["give_back"] = (
+                _("Give back what has come"),
+                lambda form: refund_reported(payment, form.text.data or "", by=current_user),
+            )
+        is_elsewhere = payment.attention is Attention.REFUNDED_ELSEWHERE
+        if is_elsewhere and self.may("refund") and payment.reported_amount:
+            ways["note"] = (
+                _("Take it off the client's account here as well"),
+                lambda form: note_refund_elsewhere(payment, by=current_user),
+            )
+        if not is_held(payment) or payment.attention is Attention.REFUND_FAILED:
+            ways["seen"] = (
+                _("Looked at, nothing is left to do"),
+                lambda form: resolve_attention(payment, form.text.data or "", by=current_user),
+            )
+        return ways
+
+
+class RefundView(KontoraView):
+    entity = "refund"
+    icon = "arrow-return-left"
+    column_list = (
+        *(
+            "id",
+            "created_at",
+            "payment",
+            "account",
+            "amount",
+            "status",
+            "reason",
+            "error",
+            "finished_at",
+            "author_name",
+        ),
+        "branch",
+    )
+    column_details_list = (*column_list, "external_id")
+    column_labels = {
+        "reason": _l("Reason"),
+        "error": _l("What the bank says"),
+        "finished_at": _l("Answered"),
+        "external_id": _l("Number at the bank"),
+        "payment": _l("Payment"),
+    }
+    column_filters = ("status", "created_at", "amount", "branch")
+    column_totals = ("amount",)
+    column_default_sort = "-id"
+    empty_hint = _l("Refunds are made on the page of a payment that was received online.")
+
+    def counted_in_totals(self) -> Any:
+        return Refund.status != RefundStatus.FAILED
+
+    def quick_filters(self) -> list[QuickFilter]:
+        return [QuickFilter(status.label, (("f.status.is", status.value),)) for status in RefundStatus]
+
+
+class NoticeView(KontoraView):
+    """What payment services sent; not of any branch before it is known whose it is."""
+
+    entity = "notice"
+    icon = "bell"
+    column_list = ("id", "received_at", "gateway", "event", "external_id", "status", "payment", "repeats", "result")
+    column_details_list = (*column_list, "attempts", "next_try_at", "digest")
+    column_labels = {
+        "gateway": _l("Bank"),
+        "event": _l("Event"),
+        "external_id": _l("Number at the bank"),
+        "payment": _l("Payment"),
+        "repeats": _l("Repeats"),
+        "result": _l("What came of it"),
+        "attempts": _l("Tries"),
+        "next_try_at": _l("Next try"),
+        "digest": _l("Digest"),
+    }
+    column_filters = ("status", "gateway", "received_at", "external_id")
+    column_searchable_list = ("external_id",)
+    column_default_sort = "-id"
+    details_template = "admin/notice.html"
+    empty_hint = _l("Notices appear when payment services tell of payments.")
+
+    def quick_filters(self) -> list[QuickFilter]:
+        shown = (NoticeStatus.FAILED, NoticeStatus.HELD, NoticeStatus.UNKNOWN)
+        return [QuickFilter(status.label, (("f.status.is", status.value),)) for status in shown]
+
+    def details_context(self, row: GatewayNotice) -> dict[str, Any]:
+        return {"may_again": self.may("payment.resolve") and row.status in READABLE_AGAIN}
+
+    @expose("/again/", methods=("GET", "POST"))
+    @permission("payment.resolve")
+    def again_view(self) -> Any:
+        """Read a notice once more that could not be acted upon."""
+        notice: GatewayNotice = self.get_one(request.values.get("id"))
+        return self.answer(
+            Form(request.form),
+            lambda: read_again(notice, by=current_user),
+            title=_("Read notice %(number)s again?", number=notice),
+            subtitle=notice.result,
+            back=self.row_url(notice),
+            done=lambda read: self.row_url(notice),
+            said=_l("It will be read again within a minute."),
+            submit=_("Read again"),
+        )
