@@ -21,7 +21,7 @@ run: $(VENV)/.runtime $(CATALOGUES) ## set everything up and serve on 127.0.0.1:
 	@KONTORA_DEMO=$(KONTORA_DEMO) exec $(BIN)/python -m crm.supervisor
 
 test: $(VENV)/.dev $(CATALOGUES) chromium lint ## everything CI checks; ARGS="tests/bills -k archive" narrows the tests
-	@$(BIN)/python -m pytest -n 2 $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist=worksteal $(ARGS)
 
 lint: $(VENV)/.dev ## style, types, import rules, translations
 	@$(BIN)/ruff check --quiet .

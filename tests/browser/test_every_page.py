@@ -74,7 +74,8 @@ def walk(page: Page, url: str) -> Iterator[tuple[str, Response]]:
 
 def axe_faults(page: Page, *rules: str) -> list[str]:
     """What axe finds serious or critical, of all its rules or of these."""
-    page.evaluate(AXE_SCRIPT)
+    if not page.evaluate("'axe' in window"):
+        page.evaluate(AXE_SCRIPT)
     only = {"type": "rule", "values": rules} if rules else {"type": "tag", "values": _AXE_TAGS}
     found = page.evaluate("only => axe.run({runOnly: only, resultTypes: ['violations']})", only)
     return [
