@@ -18,6 +18,7 @@ import crm.exchange.models
 import crm.exchange.schedules.models
 import crm.jobs.models
 import crm.mailings.models
+import crm.mailings.thanks
 import crm.payments.models
 import crm.schedule.archiving
 import crm.schedule.freezing

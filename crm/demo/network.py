@@ -18,6 +18,7 @@ from crm.catalogue.queries import instructors_of
 from crm.db import db
 from crm.ledger.models import AccountType
 from crm.ledger.operations import create_account_type
+from crm.mailings.models import Channel
 from crm.mailings.operations import save_rule, save_template
 from crm.subscriptions.models import ChargeMoment, Plan, PlanAccount
 from crm.subscriptions.plans import create_plan
@@ -49,6 +50,13 @@ LETTER = """Здравствуйте, {customer.name}!
 Посмотреть и оплатить: {bill.url}
 
 Клуб «Прилесье»"""
+THANKS = """Здравствуйте, {customer.name}!
+
+Спасибо, мы получили {payment.amount} ₽ за занятия с {bill.begin_date} по {bill.end_date}.
+Деньги на счёте: {payment.account}.
+
+Клуб «Прилесье»"""
+SMS = "Счёт за занятия, {bill.amount} р.: {bill.url}"
 
 SUBJECTS = ("Английский язык", "Робототехника", "Рисование", "Подготовка к школе")
 # (name, format, price of a single visit, minutes)
@@ -155,6 +163,15 @@ def build_network() -> DemoNetwork:
         create_account_type(name="Корпоративный счёт", branches=[rechnoy, mira], position=3, by=SYSTEM),
     ]
     template = save_template(None, name="Счёт на оплату", subject="Счёт за занятия", body=LETTER, by=users["owner"])
+    save_template(
+        None,
+        name="Спасибо за оплату",
+        subject="Мы получили вашу оплату",
+        body=THANKS,
+        is_thanks=True,
+        by=users["owner"],
+    )
+    save_template(None, name="Ссылка на счёт (SMS)", channel=Channel.SMS, subject="", body=SMS, by=users["owner"])
     save_rule(
         None,
         name="Счета на оплату клиентам",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, time
 
 from flask_babel import gettext as _
@@ -14,10 +15,11 @@ from crm import clock
 from crm.access.actors import SYSTEM, Actor, require
 from crm.access.models import Branch
 from crm.bell import ring
-from crm.bills.models import Bill
-from crm.clients.models import Client
+from crm.bills.models import Bill, BillStatus
+from crm.clients.models import Client, PhoneKind
 from crm.db import db
 from crm.errors import Conflict, DomainError
+from crm.mailings.channels.sms import SmsLength, sms_length
 from crm.mailings.delivery import move_message
 from crm.mailings.models import (
     BilledAccounts,
@@ -51,26 +53,51 @@ def save_template(
     body: str | None,
     by: Actor,
     channel: Channel = Channel.EMAIL,
+    is_thanks: bool = False,
 ) -> Template:
-    """Add a template (None) or change one. Raises DomainError beside the field. The caller commits."""
+    """Add a template (None) or change one. Raises DomainError beside the field. The caller commits.
+
+    subject: of letters alone; an SMS has none, whatever is given. is_thanks: sent by itself when a payment has come.
+    """
     require(by, "template.edit" if template else "template.create")
     name, subject, body = " ".join((name or "").split()), " ".join((subject or "").split()), (body or "").strip()
     if not name:
         raise DomainError("name_empty", _("Enter the name."), "name")
-    if not subject:
+    if channel is not Channel.EMAIL:
+        subject = ""
+    elif not subject:
         raise DomainError("subject_empty", _("Enter the subject of the letter."), "subject")
     if not body:
         raise DomainError("body_empty", _("Enter the text of the letter."), "body")
-    check_tags(subject, field="subject")
-    check_tags(body, field="body")
+    check_tags(subject, field="subject", is_thanks=is_thanks)
+    check_tags(body, field="body", is_thanks=is_thanks)
     namesakes = db.session.scalars(select(Template).where(Template.name == name))
     if any(other is not template for other in namesakes):
         raise DomainError("name_taken", _("There is a template with this name already."), "name")
+    if template is not None and template.channel is not channel:
+        _refuse_while_used(template)
+    if is_thanks:
+        thanks = select(Template).where(Template.is_thanks, Template.channel == channel)
+        for other in db.session.scalars(thanks):
+            if other is not template:
+                text = _("Thanks are written by the template “%(name)s” already.", name=other.name)
+                raise DomainError("thanks_taken", text, "is_thanks")
     template = template or Template()
     template.name, template.subject, template.body, template.channel = name, subject, body, channel
+    template.is_thanks = is_thanks
     db.session.add(template)
     db.session.flush()
     return template
+
+
+def _refuse_while_used(template: Template) -> None:
+    # Beside the scope: a template is the network's, its mailings may be another branch's.
+    rules = MailingRule.__table__
+    used = select(rules.c.name).where(rules.c.template_id == template.id).order_by(rules.c.id).limit(1)
+    if name := db.session.connection().scalar(used):
+        raise DomainError(
+            "template_used", _("The mailing “%(name)s” sends by this template another way.", name=name), "channel"
+        )
 
 
 def save_rule(
@@ -183,28 +210,122 @@ def _new_run(rule: MailingRule, moment: datetime, *, by: Actor, is_manual: bool 
     return run
 
 
-# --- letters ---------------------------------------------------------------------------------------------------------
+# --- messages --------------------------------------------------------------------------------------------------------
+
+# More are too dear to be sent by a slip of the hand, and SMS.RU takes no more.
+MAX_SMS_PARTS = 8
 
 
-def send_message_to(client: Client, *, subject: str, text: str, by: Actor, bill: Bill | None = None) -> Message:
-    """Queue a letter from a client's card to the client's e-mail. The caller commits.
+@dataclass(frozen=True)
+class Draft:
+    """A message as the client will get it. length: of an SMS."""
 
+    channel: Channel
+    recipient: str
+    subject: str
+    body: str
+    length: SmsLength | None
+
+
+def address_of(client: Client, channel: Channel) -> str | None:
+    """Where messages of a channel reach the client: his e-mail, or his first mobile phone; None when he has none."""
+    return client.email if channel is Channel.EMAIL else client.mobile_phone
+
+
+def draft_message_to(
+    client: Client,
+    *,
+    text: str,
+    by: Actor,
+    subject: str = "",
+    channel: Channel = Channel.EMAIL,
+    phone: str | None = None,
+    bill: Bill | None = None,
+) -> Draft:
+    """A message by hand with its tags filled in; nothing is written.
+
+    subject: of a letter; an SMS has none. phone: which of the client's an SMS goes to, his first mobile one by default.
     bill: gives the bill's tags their values; without it such tags are refused.
-    Raises DomainError beside `subject`, `text` or `bill`.
+    Raises DomainError beside `subject`, `text` or `bill`; "no_email", "no_phone", "phone_not_mobile" above the form.
     """
     require(by, "message.send", client)
-    if not client.email:
-        raise DomainError("no_email", _("This client has no e-mail address."))
-    if bill is not None and bill.client_id not in (client.id, client.payer_id):
-        raise DomainError("bill_foreign", _("This bill belongs to another client."), "bill")
-    if not subject.strip():
+    if channel is Channel.EMAIL:
+        if not client.email:
+            raise DomainError("no_email", _("This client has no e-mail address."))
+        recipient = client.email
+    else:
+        recipient = _mobile(client, phone)
+    if bill is not None:
+        _check_bill(bill, client)
+    if channel is Channel.EMAIL and not subject.strip():
         raise DomainError("subject_empty", _("Enter the subject of the letter."), "subject")
     if not text.strip():
-        raise DomainError("text_empty", _("Enter the text of the letter."), "text")
-    message = queue_letter(
+        raise DomainError("text_empty", _("Enter the text of the message."), "text")
+    body = render(text.strip(), client=client, bill=bill, field="text")
+    length = None
+    if channel is Channel.SMS:
+        body = body.replace("\r\n", "\n")
+        length = sms_length(body)
+        if length.parts > MAX_SMS_PARTS:
+            raise DomainError(
+                "sms_too_long",
+                _("This text takes %(parts)s SMS; %(most)s at most are sent.", parts=length.parts, most=MAX_SMS_PARTS),
+                "text",
+            )
+        subject = ""
+    else:
+        subject = " ".join(render(subject, client=client, bill=bill, field="subject").split())[:500]
+    return Draft(channel, recipient, subject, body, length)
+
+
+def _mobile(client: Client, phone: str | None) -> str:
+    """The number an SMS goes to. The texts do not name it: not everybody sees phones."""
+    phone = phone or client.mobile_phone or client.phone or client.extra_phone
+    if not phone:
+        raise DomainError("no_phone", _("This client has no phone."))
+    kinds = {client.extra_phone: client.extra_phone_kind, client.phone: client.phone_kind}
+    if phone not in kinds:
+        raise DomainError("phone_foreign", _("This client has another phone by now. Open the form again."))
+    if kinds[phone] is not PhoneKind.MOBILE:
+        raise DomainError(
+            "phone_not_mobile",
+            _(
+                "SMS are sent only to phones of the type “%(mobile)s”; the type of this one is “%(kind)s”. If it is a "
+                "mobile phone, change its type in the client's card.",
+                mobile=PhoneKind.MOBILE.label,
+                kind=kinds[phone].label,
+            ),
+        )
+    return phone
+
+
+def _check_bill(bill: Bill, client: Client) -> None:
+    if bill.client_id not in (client.id, client.payer_id):
+        raise DomainError("bill_foreign", _("This bill belongs to another client."), "bill")
+    if bill.status is BillStatus.ARCHIVED:
+        raise DomainError("bill_archived", _("This bill is in the archive: its link leads nowhere."), "bill")
+    if bill.link_revoked_at is not None:
+        raise DomainError("bill_revoked", _("The link of this bill has been taken back: it leads nowhere."), "bill")
+
+
+def send_message_to(
+    client: Client,
+    *,
+    text: str,
+    by: Actor,
+    subject: str = "",
+    channel: Channel = Channel.EMAIL,
+    phone: str | None = None,
+    bill: Bill | None = None,
+) -> Message:
+    """Queue a message from a client's card, as draft_message_to() shows it. The caller commits."""
+    draft = draft_message_to(client, text=text, by=by, subject=subject, channel=channel, phone=phone, bill=bill)
+    message = queue_message(
         client,
-        subject=render(subject, client=client, bill=bill, field="subject"),
-        body=render(text, client=client, bill=bill, field="text"),
+        channel=draft.channel,
+        recipient=draft.recipient,
+        subject=draft.subject,
+        body=draft.body,
         dedupe_key=f"manual:{uuid.uuid4()}",
         bill=bill,
         by=by,
@@ -213,26 +334,30 @@ def send_message_to(client: Client, *, subject: str, text: str, by: Actor, bill:
     return message
 
 
-def queue_letter(
+def queue_message(
     client: Client,
     *,
-    subject: str,
+    recipient: str,
     body: str,
     dedupe_key: str,
     by: Actor,
+    channel: Channel = Channel.EMAIL,
+    subject: str = "",
     bill: Bill | None = None,
     run: MailingRun | None = None,
 ) -> Message:
-    """Write the outbox row of a ready letter in the caller's transaction; the caller rings."""
-    assert client.email, "the caller has checked the address"
+    """Write the outbox row of a ready message in the caller's transaction; the caller rings.
+
+    Every message goes through here, by hand or not: whether a company may send any at all is asked in this place.
+    """
     now = clock.now()
     message = Message(
         branch_id=bill.branch_id if bill else client.branch_id,
-        channel=Channel.EMAIL,
+        channel=channel,
         client_id=client.id,
         bill_id=bill.id if bill else None,
         run_id=run.id if run else None,
-        recipient=client.email,
+        recipient=recipient,
         subject=" ".join(subject.split())[:500],
         body=body,
         dedupe_key=dedupe_key,
@@ -285,8 +410,10 @@ def ring_for_waiting(*, now: datetime) -> None:
 __all__ = [
     "DELIVER",
     "EXECUTE_RUN",
+    "address_of",
+    "draft_message_to",
     "plan_due_runs",
-    "queue_letter",
+    "queue_message",
     "resend_messages",
     "ring_for_waiting",
     "run_now",

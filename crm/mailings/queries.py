@@ -9,12 +9,12 @@ from crm.db import db
 from crm.mailings.models import Message
 
 
-def messages_of(client_id: int, *, limit: int = 50) -> list[Message]:
-    """Letters to a client, newest first."""
+def messages_of(*client_ids: int, limit: int = 50) -> list[Message]:
+    """Messages to these clients, newest first."""
     query = (
         select(Message)
-        .where(Message.client_id == client_id)
-        .options(joinedload(Message.bill))
+        .where(Message.client_id.in_(client_ids))
+        .options(joinedload(Message.bill), joinedload(Message.client))
         .order_by(Message.id.desc())
         .limit(limit)
     )

@@ -7,6 +7,7 @@ from datetime import date, datetime, timedelta
 
 import structlog
 from flask_babel import gettext as _
+from flask_babel import lazy_gettext as _l
 from sqlalchemy import func, or_, select, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import aliased
@@ -22,8 +23,8 @@ from crm.clients.models import Client, ClientStatus
 from crm.db import db, give_way, transaction
 from crm.errors import DomainError, report_exception
 from crm.ledger.models import Account
-from crm.mailings.models import RUN_MOVES, MailingRun, MailingRunLine, RunResult, RunStatus
-from crm.mailings.operations import DELIVER, EXECUTE_RUN, queue_letter
+from crm.mailings.models import RUN_MOVES, Channel, MailingRun, MailingRunLine, RunResult, RunStatus
+from crm.mailings.operations import DELIVER, EXECUTE_RUN, address_of, queue_message
 from crm.mailings.schedule import month_of
 from crm.mailings.tags import render
 from crm.subscriptions.models import PlanAccount, Subscription, SubscriptionStatus
@@ -34,6 +35,11 @@ from crm.subscriptions.queries import subscriptions_paid_by, sum_to_ask, without
 LEASE = timedelta(minutes=2)
 # Payers per turn: between the turns of a long run its worker sends the letters there are, and hears it is to stop.
 TURN = 200
+
+_NO_ADDRESS = {
+    Channel.EMAIL: _l("The client has no e-mail address."),
+    Channel.SMS: _l("The client has no mobile phone."),
+}
 
 log = structlog.get_logger()
 
@@ -223,8 +229,8 @@ def _bill_payer(claim: _Claim, payer_id: int, *, by: Actor) -> tuple[Bill, str]:
     )
     if not subscriptions or payer.status is not ClientStatus.ACTIVE:
         raise _Skip(_("No active subscription in this period."))
-    if not payer.email:
-        raise _Skip(_("The client has no e-mail address."))
+    if not address_of(payer, run.rule.channel):
+        raise _Skip(_NO_ADDRESS[run.rule.channel])
     bills, skips = list[Bill](), list[_Skip]()
     for account, charged in _by_account(subscriptions, payer):
         try:
@@ -295,8 +301,12 @@ def _bill_account(
         dedupe_key=generations.next_key,
         by=by,
     )
-    queue_letter(
+    recipient = address_of(payer, rule.channel)
+    assert recipient, "the caller has checked the address"
+    queue_message(
         payer,
+        channel=rule.channel,
+        recipient=recipient,
         subject=render(rule.template.subject, client=payer, bill=bill, field="subject"),
         body=render(rule.template.body, client=payer, bill=bill),
         dedupe_key=f"bill:{bill.id}:{rule.channel.value}",

@@ -4,9 +4,12 @@ this registry.
 
 from __future__ import annotations
 
+import enum
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
 from functools import partial
 from typing import Any
 
@@ -22,6 +25,7 @@ from crm.errors import DomainError
 from crm.fields.models import CustomField
 from crm.fields.queries import all_fields, custom_text
 from crm.i18n import day, money
+from crm.ledger.models import Account
 from crm.phones import format_phone
 
 # Letters go to the clients of Russian businesses, whatever language the clerk reads the panel in.
@@ -30,17 +34,34 @@ LETTER_LANGUAGE = "ru"
 _TAG = re.compile(r"\{([^{}\n]*)\}")
 
 
+class Subject(enum.Enum):
+    """What a tag is about, and what there must be for it."""
+
+    CLIENT = "client"
+    BILL = "bill"
+    PAYMENT = "payment"
+
+
 @dataclass(frozen=True)
 class Tag:
-    """A name between braces, what it stands for, and its text for a Client or (needs_bill) for a Bill."""
+    """A name between braces, what it stands for, and its text for a Client, a Bill or a Paid."""
 
     name: str
     label: Any
-    needs_bill: bool
+    subject: Subject
     text_of: Callable[[Any], str]
 
     def __str__(self) -> str:
         return f"{{{self.name}}}"
+
+
+@dataclass(frozen=True)
+class Paid:
+    """Money that has come: what a letter of thanks tells. day: at the branch."""
+
+    amount: Decimal
+    account: Account
+    day: date
 
 
 def _client_name(client: Client) -> str:
@@ -66,42 +87,59 @@ def _bill_end(bill: Bill) -> str:
 TAGS: dict[str, Tag] = {
     tag.name: tag
     for tag in (
-        Tag("customer.name", _l("Client's name"), False, _client_name),
-        Tag("customer.surname", _lp("tag", "Surname"), False, lambda client: client.surname),
-        Tag("customer.patronymic", _lp("tag", "Patronymic"), False, lambda client: client.patronymic),
-        Tag("customer.phone", _lp("tag", "Phone"), False, lambda client: format_phone(client.phone)),
-        Tag("customer.email", _lp("tag", "E-mail"), False, lambda client: client.email or ""),
-        Tag("customer.birth_date", _lp("tag", "Date of birth"), False, lambda client: day(client.birth_date)),
-        Tag("bill.url", _lp("tag", "Link"), True, bill_url),
-        Tag("bill.amount", _lp("tag", "Amount"), True, _bill_amount),
-        Tag("bill.type", _lp("tag", "Type"), True, _bill_type),
-        Tag("bill.begin_date", _lp("tag", "Beginning of the period"), True, _bill_begin),
-        Tag("bill.end_date", _lp("tag", "End of the period"), True, _bill_end),
+        Tag("customer.name", _l("Client's name"), Subject.CLIENT, _client_name),
+        Tag("customer.surname", _lp("tag", "Surname"), Subject.CLIENT, lambda client: client.surname),
+        Tag("customer.patronymic", _lp("tag", "Patronymic"), Subject.CLIENT, lambda client: client.patronymic),
+        Tag("customer.phone", _lp("tag", "Phone"), Subject.CLIENT, lambda client: format_phone(client.phone)),
+        Tag("customer.email", _lp("tag", "E-mail"), Subject.CLIENT, lambda client: client.email or ""),
+        Tag("customer.birth_date", _lp("tag", "Date of birth"), Subject.CLIENT, lambda client: day(client.birth_date)),
+        Tag("bill.url", _lp("tag", "Link"), Subject.BILL, bill_url),
+        Tag("bill.amount", _lp("tag", "Amount"), Subject.BILL, _bill_amount),
+        Tag("bill.type", _lp("tag", "Type"), Subject.BILL, _bill_type),
+        Tag("bill.begin_date", _lp("tag", "Beginning of the period"), Subject.BILL, _bill_begin),
+        Tag("bill.end_date", _lp("tag", "End of the period"), Subject.BILL, _bill_end),
+        Tag("payment.amount", _lp("tag", "Sum received"), Subject.PAYMENT, lambda paid: money(paid.amount)),
+        Tag("payment.account", _lp("tag", "Account the money is on"), Subject.PAYMENT, lambda paid: paid.account.title),
+        Tag("payment.date", _lp("tag", "Day of the payment"), Subject.PAYMENT, lambda paid: day(paid.day)),
     )
 }
 
 
 # Fields staff have added are tags of whom they describe: `{customer.custom.class}`.
-_CUSTOMISED = (("customer", "client", False), ("bill", "bill", True))
+_CUSTOMISED = (("customer", "client", Subject.CLIENT), ("bill", "bill", Subject.BILL))
 
 
 def all_tags(*, deleted: bool = False) -> dict[str, Tag]:
     """The tags of the registry and of the fields staff have added; deleted: also of those they deleted since."""
     tags = dict(TAGS)
-    for prefix, entity, needs_bill in _CUSTOMISED:
+    for prefix, entity, subject in _CUSTOMISED:
         by_key: dict[str, list[CustomField]] = {}
         for field in all_fields(entity):
             if deleted or not field.is_archived:
                 by_key.setdefault(field.key, []).append(field)
         for key, fields in by_key.items():
             name = f"{prefix}.custom.{key}"
-            tags[name] = Tag(name, fields[0].label, needs_bill, partial(custom_text, key=key, fields=fields))
+            tags[name] = Tag(name, fields[0].label, subject, partial(custom_text, key=key, fields=fields))
     return tags
 
 
-def check_tags(text: str, *, field: str) -> None:
-    """Raise DomainError "tag_unknown" beside `field` when `text` holds a tag that does not exist."""
-    _check(text, all_tags(), field)
+def check_tags(text: str, *, field: str, is_thanks: bool = False) -> None:
+    """Raise DomainError beside `field`: "tag_unknown" when `text` holds a tag that does not exist, "payment_required"
+    for a payment's tag in anything but thanks.
+    """
+    tags = all_tags()
+    _check(text, tags, field)
+    for name in _TAG.findall(text):
+        if tags[name].subject is Subject.PAYMENT and not is_thanks:
+            raise _payment_required(tags[name], field)
+
+
+def _payment_required(tag: Tag, field: str) -> DomainError:
+    return DomainError(
+        "payment_required",
+        _("The tag %(tag)s tells of a payment: it is for thanks, which are sent after one.", tag=str(tag)),
+        field,
+    )
 
 
 def _check(text: str, tags: dict[str, Tag], field: str) -> None:
@@ -115,10 +153,13 @@ def _check(text: str, tags: dict[str, Tag], field: str) -> None:
             )
 
 
-def render(text: str, *, client: Client, bill: Bill | None, field: str = "body") -> str:
+def render(
+    text: str, *, client: Client, bill: Bill | None = None, paid: Paid | None = None, field: str = "body"
+) -> str:
     """`text` with its tags replaced, in one pass: braces within a client's name stay what they are.
 
-    Raises DomainError beside `field`: "tag_unknown", or "bill_required" when there is no bill for a bill's tag.
+    Raises DomainError beside `field`: "tag_unknown", or "bill_required", "payment_required" when there is no bill or no
+    payment for its tag.
     """
     # A template outlives a field: what it was filled with still is.
     tags = all_tags(deleted=True) if ".custom." in text else TAGS
@@ -126,16 +167,16 @@ def render(text: str, *, client: Client, bill: Bill | None, field: str = "body")
 
     def replace(match: re.Match[str]) -> str:
         tag = tags[match[1]]
-        if not tag.needs_bill:
-            with force_locale(LETTER_LANGUAGE):
-                return tag.text_of(client)
-        if bill is None:
+        told = {Subject.CLIENT: client, Subject.BILL: bill, Subject.PAYMENT: paid}[tag.subject]
+        if told is None and tag.subject is Subject.PAYMENT:
+            raise _payment_required(tag, field)
+        if told is None:
             raise DomainError(
                 "bill_required",
                 _("The tag %(tag)s needs a bill. Choose a bill or remove the tag.", tag=str(tag)),
                 field,
             )
         with force_locale(LETTER_LANGUAGE):
-            return tag.text_of(bill)
+            return tag.text_of(told)
 
     return _TAG.sub(replace, text)

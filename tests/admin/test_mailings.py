@@ -62,7 +62,7 @@ def test_the_form_of_a_rule_has_its_three_sections(network: Any, browser: Any) -
     assert options(page, "periodicity") == ["Ежедневная", "Еженедельная", "Ежемесячная"]
     assert "Способ рассылки" in how
     assert "Шаблон" in how
-    assert options(page, "channel") == ["Email"]
+    assert options(page, "channel") == ["Email", "SMS"]
     assert options(page, "template") == ["Счёт клиенту"]
 
 

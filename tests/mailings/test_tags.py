@@ -6,7 +6,7 @@ from decimal import Decimal
 import pytest
 
 from crm.errors import DomainError
-from crm.mailings.tags import TAGS, check_tags, render
+from crm.mailings.tags import TAGS, Paid, Subject, check_tags, render
 from tests.factories import make_bill, make_client
 
 
@@ -60,9 +60,10 @@ def test_braces_in_a_name_are_no_tags(network, bill):
 @pytest.mark.spec("B107")
 def test_every_tag_of_the_list_can_be_used_and_has_a_label(bill):
     for tag in TAGS.values():
-        check_tags(f"… {tag} …", field="body")
+        check_tags(f"… {tag} …", field="body", is_thanks=True)
         assert str(tag.label)
-        assert "{" not in render(str(tag), client=bill.client, bill=bill)
+        paid = Paid(Decimal("10.00"), bill.account, bill.period_from)
+        assert "{" not in render(str(tag), client=bill.client, bill=bill, paid=paid)
 
 
 @pytest.mark.parametrize("text", ["{bill.sum}", "{customer.Name}", "{ customer.name }", "{}"])
@@ -73,7 +74,7 @@ def test_an_unknown_tag_is_refused_beside_its_field(app, text):
 
 
 @pytest.mark.spec("B109")
-@pytest.mark.parametrize("name", [tag.name for tag in TAGS.values() if tag.needs_bill])
+@pytest.mark.parametrize("name", [tag.name for tag in TAGS.values() if tag.subject is Subject.BILL])
 def test_a_bill_tag_without_a_bill_is_refused(network, name):
     client = make_client(network.lesnoy)
     with pytest.raises(DomainError) as refused:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import date
 from typing import Any
 
 import sqlalchemy as sa
-from flask import abort, g, redirect, request, url_for
+from flask import g, redirect, request, url_for
 from flask_admin import expose
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
 from flask_login import current_user
 from markupsafe import Markup
-from wtforms import BooleanField, StringField, TextAreaField
+from wtforms import StringField, TextAreaField
 from wtforms.validators import Length, NumberRange, Optional
 
-from crm import clock
+from crm.access.fields import FieldRules
 from crm.access.models import Branch, Employee
 from crm.admin.base import BulkAction, GridColumn, QuickFilter, permission
 from crm.admin.cells import SqlCell
@@ -27,13 +26,11 @@ from crm.admin.money import till_field, tills_to_choose, with_slip
 from crm.admin.selection import Selection
 from crm.admin.views.attending import CardAttendingView
 from crm.admin.views.card import Card, tabs_shown
+from crm.admin.views.issuing import CardIssuingView
 from crm.admin.views.sales import CardLessonsView
-from crm.admin.views.selling import CardSellingView
+from crm.admin.views.writing import CardWritingView
 from crm.audit.bulk import Change
-from crm.bills.links import bill_url
-from crm.bills.models import Bill, BillMethod
-from crm.bills.operations import issue_bill
-from crm.clients.models import Client, ClientStatus
+from crm.clients.models import Client, ClientStatus, PhoneKind
 from crm.clients.operations import (
     archive_client,
     archive_clients,
@@ -43,14 +40,13 @@ from crm.clients.operations import (
     edit_client,
     restore_client,
 )
-from crm.clients.queries import matches_text, payer_of
+from crm.clients.queries import matches_text
 from crm.db import db
 from crm.errors import DomainError
 from crm.fields.queries import hidden_built_ins
-from crm.ledger.models import Account, AccountKind, AccountType
+from crm.ledger.models import Account, AccountType
 from crm.ledger.operations import account_types_in
-from crm.ledger.queries import entries_of, open_accounts_of
-from crm.mailings.operations import send_message_to
+from crm.ledger.queries import entries_of
 from crm.payments.models import DESK_METHODS, PaymentMethod
 from crm.payments.operations import open_account_paid
 from crm.protocol import ProtocolLine
@@ -73,13 +69,22 @@ def _employees() -> list[Employee]:
 
 
 class ClientForm(Form):
+    PAIRS = {"phone": "phone_kind", "extra_phone": "extra_phone_kind"}
+
     surname = StringField(_l("Surname"), [Length(max=200)], render_kw={"autocomplete": "off"})
     name = StringField(
         _l("Full name"), [REQUIRED, Length(max=200)], render_kw={"autofocus": True, "autocomplete": "off"}
     )
     patronymic = StringField(_l("Patronymic"), [Length(max=200)], render_kw={"autocomplete": "off"})
     phone = StringField(_l("Phone"), render_kw={"inputmode": "tel", "autocomplete": "off", "placeholder": "+7"})
+    phone_kind = EnumField(
+        PhoneKind,
+        _l("Phone type"),
+        default=PhoneKind.MOBILE,
+        description=_l("SMS are sent to mobile numbers only."),
+    )
     extra_phone = StringField(_l("Additional phone"), render_kw={"inputmode": "tel", "autocomplete": "off"})
+    extra_phone_kind = EnumField(PhoneKind, _l("Type of the additional phone"), default=PhoneKind.MOBILE)
     email = StringField(_l("E-mail"), render_kw={"inputmode": "email", "autocomplete": "off"})
     birth_date = DateField(_l("Date of birth"), [Optional()])
     comment = TextAreaField(_l("Comment"), [Length(max=5000)])
@@ -114,40 +119,12 @@ class OpenAccountForm(Form):
     employee = ReferenceField(Employee, _l("Employee who opened the account"), query=_employees, is_optional=True)
 
 
-class BillForm(Form):
-    # Shown side by side: from and to.
-    PAIRS = {"period_from": "period_to", "payable_from": "payable_until"}
-
-    method = EnumField(BillMethod, _l("Type of calculation"), members=[BillMethod.MANUAL])
-    # None is the base account, which may have yet to be made.
-    account = ReferenceField(
-        Account,
-        _l("Client account"),
-        query=lambda: g.deposits,
-        is_optional=True,
-        blank=AccountKind.BASE.label,
-    )
-    amount = MoneyField(_l("Sum"), [REQUIRED])
-    period_from = DateField(_l("For the period"), [REQUIRED])
-    period_to = DateField(_l("to"), [REQUIRED])
-    payable_from = DateField(_l("Payment term"), [REQUIRED])
-    payable_until = DateField(
-        _l("until"), [Optional()], description=_l("May be left empty: the term is then not limited.")
-    )
-    is_repeatable = BooleanField(_l("The bill may be paid repeatedly"))
-
-
-class MessageForm(Form):
-    subject = StringField(_l("Subject of the letter"), [REQUIRED, Length(max=200)])
-    text = TextAreaField(_l("Text of the e-mail"), [REQUIRED, Length(max=20000)], render_kw={"rows": 8})
-
-
-class ClientView(CardAttendingView, CardLessonsView, CardSellingView):
+class ClientView(CardAttendingView, CardLessonsView, CardIssuingView, CardWritingView):
     entity = "client"
     icon = "person-lines-fill"
     label_column = "name"
     column_list = ("name", "surname", "patronymic", "id", "phone", "email", "payer", "branch", "created_at")
-    column_details_list = ("extra_phone", "birth_date", "comment", "status")
+    column_details_list = ("phone_kind", "extra_phone", "extra_phone_kind", "birth_date", "comment", "status")
     column_filters = ("status", "branch", "birth_date", "created_at", "phone", "email")
     column_default_sort = "name"
     bulk_edit_columns = ("comment", "birth_date")
@@ -158,6 +135,11 @@ class ClientView(CardAttendingView, CardLessonsView, CardSellingView):
     empty_hint = _l("Add the first client, or import them from Excel.")
     has_search = True
     card_template = "admin/card.html"
+
+    def field_rules(self, row: Any = None) -> FieldRules:
+        """What a number is goes the way of the number."""
+        rules = super().field_rules(row)
+        return FieldRules(_with_kinds(rules.hidden), _with_kinds(rules.frozen))
 
     def without_hidden(self, columns: Sequence[GridColumn], row: Any = None) -> list[GridColumn]:
         found = super().without_hidden(columns, row)
@@ -199,6 +181,7 @@ class ClientView(CardAttendingView, CardLessonsView, CardSellingView):
 
     def bulk_actions(self) -> list[BulkAction]:
         return [
+            *self.issuing_actions(),
             BulkAction(
                 "archive",
                 _l("Send to the archive"),
@@ -314,58 +297,9 @@ class ClientView(CardAttendingView, CardLessonsView, CardSellingView):
             return url_for("visit.details_view", id=visit)
         return self._tab(client, "accounts")
 
-    @expose("/card/<id>/bill/new/", methods=("GET", "POST"))
-    @permission("bill.issue")
-    def issue_bill_view(self, id: str) -> Any:
-        """«Добавить счет»."""
-        client = self.get_one(id)
-        payer = payer_of(client)
-        g.deposits = [account for account in open_accounts_of(payer.id) if account.kind is AccountKind.DEPOSIT]
-        form = self._operation_form(Bill, BillForm, client.branch.company_id)
-        today = clock.today(client.branch)
-        if request.method == "GET":
-            form.period_from.data, form.period_to.data = _month_of(today)
-            form.payable_from.data = today
-        return self.answer(
-            form,
-            lambda: issue_bill(client, **form.data, by=current_user),
-            title=_("New bill"),
-            back=self._tab(client, "bills"),
-            done=lambda bill: url_for("bill.details_view", id=bill.id),
-            said=_l("The bill is issued. Copy the link and send it to the client."),
-            subtitle=payer.shown_name,
-        )
 
-    @expose("/card/<id>/message/new/", methods=("GET", "POST"))
-    @permission("message.send")
-    def message_view(self, id: str) -> Any:
-        """A letter by hand; with ?bill= its tags are filled in."""
-        client = self.get_one(id)
-        payer = payer_of(client)
-        bill = None
-        if request.args.get("bill"):
-            bill = self.view_of(Bill).get_one(request.args["bill"])  # type: ignore[union-attr]
-            if bill.client_id != payer.id:
-                abort(404)
-        form = MessageForm(request.form if request.method == "POST" else None)
-        if request.method == "GET" and bill is not None:
-            form.subject.data = _("Bill %(number)s", number=bill.title)
-            form.text.data = bill_url(bill)
-        return self.answer(
-            form,
-            lambda: send_message_to(payer, subject=form.subject.data, text=form.text.data, bill=bill, by=current_user),
-            title=_("Send an e-mail"),
-            back=self._tab(client, "messages"),
-            done=lambda message: self._tab(client, "messages"),
-            said=_l("The letter is queued."),
-            subtitle=f"{payer.shown_name} · {self._address_of(payer)}",
-            submit=_("Send"),
-        )
-
-    def _address_of(self, payer: Client) -> str:
-        if "email" in self.field_rules(payer).hidden:
-            return _("to the e-mail in the card") if payer.email else _("no e-mail in the card")
-        return payer.email or _("no e-mail in the card")
+def _with_kinds(names: frozenset[str]) -> frozenset[str]:
+    return names | {f"{name}_kind" for name in names & {"phone", "extra_phone"}}
 
 
 def _opened(account: Account) -> Markup:
@@ -385,9 +319,3 @@ def _restore_each(ids: list[int]) -> list[ProtocolLine]:
             error = str(refused)
         lines.append(ProtocolLine(client.id, client.shown_name, error))
     return lines
-
-
-def _month_of(day: date) -> tuple[date, date]:
-    """First and last day of the month `day` is in."""
-    following = date(day.year + day.month // 12, day.month % 12 + 1, 1)
-    return day.replace(day=1), date.fromordinal(following.toordinal() - 1)

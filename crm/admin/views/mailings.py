@@ -48,17 +48,27 @@ class WeekdayKind(IntegerKind):
 
 class TemplateForm(Form):
     name = StringField(_l("Name"), [REQUIRED, validators.Length(max=200)])
-    subject = StringField(_l("Subject of the letter"), [REQUIRED, validators.Length(max=200)])
+    channel = EnumField(Channel, _l("Way of sending"), default=Channel.EMAIL)
+    subject = StringField(
+        _l("Subject of the letter"),
+        [validators.Length(max=200)],
+        description=_l("Of an e-mail; an SMS has none."),
+    )
     body = TextAreaField(_l("Text"), [REQUIRED, validators.Length(max=20000)], render_kw={"rows": 12})
+    is_thanks = BooleanField(
+        _l("Send by itself after a payment"),
+        description=_l("Thanks for the payment of a bill: by e-mail, or as an SMS to whoever has no e-mail address."),
+    )
 
 
 class TemplateView(KontoraView):
     entity = "template"
     icon = "file-earmark-text"
-    column_list = ("name", "channel", "subject")
-    column_details_list = ("name", "channel", "subject", "body")
+    column_list = ("name", "channel", "subject", "is_thanks")
+    column_details_list = ("name", "channel", "subject", "body", "is_thanks")
     column_searchable_list = ("name", "subject")
-    column_filters = ("channel",)
+    column_filters = ("channel", "is_thanks")
+    column_labels = {"is_thanks": _l("After a payment")}
     column_default_sort = "name"
     form = TemplateForm
     creates = edits = True
@@ -189,6 +199,7 @@ class MessageView(KontoraView):
         "channel",
         "recipient",
         "subject",
+        "body",
         "status",
         "sent_at",
         "error",
@@ -196,12 +207,13 @@ class MessageView(KontoraView):
     )
     column_details_list = (
         *("created_at", "client", "bill", "channel", "recipient", "subject", "body", "status", "attempts"),
-        *("sent_at", "error", "author_name"),
+        *("sent_at", "error", "external_id", "author_name"),
     )
     column_filters = ("status", "channel", "created_at", "sent_at")
     column_sortable_list = ("created_at", "client", "recipient", "status", "sent_at", "author_name")
     column_default_sort = "-id"
-    empty_hint = _l("Letters to clients appear here, with their fate.")
+    column_labels = {"external_id": _l("The provider's number")}
+    empty_hint = _l("Letters and SMS to clients appear here, with their fate.")
     has_search = True
 
     def bulk_actions(self) -> list[BulkAction]:
@@ -210,7 +222,7 @@ class MessageView(KontoraView):
                 "resend",
                 _l("Send once more"),
                 "send",
-                _l("Only letters that were not sent, or may not have been, are sent again."),
+                _l("Only messages that were not sent, or may not have been, are sent again."),
                 self._resend,
                 is_dangerous=False,
             )
@@ -221,7 +233,7 @@ class MessageView(KontoraView):
         lines = []
         for message in db.session.scalars(sa.select(Message).where(Message.id.in_(ids)).order_by(Message.id)):
             is_queued = resend_messages([message], by=current_user)
-            label = f"{message.recipient}: {message.subject}"
+            label = f"{message.recipient}: {message.subject or message.body[:80]}"
             lines.append(
                 ProtocolLine(
                     message.id,
