@@ -32,8 +32,9 @@ from crm.exchange.schedules.operations import create_schedule
 from crm.ledger.models import Account, AccountKind, AccountType
 from crm.mailings.models import BilledAccounts, Channel, MailingKind, MailingRule, Message, Periodicity, Template
 from crm.payments.crediting import credit
-from crm.payments.models import GatewayNotice, NoticeStatus, Payment, PaymentMethod, Refund
+from crm.payments.models import GatewayKind, GatewayNotice, NoticeStatus, Payment, PaymentMethod, Refund, Shop
 from crm.payments.operations import open_account_paid, top_up
+from crm.payments.shops import create_shop
 from crm.schedule.bookings import create_booking
 from crm.schedule.enrolment import enrol
 from crm.schedule.models import Booking, ClientGroup, Lesson
@@ -293,6 +294,23 @@ def make_notice(**changes: Any) -> GatewayNotice:
         db.session.add(notice)
         db.session.flush()
     return notice
+
+
+def make_shop(
+    branch: Branch, *, gateway: GatewayKind = GatewayKind.YOOKASSA, is_own: bool = False, **changes: Any
+) -> Shop:
+    """A shop of the branch's company at a local service of tests/gateways; is_own: of this branch only."""
+    keys = {
+        GatewayKind.YOOKASSA: {"shop_id": "100001", "secret": "test_secret"},
+        GatewayKind.TBANK: {"shop_id": "1111111111111DEMO", "secret": "secret password"},
+    }
+    facts = {
+        **{"branch": branch if is_own else None, "name": gateway.value, "receipts": None},
+        **keys[gateway],
+        **changes,
+    }
+    with transaction():
+        return create_shop(company=branch.company, gateway=gateway, by=SYSTEM, **facts)
 
 
 def make_bill(client: Client, *, by: Actor = SYSTEM, **changes: Any) -> Bill:

@@ -49,6 +49,7 @@ from tests.factories import (
     make_rule,
     make_schedule,
     make_shift,
+    make_shop,
     make_subject,
     make_subscription,
     make_task,
@@ -60,7 +61,7 @@ from tests.factories import (
 
 # Of the whole network: the row scope does not know them.
 NETWORK_WIDE = frozenset(
-    {"accounttype", "plan", "template", "city", "company", "field", "contract", "role", "subject", "lessontype"}
+    {"accounttype", "plan", "template", "city", "company", "field", "contract", "role", "subject", "lessontype", "shop"}
 )
 # A person's own, whatever his role; nobody else's exist for him.
 PERSONAL = frozenset({"job", "exportschedule"})
@@ -127,6 +128,7 @@ def one_of_each(branch: Branch, mark: str) -> dict[str, int]:
         "branch": branch.id,
         "city": branch.city_id,
         "company": branch.company_id,
+        "shop": make_shop(branch, shop_id=str(700_000 + branch.id), name=f"{mark} Магазин").id,
         "role": db.session.scalars(select(RoleSettings.id).where(RoleSettings.role == Role.MANAGER)).one(),
         "audit": db.session.scalar(audited) or 0,
     }
