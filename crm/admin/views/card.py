@@ -167,7 +167,7 @@ def _payments(card: Card) -> dict[str, Any]:
 
 
 def _messages(card: Card) -> dict[str, Any]:
-    return {"messages": messages_of(card.payer.id)}
+    return {"messages": messages_of(*{card.client.id, card.payer.id})}
 
 
 def _options(card: Card) -> dict[str, Any]:
