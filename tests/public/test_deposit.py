@@ -105,8 +105,10 @@ def test_the_letter_brings_the_code_and_staff_do_not_read_it(
     assert digits not in message.body
     assert digits not in message.subject
     assert HIDDEN in message.body
-    for address in (f"/message/details/?id={message.id}", "/message/"):
-        assert digits not in web(network.owner).get(address).text
+    for address in (f"/admin/message/details/?id={message.id}", "/admin/message/"):
+        seen = web(network.owner).get(address)
+        assert message.recipient in seen.text
+        assert digits not in seen.text
     db.session.commit()
     deliver_batch()
     (letter,) = smtp.messages

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import time
+from decimal import Decimal
 from typing import Any
 from zoneinfo import available_timezones
 
@@ -30,7 +31,10 @@ from crm.admin.fields import REQUIRED, EnumField, Form, ReferenceField, Referenc
 from crm.admin.kinds import NOTHING, JsonKind, Place
 from crm.admin.rights import rights_of_person
 from crm.admin.views.mailings import WEEKDAYS
+from crm.bills.requisites_qr import company_payload, missing_requisites, qr_picture
 from crm.db import db
+
+SAMPLE_SUM = Decimal("1500.00")
 
 
 def roles_in_reach() -> list[Role]:
@@ -334,21 +338,58 @@ class CompanyForm(Form):
         (_l("Lessons: switched by technical support"), SWITCHES),
     )
 
-    name = StringField(_l("Company name"), [REQUIRED, validators.Length(max=200)])
-    legal_name = StringField(_l("Legal name"), [validators.Length(max=200)])
-    inn = StringField(_l("INN"), render_kw={"inputmode": "numeric"})
-    kpp = StringField(_l("KPP"), render_kw={"inputmode": "numeric"})
-    ogrn = StringField(_l("OGRN"), render_kw={"inputmode": "numeric"})
+    name = StringField(
+        _l("Company name"),
+        [REQUIRED, validators.Length(max=200)],
+        description=_l("What clients call you: it heads the page of a bill, and letters come from it."),
+    )
+    legal_name = StringField(
+        _l("Legal name"),
+        [validators.Length(max=200)],
+        description=_l("The payee, as the bank knows it. While it is empty, the company name stands in its place."),
+    )
+    inn = StringField(
+        _l("INN"),
+        description=_l("10 digits, of a sole proprietor 12. The QR code needs it."),
+        render_kw={"inputmode": "numeric"},
+    )
+    kpp = StringField(
+        _l("KPP"),
+        description=_l("9 characters. A sole proprietor has none."),
+        render_kw={"inputmode": "numeric"},
+    )
+    ogrn = StringField(
+        _l("OGRN"), description=_l("13 digits, of a sole proprietor 15."), render_kw={"inputmode": "numeric"}
+    )
     address = StringField(_l("Address"))
-    bank_name = StringField(_l("Bank"), [validators.Length(max=200)])
-    bic = StringField(_l("BIC"), render_kw={"inputmode": "numeric"})
-    settlement_account = StringField(_l("Settlement account"), render_kw={"inputmode": "numeric"})
-    correspondent_account = StringField(_l("Correspondent account"), render_kw={"inputmode": "numeric"})
-    phone = StringField(_l("Phone"))
-    email = StringField(_l("E-mail"))
+    bank_name = StringField(
+        _l("Bank"),
+        [validators.Length(max=200)],
+        description=_l("As in the papers of the bank. The QR code needs it and takes its first 45 characters."),
+    )
+    bic = StringField(
+        _l("BIC"),
+        description=_l("9 digits; both accounts are checked against it. The QR code needs it."),
+        render_kw={"inputmode": "numeric"},
+    )
+    settlement_account = StringField(
+        _l("Settlement account"),
+        description=_l("20 digits: where clients pay to. The QR code needs it."),
+        render_kw={"inputmode": "numeric"},
+    )
+    correspondent_account = StringField(
+        _l("Correspondent account"),
+        description=_l("20 digits, of the bank. The QR code needs it."),
+        render_kw={"inputmode": "numeric"},
+    )
+    phone = StringField(_l("Phone"), description=_l("For questions, on the page of a bill; a branch may have its own."))
+    email = StringField(_l("E-mail"), description=_l("For questions, and letters are answered to it."))
     offer_url = StringField(
         _l("Public offer"),
-        description=_l("Address of the offer on your site. While it is empty, clients see the standard offer."),
+        description=_l(
+            "Address of the offer on your site. While it is empty, clients see the standard offer: "
+            "have a lawyer read it."
+        ),
         render_kw={"inputmode": "url", "placeholder": "https://"},
     )
     takes_part_payments = BooleanField(
@@ -437,7 +478,21 @@ class CompanyView(KontoraView):
     def licensing_view(self) -> Any:
         """The page behind the avatar: the companies of the network and their requisites."""
         companies = list(db.session.scalars(sa.select(self.model).order_by(self.model.name)))
-        return self.render("admin/licensing.html", companies=companies)
+        return self.render("admin/licensing.html", companies=companies, missing_requisites=missing_requisites)
+
+    @expose("/preview/")
+    @permission("view")
+    def preview_view(self) -> Any:
+        """The requisites as clients see them, with a sample of the payment QR."""
+        company = self.get_one(request.args.get("id"))
+        sample = company_payload(company, SAMPLE_SUM, {"Purpose": _("A sample, not to be paid")})
+        return self.render(
+            "admin/requisites_preview.html",
+            company=company,
+            missing=missing_requisites(company),
+            qr=Markup(qr_picture(sample, title=_("A sample of the QR code"))) if sample else "",  # noqa: S704 - ours
+            sum=SAMPLE_SUM,
+        )
 
 
 def _apart(facts: dict[str, Any]) -> tuple[dict[str, bool], dict[str, bool], dict[str, str]]:
