@@ -481,12 +481,15 @@ def _number(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _as_new(bill: Bill, draft: Draft) -> dict[str, Any]:
-    """What the audit says of a row that came into being, as it does of one the session has written."""
+    """What the audit says of it, as of one the session has written: not what every new bill has."""
     columns = {column.key: getattr(bill, column.key) for column in inspect(Bill).column_attrs}
-    del columns["version"], columns["custom"]
+    for name in ("id", "status", "paid_amount", "payments_count", "version", "custom"):
+        del columns[name]
     changes = {name: [None, plain(value)] for name, value in columns.items() if value is not None}
     changes |= {name: ["…", "…"] for name in Bill.__secret__}
-    return changes | {"subscriptions": [None, [str(one) for one in draft.subscriptions]]}
+    if draft.subscriptions:
+        changes["subscriptions"] = [None, [str(one) for one in draft.subscriptions]]
+    return changes
 
 
 # --- by the cost of subscriptions ------------------------------------------------------------------------------------

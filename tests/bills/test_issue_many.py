@@ -1,0 +1,283 @@
+"""Bills for a selection of clients at once: a line for each, numbers without holes or doubles, nobody twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select
+
+from crm import clock
+from crm.access.actors import SYSTEM
+from crm.access.scope import Scope, scoped_to
+from crm.audit.models import AuditAction, AuditEntry
+from crm.bills.issuing import Terms, issue_draft, issue_many
+from crm.bills.models import Bill, BillCounter, BillMethod
+from crm.bills.operations import issue_bill
+from crm.clients.models import Client
+from crm.db import db, transaction
+from crm.errors import DomainError, Forbidden
+from crm.ledger.models import Account
+from crm.ledger.operations import base_account
+from crm.protocol import ProtocolLine
+from crm.subscriptions.models import ChargeMoment
+from tests.factories import (
+    make_account,
+    make_child,
+    make_client,
+    make_lesson,
+    make_lesson_type,
+    make_payment,
+    make_plan,
+    make_subscription,
+)
+
+NOON = datetime(2027, 1, 20, 9, tzinfo=UTC)
+TODAY = date(2027, 1, 20)
+TERMS = Terms(BillMethod.FORECAST, date(2027, 1, 31), date(2027, 2, 10), False, "Занятия января")
+
+
+@pytest.fixture(autouse=True)
+def _at_noon(app: Any) -> Iterator[None]:
+    with clock.frozen(NOON):
+        yield
+
+
+@pytest.fixture
+def kind(network: Any) -> Any:
+    return make_lesson_type(name="Танцы", single_price=Decimal(500))
+
+
+def expect(kind: Any, *students: Client, times: int = 2) -> None:
+    for n in range(times):
+        make_lesson(students[0].branch, *students, lesson_type=kind, starts_at=NOON + timedelta(days=n, hours=1))
+
+
+def issue(*clients: Client, terms: Terms = TERMS, by: Any = SYSTEM) -> list[ProtocolLine]:
+    with transaction():
+        return issue_many([one.id for one in clients], terms, by=by)
+
+
+def bills() -> list[Bill]:
+    return list(db.session.scalars(select(Bill).order_by(Bill.id)))
+
+
+@pytest.mark.spec("B3", "B10", "B13")
+def test_each_client_gets_the_bill_he_would_get_alone(network: Any, kind: Any) -> None:
+    first, second = (make_client(network.lesnoy, name=name) for name in ("Пётр Ёлкин", "Фёкла"))
+    expect(kind, first, second)
+    with transaction():
+        make_payment(base_account(second.id, second.branch_id), 50)
+    lines = issue(first, second)
+    mine, hers = bills()
+    assert [line.error for line in lines] == [None, None]
+    assert [line.id for line in lines] == [first.id, second.id]
+    assert lines[0].label.replace("\xa0", "") == f"Пётр Ёлкин: {mine.title}, 1000,00"
+    assert (mine.client_id, mine.amount, hers.client_id, hers.amount) == (first.id, 1000, second.id, 950)
+    assert [line.amount for line in hers.lines] == [500, 500, -50]
+    assert (mine.period_from, mine.period_to, mine.payable_from) == (TODAY, TERMS.period_to, TODAY)
+    assert (mine.payable_until, mine.purpose) == (TERMS.payable_until, "Занятия января")
+
+
+def test_it_is_the_same_row_and_the_same_audit_as_one_issued_alone(network: Any, kind: Any) -> None:
+    alone, among = make_client(network.lesnoy), make_client(network.lesnoy)
+    expect(kind, alone, among)
+    with transaction():
+        base_account(among.id, among.branch_id)
+        issue_draft(
+            alone,
+            method=TERMS.method,
+            period_to=TERMS.period_to,
+            payable_until=TERMS.payable_until,
+            purpose=TERMS.purpose,
+            by=network.owner,
+        )
+    issue(among, by=network.owner)
+    own = {"id", "number", "token", "client_id", "account_id"}
+    rows = db.session.execute(select(*Bill.__table__.columns).order_by(Bill.id)).mappings().all()
+    one, other = ({name: row[name] for name in row if name not in own} for row in rows)
+    assert one == other
+    notes = db.session.scalars(
+        select(AuditEntry)
+        .where(AuditEntry.entity == "bill", AuditEntry.action == AuditAction.CREATE)
+        .order_by(AuditEntry.id)
+    ).all()
+    one, other = ({name: note.changes[name] for name in note.changes if name not in own - {"token"}} for note in notes)
+    assert one == other
+    assert set(notes[0].changes) == set(notes[1].changes)
+    assert [note.entity_label for note in notes] == [bill.title for bill in bills()]
+    assert {note.actor_id for note in notes} == {network.owner.id}
+
+
+def test_numbers_have_no_holes_where_somebody_is_left_out(network: Any, kind: Any) -> None:
+    before = make_client(network.lesnoy)
+    with transaction():
+        issue_bill(before, amount=Decimal(100), period_from=TODAY, period_to=TODAY, by=SYSTEM)
+    clients = [make_client(network.lesnoy) for _ in range(5)]
+    expect(kind, *clients[::2])
+    lines = issue(*clients)
+    assert [line.error is None for line in lines] == [True, False, True, False, True]
+    assert "31.01.2027" in str(lines[1].error)
+    assert [bill.number for bill in bills()] == [1, 2, 3, 4]
+    assert db.session.scalars(select(BillCounter.last)).all() == [4]
+
+
+def test_who_needs_no_bill_gets_no_account(network: Any) -> None:
+    client = make_client(network.lesnoy)
+    issue(client)
+    assert db.session.scalar(select(func.count()).select_from(Account).where(Account.client_id == client.id)) == 0
+
+
+def test_a_payer_and_his_child_share_one_bill(network: Any, kind: Any) -> None:
+    payer = make_client(network.lesnoy)
+    child = make_child(payer)
+    expect(kind, payer, child)
+    lines = issue(child, payer)
+    (bill,) = bills()
+    assert (bill.client_id, bill.amount) == (payer.id, 2000)
+    assert [line.error for line in lines] == [None, f"Выставлен ранее: счёт {bill.title}."]
+
+
+def test_the_same_again_issues_nothing(network: Any, kind: Any) -> None:
+    payer = make_client(network.lesnoy)
+    child = make_child(payer)
+    expect(kind, payer, child)
+    issue(payer)
+    (bill,) = bills()
+    assert [line.error for line in issue(payer, child)] == [f"Выставлен ранее: счёт {bill.title}."] * 2
+    assert bills() == [bill]
+    assert db.session.scalars(select(BillCounter.last)).all() == [1]
+
+
+@pytest.mark.spec("W1")
+def test_who_has_enough_is_told_why(network: Any, kind: Any) -> None:
+    client = make_client(network.lesnoy)
+    expect(kind, client)
+    with transaction():
+        make_payment(base_account(client.id, client.branch_id), 2500)
+    (line,) = issue(client)
+    assert "2500,00" in str(line.error).replace("\xa0", "")
+    assert bills() == []
+
+
+def test_who_is_out_of_sight_is_not_found(network: Any, kind: Any) -> None:
+    here, there = make_client(network.lesnoy), make_client(network.rechnoy)
+    expect(kind, here)
+    expect(kind, there)
+    with scoped_to(Scope(frozenset({network.lesnoy.id}))):
+        lines = issue(here, there, by=network.administrator)
+    assert [line.error for line in lines] == [None, "Не найден"]
+    assert [bill.client_id for bill in bills()] == [here.id]
+
+
+def test_only_those_who_may_issue_bills(network: Any, kind: Any) -> None:
+    client = make_client(network.lesnoy)
+    expect(kind, client)
+    with pytest.raises(Forbidden):
+        issue(client, by=network.manager)
+
+
+def test_each_branch_has_its_own_today(network: Any, kind: Any) -> None:
+    # 23:30 of 31 December in Moscow, already next year in Samara.
+    moscow, samara = make_client(network.lesnoy), make_client(network.mira)
+    terms = Terms(BillMethod.MANUAL, date(2027, 12, 31), None, False, "Взнос", Decimal(100))
+    with clock.frozen(datetime(2027, 12, 31, 20, 30, tzinfo=UTC)):
+        lines = issue(moscow, samara, terms=terms)
+    assert lines[0].error is None
+    assert lines[1].error is not None  # the period is over there
+    assert [bill.title for bill in bills()] == ["2027-000001"]
+
+
+@pytest.mark.spec("B9", "B12")
+def test_by_hand_the_sum_is_everybodys(network: Any) -> None:
+    clients = [make_client(network.lesnoy) for _ in range(2)]
+    terms = Terms(BillMethod.MANUAL, TERMS.period_to, None, True, "Взнос на костюмы", Decimal("1500.50"))
+    issue(*clients, terms=terms)
+    assert [(bill.amount, bill.is_repeatable, bill.lines) for bill in bills()] == [(Decimal("1500.50"), True, [])] * 2
+    with pytest.raises(DomainError) as refused:
+        issue(*clients, terms=Terms(BillMethod.MANUAL, TERMS.period_to))
+    assert refused.value.field == "amount"
+
+
+@pytest.mark.spec("B11", "W2")
+def test_by_cost_what_no_bill_has_asked_for_and_nobody_has_paid(network: Any) -> None:
+    fresh, paid, none = (make_client(network.lesnoy) for _ in range(3))
+    deposit = make_account(paid, balance=9000)
+    make_subscription(paid, account=deposit)
+    child = make_child(fresh)
+    sold = [make_subscription(one) for one in (fresh, child)]
+    with transaction():
+        make_payment(base_account(fresh.id, fresh.branch_id), 9000)
+    terms = Terms(BillMethod.SUBSCRIPTION, TERMS.period_to)
+    lines = issue(fresh, paid, none, terms=terms)
+    (bill,) = bills()
+    assert (bill.amount, bill.subscriptions) == (8000, sold)
+    assert [line.amount for line in bill.lines] == [4000, 4000]
+    assert [line.error is None for line in lines] == [True, False, False]
+    assert [line.error for line in lines][1] != lines[2].error
+    assert issue(fresh, terms=terms)[0].error == lines[1].error
+
+
+@pytest.mark.parametrize("method", list(BillMethod))
+def test_as_many_statements_for_many_as_for_few(network: Any, kind: Any, statements: Any, method: BillMethod) -> None:
+    counts, groups = [], []
+    terms = Terms(method, TERMS.period_to, amount=Decimal(100))
+    for many in (2, 9):
+        clients = [make_client(network.lesnoy, surname="Ёлкина") for _ in range(many)]
+        for client in clients:
+            make_subscription(client, make_plan(lessons=3, charge=ChargeMoment.PER_LESSON))
+        expect(kind, *clients)
+        groups.append([one.id for one in clients])
+    with transaction():
+        issue_bill(clients[0], amount=Decimal(1), period_from=TODAY, period_to=TODAY, by=SYSTEM)  # begins the year
+    for ids in groups:
+        db.session.expunge_all()
+        with statements() as sent, transaction():
+            lines = issue_many(ids, terms, by=SYSTEM)
+        assert {line.error for line in lines} == {None}
+        counts.append(len([one for one in sent if one.startswith(("SELECT", "UPDATE"))]))
+    assert counts[0] == counts[1]
+
+
+def test_numbers_run_without_holes_while_many_issue(network: Any, in_parallel: Any) -> None:
+    clients = [[make_client(branch).id for branch in (network.lesnoy, network.mira)] for _ in range(18)]
+
+    class GaveUp(Exception):
+        pass
+
+    def act(index: int) -> None:
+        for turn in range(3):
+            ids = clients[index * 3 + turn]
+            try:
+                with transaction():
+                    if turn == 0:
+                        client = db.session.get_one(Client, ids[0])
+                        issue_bill(client, amount=Decimal(1), period_from=TODAY, period_to=TODAY, by=SYSTEM)
+                    else:
+                        issue_many(ids, Terms(BillMethod.MANUAL, TERMS.period_to, amount=Decimal(100)), by=SYSTEM)
+                    if (index + turn) % 3 == 0:
+                        raise GaveUp
+            except GaveUp:
+                pass
+
+    assert in_parallel(act, 6) == [None] * 6
+    numbers = sorted(bill.number for bill in bills())
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert len(numbers) == 4 + 2 * 8
+
+
+def test_the_same_selection_by_many_at_once_is_billed_once(network: Any, kind: Any, in_parallel: Any) -> None:
+    clients = [make_client(network.lesnoy) for _ in range(3)]
+    expect(kind, *clients)
+    ids = [one.id for one in clients]
+
+    def act(index: int) -> int:
+        with transaction():
+            lines = issue_many(ids[::-1] if index % 2 else ids, TERMS, by=SYSTEM)
+        return sum(line.error is None for line in lines)
+
+    assert sorted(in_parallel(act, 4)) == [0, 0, 0, 3]
+    assert len(bills()) == 3
