@@ -73,6 +73,11 @@ class WayForm(Form):
     )
 
 
+def _some_of_them(form: Any, field: Any) -> None:
+    if not field.data:
+        raise ValidationError(_("Choose the subscriptions."))
+
+
 class IssueForm(WayForm):
     # Shown side by side: from and to.
     PAIRS = {"period_from": "period_to", "payable_from": "payable_until"}
@@ -81,6 +86,7 @@ class IssueForm(WayForm):
         Subscription,
         _l("For which subscriptions"),
         query=lambda: g.subscriptions_to_bill,
+        validators=[_some_of_them],
     )
     amount = MoneyField(_l("Sum"), [REQUIRED])
     period_from = DateField(_l("For the period"), [REQUIRED])
@@ -100,11 +106,20 @@ class IssueForm(WayForm):
     basis = HiddenField()  # the method and the account the page was made for
 
 
+def _by_hand_alone(form: Any, field: Any) -> None:
+    """A sum for all of them is a matter of the method by hand."""
+    is_manual = form.method.data is BillMethod.MANUAL
+    if is_manual and field.data is None and not field.errors:
+        raise ValidationError(_("Enter the sum."))
+    if not is_manual and field.data is not None:
+        raise ValidationError(_("The sum is found for each by this method: leave the field empty."))
+
+
 class IssueManyForm(Form):
     method = EnumField(BillMethod, _l("Type of calculation"), default=BillMethod.FORECAST)
     amount = MoneyField(
         _l("Sum"),
-        [Optional()],
+        [_by_hand_alone],
         description=_l("Of each bill, and only by hand: otherwise each has the sum found for it."),
     )
     period_to = DateField(_l("For the period up to"), [REQUIRED])
@@ -116,13 +131,6 @@ class IssueManyForm(Form):
         super().__init__(*args, **kwargs)
         if self.period_to.data is None and not self.period_to.raw_data:
             self.period_to.data = month_end(clock.today(g.here))
-
-    def validate_amount(self, field: Any) -> None:
-        is_manual = self.method.data is BillMethod.MANUAL
-        if is_manual and field.data is None:
-            raise ValidationError(_("Enter the sum."))
-        if not is_manual and field.data is not None:
-            raise ValidationError(_("The sum is found for each by this method: leave the field empty."))
 
 
 class CardIssuingView(CardSellingView):
