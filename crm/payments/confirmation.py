@@ -162,7 +162,7 @@ def send_code(order: Order) -> tuple[PaymentCode, str]:
     return code, digits
 
 
-def _check_pace(codes: Select[tuple[PaymentCode]], most: int, window: timedelta) -> None:
+def _check_pace(codes: Select[PaymentCode], most: int, window: timedelta) -> None:
     """Refuse when the `most`-th newest of the codes is younger than the window."""
     now = clock.now()
     oldest = db.session.scalar(
@@ -183,13 +183,13 @@ def _check_pace(codes: Select[tuple[PaymentCode]], most: int, window: timedelta)
     raise TooManyCodes("too_many_codes", text)
 
 
-def _codes_of(order: Order) -> Select[tuple[PaymentCode]]:
+def _codes_of(order: Order) -> Select[PaymentCode]:
     if order.bundle is not None:
         return select(PaymentCode).where(PaymentCode.bundle_id == order.bundle.id)
     return select(PaymentCode).where(PaymentCode.bill_id == order.bills[0].id)
 
 
-def _codes_of_payer(payer: Client) -> Select[tuple[PaymentCode]]:
+def _codes_of_payer(payer: Client) -> Select[PaymentCode]:
     return (
         select(PaymentCode)
         .outerjoin(Bill, Bill.id == PaymentCode.bill_id)
