@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from bench.accounts import accounts
+from bench.bills import bills
 from bench.bulk import bulk
 from bench.databases import Ground, Place, grounds, place
 from bench.exports import exports
@@ -14,6 +15,7 @@ from bench.imports import imports
 from bench.lessons import lessons
 from bench.pages import bill_page
 from bench.posts import posts
+from bench.public import under_load
 from bench.sizes import parts, sizes
 from bench.weight import weights
 
@@ -22,12 +24,14 @@ OWN_PARTS: dict[str, Callable[[Place], Iterator[str]]] = {
     "posts": posts,
     "accounts": accounts,
     "lessons": lessons,
+    "bills": bills,
 }
 # Parts over the databases of the grids. In this order: what changes rows comes last.
 PARTS: dict[str, Callable[[Ground], Iterator[str]]] = {
     "grids": grids,
     "weight": weights,
     "pay": bill_page,
+    "public": under_load,
     "export": exports,
     "import": imports,
     "bulk": bulk,

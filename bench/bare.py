@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -14,9 +16,11 @@ from zoneinfo import ZoneInfo
 import psycopg
 import xlsxwriter
 from flask import Flask, abort, render_template_string
+from markupsafe import Markup
 from sqlalchemy.engine import URL, make_url
 
 from bench.contestants import Skill, browser, getting
+from crm.public import frame
 
 # --- export ---------------------------------------------------------------------------------------------------------
 
@@ -106,6 +110,74 @@ def page(database_url: str) -> Mapping[str, Skill]:
         )
 
     return {"get": getting(browser(app))}
+
+
+SHOWN = """
+SELECT bill.year, bill.number, bill.status, bill.amount, bill.paid_amount, bill.purpose, bill.period_from,
+       bill.period_to, bill.payable_from, bill.payable_until, client.name, branch.name, branch.phone, company.name, company.legal_name,
+       company.inn, company.kpp, company.ogrn, company.bank_name, company.bic, company.settlement_account,
+       company.correspondent_account, company.address, company.email, company.offer_url
+FROM bill JOIN client ON client.id = bill.client_id JOIN branch ON branch.id = bill.branch_id
+JOIN company ON company.id = branch.company_id
+WHERE bill.token = {mark}
+"""
+FACTS = """<!doctype html>
+<html lang="ru"><head><meta charset="utf-8"><title>{{ number }} · {{ company }}</title>
+<meta name="viewport" content="width=device-width, initial-scale=1"><style>{{ style }}</style></head>
+<body><header><p>{{ company }}</p><p>{{ branch }}</p></header>
+<main><section><h1>Счёт № {{ number }}</h1><p>{{ status }}</p><p>{{ due }} ₽</p>
+<form method="post"><button>Перейти к оплате</button></form>
+<dl><dt>Назначение</dt><dd>{{ purpose }}</dd><dt>Плательщик</dt><dd>{{ payer }}</dd>
+<dt>За период</dt><dd>{{ start }} – {{ end }}</dd>
+<dt>Срок оплаты</dt><dd>{% if until %}с {{ since }} по {{ until }}{% else %}не задан{% endif %}</dd></dl>
+<p><a href="{{ offer or "/offer" }}">публичная оферта</a></p></section>
+<section><h2>Реквизиты получателя</h2><dl>
+{%- for label, value in requisites if value %}<dt>{{ label }}</dt><dd>{{ value }}</dd>{% endfor %}</dl>
+<p><a href="tel:{{ phone }}">{{ phone }}</a> <a href="mailto:{{ email }}">{{ email }}</a></p>
+</section></main></body></html>"""
+REQUISITES = ("Получатель", "ИНН", "КПП", "ОГРН", "Банк", "БИК", "Расчётный счёт", "Корр. счёт", "Адрес")
+
+
+def served() -> Flask:
+    """A view for a server, over DATABASE_URL, that shows what Kontora's page does: one SELECT on a connection of the
+    thread, one template; in one language, as the values come, with no rules, log or figures.
+    """
+    app = Flask(__name__)
+    url = make_url(os.environ["DATABASE_URL"])
+    query = SHOWN.format(mark="?" if url.drivername == "sqlite" else "%s")
+    template = app.jinja_env.from_string(FACTS)
+    style = Markup(frame.style())
+    here = threading.local()
+
+    @app.get("/pay/<token>")
+    def pay(token: str) -> str:
+        if not hasattr(here, "connection"):
+            here.connection = _connect(url)
+        row = here.connection.execute(query, (token,)).fetchone()
+        if row is None:
+            abort(404)
+        year, number, status, amount, paid, purpose, start, end, since, until, payer, branch, phone, company = row[:14]
+        *requisites, email, offer = row[14:]
+        return template.render(
+            style=style,
+            number=f"{year}-{number:06d}",
+            status=status,
+            due=f"{(amount - paid) / 100:.2f}",
+            purpose=purpose,
+            start=start,
+            end=end,
+            since=since,
+            until=until,
+            payer=payer,
+            branch=branch,
+            phone=phone,
+            company=company,
+            requisites=zip(REQUISITES, requisites, strict=True),
+            email=email,
+            offer=offer,
+        )
+
+    return app
 
 
 # --- posts ----------------------------------------------------------------------------------------------------------

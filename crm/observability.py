@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
 import time
 import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from functools import cache
 from types import TracebackType
 from typing import Any
@@ -109,20 +111,39 @@ def _name_request() -> None:
 def _note_response(response: Response) -> Response:
     seconds = time.perf_counter() - g.get("began", time.perf_counter())
     endpoint = request.endpoint or "none"
-    REQUESTS.labels(endpoint, response.status_code).inc()
-    SECONDS.labels(endpoint).observe(seconds)
+    requests, duration = _figures(endpoint, response.status_code)
+    requests.inc()
+    duration.observe(seconds)
+    request_id = g.get("request_id", "")
     if endpoint not in _QUIET:
         # The rule, not the path: a bill's token is in the path.
         rule = request.url_rule.rule if request.url_rule else None
-        log.info(
-            "request",
+        _write_line(
             method=request.method,
             rule=rule,
             status=response.status_code,
             milliseconds=round(seconds * 1000, 1),
+            event="request",
+            request_id=request_id,
         )
-    response.headers.setdefault("X-Request-ID", g.get("request_id", ""))
+    if "X-Request-ID" not in response.headers:
+        response.headers.add("X-Request-ID", request_id)
     return response
+
+
+@cache
+def _figures(endpoint: str, status: int) -> tuple[Counter, Histogram]:
+    return REQUESTS.labels(endpoint, status), SECONDS.labels(endpoint)
+
+
+def _write_line(**event: Any) -> None:
+    """As log.info() would, without its machinery: of all lines this is written most often, and that takes longer than
+    the query of a bill.
+    """
+    at = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    line = {**event, "level": "info", "logger": __name__, "timestamp": at}
+    sys.stderr.write(json.dumps(line, ensure_ascii=False) + "\n")
+    sys.stderr.flush()
 
 
 def _log_exception(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from flask import Flask, Response, abort, current_app, g, redirect, request, session, url_for
+from flask import Flask, Request, Response, abort, current_app, g, redirect, request, session, url_for
+from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
 from flask_babel import gettext as _
 from flask_login import AnonymousUserMixin, LoginManager, current_user
 from werkzeug.middleware.proxy_fix import ProxyFix
@@ -25,8 +26,9 @@ CSP = (
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 
-# Blueprints whose pages ask nobody who he is: signed in or not, everybody is a stranger there.
+# Blueprints whose pages ask nobody who he is: signed in or not, everybody is a stranger there. They set the origin.
 OF_STRANGERS: set[str] = set()
+_STRANGER = AnonymousUserMixin()
 
 login_manager = LoginManager()
 
@@ -47,7 +49,8 @@ def _begin() -> None:
     if request.endpoint in ENDPOINTS:  # for everybody: who asks need not be found out
         return
     if request.blueprint in OF_STRANGERS:
-        g._login_user = AnonymousUserMixin()  # where Flask-Login keeps whom it has found
+        g._login_user = _STRANGER  # where Flask-Login keeps whom it has found
+        return
     # Always, also for strangers: the thread has served somebody else before.
     set_origin(Origin(SYSTEM, f"request:{g.request_id}"))
     with scoped_to(NOWHERE):
@@ -114,17 +117,39 @@ def chosen_branch() -> Branch | None:
     return next((branch for branch in g.branches if branch.id == branch_id), None)
 
 
+_HEADERS = {
+    "Content-Security-Policy": CSP,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "X-Frame-Options": "DENY",
+    "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
+}
+_OVER_TLS = {"Strict-Transport-Security": "max-age=31536000; includeSubDomains"}
+_NOT_KEPT = {"Cache-Control": "no-store"}
+
+
 def _add_headers(response: Response) -> Response:
-    response.headers.setdefault("Content-Security-Policy", CSP)
-    response.headers.setdefault("X-Content-Type-Options", "nosniff")
-    response.headers.setdefault("Referrer-Policy", "same-origin")
-    response.headers.setdefault("X-Frame-Options", "DENY")
-    response.headers.setdefault("Permissions-Policy", "camera=(), microphone=(), geolocation=()")
+    """Those the page has not set itself."""
+    headers = response.headers
+    present = {name.lower() for name, _value in headers}
+    wanted = _HEADERS
     if current_app.config["SETTINGS"].is_https:
-        response.headers.setdefault("Strict-Transport-Security", "max-age=31536000; includeSubDomains")
+        wanted = wanted | _OVER_TLS
     if not request.path.startswith("/static/"):
-        response.headers.setdefault("Cache-Control", "no-store")
+        wanted = wanted | _NOT_KEPT
+    for name, value in wanted.items():
+        if name.lower() not in present:
+            headers.add(name, value)
     return response
+
+
+class Sessions(SecureCookieSessionInterface):
+    """A request without a session's cookie has an empty one: nothing need be deciphered for that."""
+
+    def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:
+        if self.get_cookie_name(app) not in request.cookies:
+            return self.session_class() if app.secret_key else None
+        return super().open_session(app, request)
 
 
 def _to_login() -> BaseResponse:
@@ -137,6 +162,7 @@ def register(app: Flask) -> None:
     if proxies := app.config["SETTINGS"].trusted_proxies:
         # Each proxy adds itself at the end of the headers: what stands before the trusted ones anybody may have typed.
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies, x_host=proxies)  # type: ignore[method-assign]
+    app.session_interface = Sessions()
     login_manager.init_app(app)
     login_manager.unauthorized_handler(_to_login)
     app.before_request(_begin)

@@ -358,9 +358,7 @@ def run(settings: Settings) -> None:
         prepare_database(read_settings(env))
 
         python = sys.executable
-        web = [python, "-m", "gunicorn", "app:app", "--bind", f"127.0.0.1:{settings.port}"]
-        web += ["--worker-class", "gthread", "--workers", "2", "--threads", "4", "--graceful-timeout", "3"]
-        web += ["--preload", "--no-control-socket", "--log-level", "warning"]
+        web = web_command("app:app", settings.port)
         flask = [python, "-m", "flask", "--app", "app"]
         tree.start(Part("web", web, env | {"PROMETHEUS_MULTIPROC_DIR": str(metrics)}, logs / "web.log"))
         for name, options in WORKERS.items():
@@ -372,6 +370,13 @@ def run(settings: Settings) -> None:
         while True:
             tree.watch()
             time.sleep(0.2)
+
+
+def web_command(application: str, port: int) -> list[str]:
+    """How a WSGI application is served."""
+    command = [sys.executable, "-m", "gunicorn", application, "--bind", f"127.0.0.1:{port}"]
+    command += ["--worker-class", "gthread", "--workers", "2", "--threads", "4", "--graceful-timeout", "3"]
+    return [*command, "--preload", "--no-control-socket", "--log-level", "warning"]
 
 
 def _greet(settings: Settings, address: str, logs: Path, *, has_sink: bool) -> None:

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, cast
 
 from babel.numbers import format_decimal
-from flask import Response, redirect, request, url_for
+from flask import Response, redirect, request
 from flask_babel import get_locale
 from flask_babel import gettext as _
+from markupsafe import Markup
 from sqlalchemy import select
 from werkzeug.wrappers import Response as BaseResponse
 
@@ -33,7 +34,7 @@ from crm.payments.models import Payment, PaymentStatus
 from crm.payments.operations import accept_notice, start_payment
 from crm.payments.shops import gateway_of, shop_for
 from crm.phones import format_phone
-from crm.public.frame import public_blueprint, render
+from crm.public.frame import page_in, public_blueprint, render
 from crm.public.guessing import note_miss
 from crm.public.reading import (
     Payee,
@@ -216,14 +217,15 @@ def _no_gateway() -> DomainError:
 
 def _page(token: str, bills: Sequence[SeenBill], order: Sequence[SeenPayment], attempt: _Attempt | None = None) -> str:
     """order: the payments the client has come back from."""
-    payee = bills[0].payee
+    payee, locale = bills[0].payee, get_locale()
+    language = str(locale)
     failure = attempt.failure if attempt else None
     shared: dict[str, Any] = {
         "token": token,
         "payee": payee,
         "payer": discreet_name(bills[0].payer),
-        "phone": format_phone(payee.phone) if payee.phone else "",
-        "offer_url": payee.offer_url or url_for("public.offer"),
+        **_about(payee, language),
+        "offer_url": payee.offer_url or f"{request.script_root}/offer",
         "order": order,
         "paid": sum((payment.amount for payment in order), Decimal(0)),
         "fate": _fate(order),
@@ -233,25 +235,27 @@ def _page(token: str, bills: Sequence[SeenBill], order: Sequence[SeenPayment], a
     if bills[0].token != token:
         return _bundle_page(bills, attempt, shared)
     bill = bills[0]
-    refusal = bill.refusal or (None if payee.takes_online else _no_gateway())
+    reason = bill.refusal
+    refusal = reason or (None if payee.takes_online else _no_gateway())
     if failure is not None and failure.code in _REFUSALS:
         refusal, shared["failure"] = failure, None
     lines = see_lines(bill)
+    is_free = payee.takes_part_payments or payee.takes_overpayments
     return render(
         "public/bill.html",
         **shared,
         bill=bill,
         refusal=refusal,
-        due=money(bill.due, payee.currency),
-        status=bill.status.label,
-        period=f"{day(bill.period_from)} – {day(bill.period_to)}",
+        due=money(bill.due, payee.currency, locale),
+        status=_label(bill.status, language),
+        period=f"{day(bill.period_from, locale)} – {day(bill.period_to, locale)}",
         term=_term(bill),
         is_overdue=refusal is not None and refusal.code == "expired" and bill.status is BillStatus.PENDING,
         lines=lines[:LINES_SHOWN],
         hidden_lines=lines[LINES_SHOWN:],
-        has_qr=bill.refusal is None and _has_qr(payee),
-        takes_other_sums=payee.takes_part_payments or payee.takes_overpayments,
-        typed=attempt.typed if attempt and attempt.typed is not None else _typed(bill.due),
+        has_qr=reason is None and _has_qr(payee),
+        takes_other_sums=is_free,
+        typed=attempt.typed if attempt and attempt.typed is not None else _typed(bill.due) if is_free else "",
     )
 
 
@@ -288,6 +292,11 @@ def _refresh_seconds(order: Sequence[SeenPayment]) -> int | None:
     return next((seconds for limit, seconds in (_EAGER, _PATIENT) if age < limit), None)
 
 
+@cache
+def _label(status: BillStatus, language: str) -> str:
+    return str(status.label)
+
+
 def _term(bill: SeenBill) -> str:
     """Empty where the bill has no end of its term."""
     if bill.payable_until is None:
@@ -297,6 +306,14 @@ def _term(bill: SeenBill) -> str:
 
 def _typed(amount: Decimal) -> str:
     return str(format_decimal(amount, "0.00", locale=get_locale()))
+
+
+@lru_cache(500)
+def _about(payee: Payee, language: str) -> dict[str, Markup]:
+    """What the pages of all bills of a payee say alike, in a language."""
+    phone = format_phone(payee.phone) if payee.phone else ""
+    parts = page_in(language).get_template("public/payee.html").make_module({"payee": payee, "phone": phone})
+    return {name: getattr(parts, name)() for name in ("top", "requisites", "contacts")}
 
 
 @lru_cache(500)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from base64 import b64encode
 from functools import cache
@@ -11,6 +12,8 @@ from urllib.parse import urlsplit
 
 from flask import Blueprint, Flask, Response, current_app, g
 from flask_babel import get_locale, get_translations
+from jinja2 import Environment
+from jinja2.ext import Extension
 from markupsafe import Markup
 
 from crm.access.actors import System
@@ -37,19 +40,44 @@ def public_blueprint(name: str, import_name: str) -> Blueprint:
 def register(app: Flask) -> None:
     """The style sheet stands in the page: one request is all a page takes."""
     app.jinja_env.globals["public_style"] = Markup(style())  # noqa: S704 - our own file
+    app.extensions["public_pages"] = {}
 
 
 def render(template: str, **values: Any) -> str:
-    """A page. Its texts are looked up in the catalogue of the person's language, found once for all of them."""
-    catalogue = get_translations()
+    """A page in the person's language."""
+    return page_in(str(get_locale())).get_template(template).render(values)
 
-    def translate(text: str, **variables: Any) -> Markup:
-        found = Markup(catalogue.ugettext(text))  # noqa: S704 - the catalogue is ours
-        return found % variables if variables else found
 
-    # Not render_template(): what it adds for pages of staff asks who is signed in.
-    page = current_app.jinja_env.get_template(template)
-    return page.render(values, _=translate, language=str(get_locale()))
+def page_in(language: str) -> Environment:
+    """The templates as they are in one language: texts without variables stand in them as if they were written there.
+
+    Not render_template() either: what that adds for pages of staff asks who is signed in.
+    """
+    known: dict[str, Environment] = current_app.extensions["public_pages"]
+    if language not in known:
+        spoken = current_app.jinja_env.overlay(extensions=[_Spoken])
+        catalogue = get_translations()
+
+        def translate(text: str, **variables: Any) -> Markup:
+            return Markup(catalogue.ugettext(text)) % variables  # noqa: S704 - the catalogue is ours
+
+        spoken.globals = {**spoken.globals, "_": translate, "language": language}
+        spoken.extensions[_Spoken.identifier].catalogue = catalogue  # type: ignore[attr-defined]
+        known[language] = spoken
+    return known[language]
+
+
+class _Spoken(Extension):
+    """Puts translated texts in the place of `_("…")` before a template is compiled."""
+
+    catalogue: Any
+    _TEXT = re.compile(r"""(?<![\w"])_\(("(?:[^"\\]|\\.)*")\)""")
+
+    def preprocess(self, source: str, name: str | None, filename: str | None = None) -> str:
+        return self._TEXT.sub(lambda found: json.dumps(self._said(found[1]), ensure_ascii=False), source)
+
+    def _said(self, quoted: str) -> str:
+        return str(self.catalogue.ugettext(json.loads(quoted)))
 
 
 @cache
@@ -83,8 +111,9 @@ def _end(_error: BaseException | None) -> None:
 
 def add_headers(response: Response) -> Response:
     """For pages of strangers: what a browser may do on them, and that nobody keeps them."""
-    response.headers["Content-Security-Policy"] = _policy(current_app.config["SETTINGS"].public_url)
-    response.headers["Referrer-Policy"] = "no-referrer"
-    response.headers["X-Robots-Tag"] = "noindex, nofollow"
-    response.headers["Cache-Control"] = "no-store"
+    headers = response.headers
+    headers.add("Content-Security-Policy", _policy(current_app.config["SETTINGS"].public_url))
+    headers.add("Referrer-Policy", "no-referrer")
+    headers.add("X-Robots-Tag", "noindex, nofollow")
+    headers.add("Cache-Control", "no-store")
     return response

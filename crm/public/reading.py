@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
 from flask import current_app
-from sqlalchemy import Row, Select, exists, or_, select
+from sqlalchemy import Dialect, Select, bindparam, exists, or_, select
 
 from crm.access.models import Branch, Company
 from crm.bills.models import Bill, BillBundle, BillLine, BillLineKind, BillStatus, bill_bundle_bill, bill_title
 from crm.bills.operations import check_payable
 from crm.clients.models import Client
-from crm.db import db, reading
+from crm.db import db
 from crm.errors import DomainError
 from crm.ledger.models import Account, AccountKind, AccountType
 from crm.payments.models import Attention, Payment, PaymentStatus, Shop
@@ -227,42 +227,80 @@ _PAYMENT = select(
 _LINES = select(_line.kind, _line.day, _line.student, _line.title, _line.note, _line.amount).order_by(_line.position)
 
 
+class _Statement:
+    """A SELECT compiled once. SQLAlchemy would look its text up anew for every page, which takes longer than running
+    it; values are read as the column types read them.
+    """
+
+    def __init__(self, query: Select[Any]) -> None:
+        self._query = query
+        self._compiled: dict[str, tuple[str, Any, list[Callable[[Any], Any] | None]]] = {}
+
+    def rows(self, **values: Any) -> list[list[Any]]:
+        """What it finds, in a transaction of its own that is one statement long."""
+        engine = db.engine
+        known = self._compiled.get(engine.name) or self._compile(engine.dialect)
+        text, names, readers = known
+        arguments = values if names is None else [values[name] for name in names]
+        pooled = engine.raw_connection()
+        try:
+            connection: Any = pooled.dbapi_connection
+            if engine.name == "postgresql":
+                connection.autocommit = True  # no BEGIN before it and no ROLLBACK after it
+            try:
+                found = connection.execute(text, arguments).fetchall()
+            finally:
+                if engine.name == "postgresql":
+                    connection.autocommit = False
+        finally:
+            pooled.close()
+        return [[read(value) if read else value for read, value in zip(readers, row, strict=True)] for row in found]
+
+    def _compile(self, dialect: Dialect) -> tuple[str, Any, list[Callable[[Any], Any] | None]]:
+        compiled = self._query.compile(dialect=dialect)
+        readers = [
+            column.type.dialect_impl(dialect).result_processor(dialect, None) for column in self._query.selected_columns
+        ]
+        self._compiled[dialect.name] = known = (str(compiled), compiled.positiontup, readers)
+        return known
+
+
+_BILL_OF = _Statement(_BILL.where(_bill.token == bindparam("token"), _bill.link_revoked_at.is_(None)))
+_BILLS_OF = _Statement(_IN_BUNDLE.where(_bundle.token == bindparam("token"), _bundle.link_revoked_at.is_(None)))
+_LINES_OF = _Statement(_LINES.where(_line.bill_id == bindparam("bill_id")))
+_ORDER_OF = _Statement(
+    _PAYMENT.where(or_(_payment.id == bindparam("id"), _payment.order_id == bindparam("id"))).order_by(_payment.id)
+)
+
+
 def see_bill(token: str) -> SeenBill | None:
     """The bill behind a link, if the link stands."""
-    rows = _of_token(_BILL.where(_bill.token == token, _bill.link_revoked_at.is_(None)), token)
+    rows = _BILL_OF.rows(token=token) if _is_text(token) else []
     return _seen(rows[0]) if rows else None
 
 
 def see_bundle(token: str) -> list[SeenBill]:
     """The bills behind a link to several, if the link stands; none otherwise."""
-    query = _IN_BUNDLE.where(_bundle.token == token, _bundle.link_revoked_at.is_(None))
-    return [_seen(row) for row in _of_token(query, token)]
+    return [_seen(row) for row in _BILLS_OF.rows(token=token)] if _is_text(token) else []
 
 
 def see_lines(bill: SeenBill) -> list[SeenLine]:
     """How the bill's sum was found, in order."""
-    return [SeenLine(*row) for row in _rows(_LINES.where(_line.bill_id == bill.id))] if bill.has_lines else []
+    return [SeenLine(*row) for row in _LINES_OF.rows(bill_id=bill.id)] if bill.has_lines else []
 
 
 def see_order(bills: Sequence[SeenBill], payment_id: int) -> list[SeenPayment]:
     """The payments of an order by the id of its first, those of these bills alone; any number may be asked for."""
     if not 0 < payment_id < 2**63:
         return []
-    of_order = or_(_payment.id == payment_id, _payment.order_id == payment_id)
-    of_these = _payment.bill_id.in_([bill.id for bill in bills])
-    return [SeenPayment(*row) for row in _rows(_PAYMENT.where(of_order, of_these).order_by(_payment.id))]
+    ids = {bill.id for bill in bills}
+    return [seen for seen in (SeenPayment(*row) for row in _ORDER_OF.rows(id=payment_id)) if seen.bill_id in ids]
 
 
-def _seen(row: Row[Any]) -> SeenBill:
+def _seen(row: Sequence[Any]) -> SeenBill:
     return SeenBill(Payee(*row[: len(_OF_PAYEE)]), *row[len(_OF_PAYEE) :])
 
 
-def _of_token(query: Select[Any], token: str) -> Sequence[Row[Any]]:
-    return _rows(query) if "\x00" not in token else []  # PostgreSQL takes no NUL in a text
-
-
-def _rows(query: Select[Any]) -> Sequence[Row[Any]]:
-    with reading(), db.engine.connect() as connection:
-        if connection.dialect.name == "postgresql":  # one statement needs no BEGIN before it and no ROLLBACK after it
-            connection = connection.execution_options(isolation_level="AUTOCOMMIT")
-        return connection.execute(query).all()
+def _is_text(token: str) -> bool:
+    """PostgreSQL takes no NUL in a text, and no half of a character."""
+    return token.isascii() and "\x00" not in token
