@@ -125,14 +125,14 @@ class CardWritingView(KontoraView):
             _fill(form)
         elif step == "preview" and address is not None and form.validate():
             try:
-                draft = self._draft(form, address)
+                draft = self._letter(form, address)
             except DomainError as error:
                 self.show_error(form, error)
             else:
-                sender = sender_of(draft_branch(client, form.bill.data).company)
-                return self._page(form, context, template="admin/message_preview.html", draft=draft, sender=sender)
+                sender = sender_of(_branch_of(client, form.bill.data).company)
+                return self._writing(form, context, template="admin/message_preview.html", draft=draft, sender=sender)
         if step != "send" or address is None:
-            return self._page(form, context), 422 if step in {"preview", "send"} else 200
+            return self._writing(form, context), 422 if step in {"preview", "send"} else 200
         return self.answer(
             form,
             lambda: send_message_to(**_facts(form, address), by=current_user),
@@ -142,11 +142,11 @@ class CardWritingView(KontoraView):
             **context,
         )
 
-    def _page(self, form: Any, context: dict[str, Any], *, template: str = TEMPLATE, **more: Any) -> Any:
+    def _writing(self, form: Any, context: dict[str, Any], *, template: str = TEMPLATE, **more: Any) -> Any:
         return self.render(template, form=form, row=None, stale=[], **context, **more)
 
     @staticmethod
-    def _draft(form: Any, address: Address) -> Draft:
+    def _letter(form: Any, address: Address) -> Draft:
         return draft_message_to(**_facts(form, address), by=current_user)
 
     def _refusal_of(self, address: Address) -> str:
@@ -179,7 +179,7 @@ class CardWritingView(KontoraView):
         return bill
 
 
-def draft_branch(client: Client, bill: Bill | None) -> Any:
+def _branch_of(client: Client, bill: Bill | None) -> Any:
     """In whose name a message goes out."""
     return bill.branch if bill is not None else client.branch
 

@@ -1,0 +1,260 @@
+"""A message by hand from the card: envelopes, the form, the preview, what is refused and why."""
+
+from __future__ import annotations
+
+import html
+import re
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from crm.access.actors import SYSTEM
+from crm.access.models import FieldRule, Role
+from crm.access.roles import change_role
+from crm.bills.operations import archive_bill
+from crm.clients.models import Client, PhoneKind
+from crm.db import db, transaction
+from crm.mailings.models import Channel, Message, MessageStatus, Template
+from tests.access.test_roles import settings_of
+from tests.admin.test_grids import plain
+from tests.admin.world import errors, fields, send
+from tests.factories import make_bill, make_child, make_client, make_rule, make_template
+
+
+@pytest.fixture
+def browser(network: Any, web: Any) -> Any:
+    return web(network.director, network.lesnoy)
+
+
+@pytest.fixture
+def owner(network: Any, web: Any) -> Any:
+    return web(network.owner, network.lesnoy)
+
+
+def path_of(client: Client, **query: Any) -> str:
+    asked = "&".join(f"{name}={value}" for name, value in query.items())
+    return f"/admin/client/card/{client.id}/message/new/" + (f"?{asked}" if asked else "")
+
+
+def messages() -> list[Message]:
+    return list(db.session.scalars(select(Message).order_by(Message.id)))
+
+
+def envelopes(page: str) -> list[str]:
+    return re.findall(r'class="envelope" href="[^"]*[?&]to=(\w+)"', page)
+
+
+# --- the card --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.spec("B34")
+def test_an_envelope_stands_beside_each_phone_and_the_e_mail(network: Any, web: Any, browser: Any) -> None:
+    client = make_client(network.lesnoy, extra_phone="+79180000001")
+    page = browser.get(f"/admin/client/card/{client.id}/").text
+    assert envelopes(page) == ["phone", "extra_phone", "email"]
+    for to in envelopes(page):
+        assert browser.get(path_of(client, to=to)).status_code == 200
+    assert envelopes(web(network.manager, network.lesnoy).get(f"/admin/client/card/{client.id}/").text) == []
+
+
+@pytest.mark.spec("B39")
+def test_a_phone_has_a_type(network: Any, browser: Any) -> None:
+    client = make_client(network.lesnoy)
+    page = browser.get(f"/admin/client/edit/?id={client.id}").text
+    for name in ("phone_kind", "extra_phone_kind"):
+        select_ = re.search(rf'<select[^>]*name="{name}".*?</select>', page, re.DOTALL)
+        assert select_ is not None
+        labels = [html.unescape(text) for text in re.findall(r"<option[^>]*>([^<]*)", select_[0])]
+        assert labels == ["Мобильный", "Домашний", "Рабочий", "Другой"]
+    assert send(browser, f"/admin/client/edit/?id={client.id}", phone_kind="work").status_code == 302
+    db.session.refresh(client)
+    assert (client.phone_kind, client.extra_phone_kind) == (PhoneKind.WORK, PhoneKind.MOBILE)
+    assert "Рабочий" in plain(browser.get(f"/admin/client/card/{client.id}/").text)
+
+
+def test_who_does_not_see_a_phone_does_not_see_its_type(network: Any, web: Any) -> None:
+    client = make_client(network.lesnoy, phone_kind=PhoneKind.WORK)
+    with transaction():
+        rules = {"client.phone": FieldRule.HIDE}
+        change_role(settings_of(Role.ADMINISTRATOR), permissions={}, fields=rules, by=SYSTEM)
+    staff = web(network.administrator, network.lesnoy)
+    assert "Рабочий" not in plain(staff.get(f"/admin/client/card/{client.id}/").text)
+    assert 'name="phone_kind"' not in staff.get(f"/admin/client/edit/?id={client.id}").text
+    page = staff.get(path_of(client, to="phone")).text
+    assert client.phone is not None
+    assert client.phone[-7:] not in re.sub(r"\D", "", plain(page))
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.spec("B35", "B36")
+def test_a_letter_has_a_subject_and_a_text_an_sms_a_text_alone(network: Any, browser: Any) -> None:
+    client = make_client(network.lesnoy)
+    letter, sms = (browser.get(path_of(client, to=to)).text for to in ("email", "phone"))
+    for page in (letter, sms):
+        assert "Текст SMS/email письма" in plain(page)
+        assert "Отправить" in plain(page)
+    assert "Тема письма" in plain(letter)
+    assert "Тема письма" not in plain(sms)
+    assert errors(send(browser, path_of(client, to="email"), text="Привет").text) == {"subject": "Заполните это поле."}
+    assert send(browser, path_of(client, to="phone"), text="Привет").status_code == 302
+
+
+@pytest.mark.spec("B37")
+def test_what_is_sent_is_logged_with_author_and_fate(network: Any, browser: Any) -> None:
+    client = make_client(network.lesnoy, name="Анна")
+    assert send(browser, path_of(client, to="phone"), text="Здравствуйте, {customer.name}!").status_code == 302
+    (message,) = messages()
+    assert (message.channel, message.recipient, message.subject) == (Channel.SMS, client.phone, "")
+    assert (message.status, message.body) == (MessageStatus.PENDING, "Здравствуйте, Анна!")
+    assert message.author_id == network.director.id
+    for page in (f"/admin/client/card/{client.id}/?tab=messages", "/admin/message/"):
+        shown = plain(browser.get(page).text)
+        for text in ("SMS", "Здравствуйте, Анна!", "В очереди", network.director.name):
+            assert text in shown, (page, text)
+
+
+def test_a_form_sent_twice_sends_one_message(network: Any, browser: Any) -> None:
+    path = path_of(make_client(network.lesnoy), to="phone")
+    form = {**fields(browser.get(path).text), "text": "Привет", "step": "send"}
+    assert [browser.post(path, data=form).status_code for _ in range(2)] == [302, 302]
+    assert len(messages()) == 1
+
+
+def test_the_preview_shows_what_the_client_will_get_and_sends_nothing(network: Any, browser: Any) -> None:
+    client = make_client(network.lesnoy, name="Анна")
+    bill = make_bill(client)
+    path = path_of(client, to="phone", bill=bill.id)
+    answer = send(browser, path, text="{customer.name}: {bill.url}", step="preview")
+    page = plain(answer.text)
+    assert answer.status_code == 200
+    assert f"Анна: https://kontora.test/pay/{bill.token}" in page
+    assert re.search(r"\b2 SMS · \d+ из 134 знаков", page)
+    assert messages() == []
+    form = {**fields(answer.text), "step": "send"}
+    assert browser.post(path, data=form).status_code == 302
+    assert messages()[0].body == f"Анна: https://kontora.test/pay/{bill.token}"
+
+
+def test_from_the_preview_one_goes_on_writing(network: Any, browser: Any) -> None:
+    path = path_of(make_client(network.lesnoy), to="email")
+    answer = send(browser, path, subject="Тема", text="Первая\nвторая", step="preview")
+    page = browser.post(path, data={**fields(answer.text), "step": "edit"})
+    assert page.status_code == 200
+    written = fields(page.text)
+    assert (written["subject"], written["text"].replace("\r\n", "\n")) == ("Тема", "Первая\nвторая")
+
+
+@pytest.mark.spec("X7", "B109")
+@pytest.mark.parametrize("step", ["preview", "send"])
+def test_tags_of_a_bill_without_one_are_refused_and_the_text_is_kept(network: Any, browser: Any, step: str) -> None:
+    client = make_client(network.lesnoy)
+    text = "Оплатите {bill.amount}: {bill.url}"
+    answer = send(browser, path_of(client, to="phone"), text=text, step=step)
+    assert answer.status_code == 422
+    assert "{bill.amount}" in errors(answer.text)["text"]
+    assert fields(answer.text)["text"] == text
+    assert messages() == []
+
+
+@pytest.mark.spec("X7", "B109")
+def test_with_a_bill_chosen_its_tags_are_filled_in(network: Any, browser: Any) -> None:
+    client = make_client(network.lesnoy)
+    bill = make_bill(client)
+    text = "{bill.amount} {bill.type} {bill.begin_date} {bill.end_date} {bill.url}"
+    assert send(browser, path_of(client, to="phone"), text=text, bill=bill.id).status_code == 302
+    (message,) = messages()
+    assert message.bill_id == bill.id
+    assert bill.token in message.body
+    assert "{" not in message.body
+
+
+def test_a_bill_whose_link_is_dead_is_not_sent(network: Any, browser: Any) -> None:
+    client = make_client(network.lesnoy)
+    bill = make_bill(client)
+    with transaction():
+        archive_bill(bill, by=SYSTEM)
+    answer = send(browser, path_of(client, to="phone", bill=bill.id))
+    assert list(errors(answer.text)) == ["bill"]
+    assert messages() == []
+
+
+def test_a_template_fills_in_the_text_without_a_script(network: Any, browser: Any) -> None:
+    client = make_client(network.lesnoy)
+    template = make_template(channel=Channel.SMS, subject="", body="Счёт: {bill.url}")
+    make_template(name="Письмо")
+    path = path_of(client, to="phone")
+    page = browser.get(path).text
+    assert template.name in page
+    assert "Письмо" not in re.search(r'<select[^>]*name="template".*?</select>', page, re.DOTALL)[0]  # type: ignore[index]
+    answer = send(browser, path, template=template.id, step="fill")
+    assert (answer.status_code, fields(answer.text)["text"]) == (200, "Счёт: {bill.url}")
+    assert messages() == []
+
+
+# --- phones ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.spec("B38")
+@pytest.mark.parametrize("kind", [PhoneKind.HOME, PhoneKind.WORK, PhoneKind.OTHER])
+def test_an_sms_to_a_phone_that_is_not_mobile_is_refused_with_the_reason(
+    network: Any, browser: Any, kind: PhoneKind
+) -> None:
+    client = make_client(network.lesnoy, phone_kind=kind)
+    path = path_of(client, to="phone")
+    assert "SMS отправляются только на телефоны типа «Мобильный»" in errors(browser.get(path).text)[""]
+    for step in ("preview", "send"):
+        answer = send(browser, path, text="Привет", step=step)
+        assert answer.status_code == 422
+        assert "«Мобильный»" in errors(answer.text)[""]
+    assert messages() == []
+
+
+def test_a_text_of_too_many_sms_is_refused(network: Any, browser: Any) -> None:
+    answer = send(browser, path_of(make_client(network.lesnoy), to="phone"), text="я" * (8 * 67 + 1))
+    assert "9 SMS" in errors(answer.text)["text"]
+
+
+def test_a_child_without_contacts_is_written_to_through_the_payer(network: Any, browser: Any) -> None:
+    payer = make_client(network.lesnoy)
+    child = make_child(payer, phone="+79180000002")
+    assert send(browser, path_of(child, to="email"), subject="Тема", text="Привет").status_code == 302
+    assert send(browser, path_of(child, to="phone"), text="Привет").status_code == 302
+    assert [message.recipient for message in messages()] == [payer.email, child.phone]
+    shown = plain(browser.get(f"/admin/client/card/{child.id}/?tab=messages").text)
+    assert payer.email in shown
+    assert shown.count("Привет") == 2
+
+
+def test_a_card_without_contacts_says_so(network: Any, browser: Any) -> None:
+    client = make_client(network.lesnoy, phone="", email="")
+    answer = browser.get(path_of(client))
+    assert answer.status_code == 200
+    assert "ни адреса" in errors(answer.text)[""]
+    assert send(browser, path_of(client), subject="Тема", text="Привет").status_code == 422
+
+
+# --- templates -------------------------------------------------------------------------------------------------------
+
+
+def test_a_template_of_sms_has_no_subject_and_one_of_letters_must(network: Any, owner: Any) -> None:
+    form = {"name": "Ссылка", "subject": "", "body": "{bill.url}"}
+    assert list(errors(send(owner, "/admin/template/new/", **form).text)) == ["subject"]
+    assert send(owner, "/admin/template/new/", **form, channel="sms").status_code == 302
+    template = db.session.scalars(select(Template)).one()
+    assert (template.channel, template.subject, template.is_thanks) == (Channel.SMS, "", False)
+
+
+def test_thanks_are_switched_on_in_the_template(network: Any, owner: Any) -> None:
+    form = {"name": "Спасибо", "subject": "Оплата", "body": "Спасибо за {payment.amount}", "is_thanks": "1"}
+    assert send(owner, "/admin/template/new/", **form).status_code == 302
+    assert db.session.scalars(select(Template)).one().is_thanks
+    assert list(errors(send(owner, "/admin/template/new/", **{**form, "name": "Ещё"}).text)) == ["is_thanks"]
+
+
+def test_a_template_in_use_keeps_its_channel(network: Any, owner: Any) -> None:
+    rule = make_rule(network.lesnoy)
+    answer = send(owner, f"/admin/template/edit/?id={rule.template_id}", channel="sms")
+    assert rule.name in errors(answer.text)["channel"]

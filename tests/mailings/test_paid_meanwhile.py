@@ -1,0 +1,67 @@
+"""A letter of a mailing whose bill was paid a moment ago is not sent."""
+
+from __future__ import annotations
+
+import pytest
+
+from crm.access.actors import SYSTEM
+from crm.bills.models import Bill
+from crm.bills.operations import archive_bill
+from crm.db import db, transaction
+from crm.mailings.delivery import deliver_batch
+from crm.mailings.models import Message, MessageStatus
+from crm.mailings.operations import resend_messages, run_now, send_message_to
+from crm.mailings.running import execute_run
+from crm.payments.models import PaymentMethod
+from crm.payments.operations import pay_bill_at_desk
+from tests.factories import make_client, make_rule, make_subscription
+
+
+@pytest.fixture
+def letter(network):
+    """A letter of a mailing, waiting."""
+    make_subscription(make_client(network.lesnoy))
+    with transaction():
+        run = run_now(make_rule(network.lesnoy), by=SYSTEM)
+    execute_run(run.id, by=SYSTEM)
+    return db.session.query(Message).one()
+
+
+def pay(bill):
+    with transaction():
+        pay_bill_at_desk(bill, method=PaymentMethod.CASH, by=SYSTEM)
+
+
+def test_it_is_skipped_with_the_reason_and_without_an_error(letter, smtp):
+    pay(letter.bill)
+    assert not any(deliver_batch().fates.values())
+    db.session.refresh(letter)
+    assert letter.status is MessageStatus.SKIPPED
+    assert letter.bill.title in letter.error
+    assert smtp.messages == []
+    with transaction():
+        assert resend_messages([letter], by=SYSTEM) == 0
+
+
+def test_so_is_one_of_an_archived_bill(letter, smtp):
+    with transaction():
+        archive_bill(letter.bill, by=SYSTEM)
+    deliver_batch()
+    db.session.refresh(letter)
+    assert (letter.status, smtp.messages) == (MessageStatus.SKIPPED, [])
+
+
+def test_one_that_is_still_to_be_paid_leaves(letter, smtp):
+    deliver_batch()
+    db.session.refresh(letter)
+    assert letter.status is MessageStatus.SENT
+
+
+def test_a_letter_by_hand_about_a_paid_bill_leaves(letter, smtp):
+    bill = db.session.get_one(Bill, letter.bill_id)
+    with transaction():
+        own = send_message_to(letter.client, subject="Чек", text="{bill.url}", bill=bill, by=SYSTEM)
+    pay(bill)
+    deliver_batch()
+    db.session.refresh(own)
+    assert own.status is MessageStatus.SENT
