@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -17,9 +18,9 @@ from crm.bills.models import Bill
 from crm.db import db
 from crm.payments.gateways import open_gateway
 from crm.payments.gateways.base import RemotePayment, RemoteStatus
-from crm.payments.gateways.demo import DemoGateway
+from crm.payments.gateways.demo import SIGNATURE_HEADER, DemoGateway
 from crm.payments.models import Payment
-from crm.payments.notices import read_notices
+from crm.payments.notices import read_notices, take_notice
 from crm.payments.operations import start_payment
 
 
@@ -99,3 +100,11 @@ def hear_all() -> None:
     db.session.commit()
     while read_notices():
         pass
+
+
+def hear(bank: DemoGateway, external_id: str, event: str = "payment.updated") -> None:
+    """The bank sends a notice, and a worker reads it."""
+    body = json.dumps({"event": event, "payment": external_id}).encode()
+    db.session.commit()
+    take_notice("demo", {SIGNATURE_HEADER: bank.sign(body)}, body)
+    hear_all()
