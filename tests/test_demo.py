@@ -14,7 +14,7 @@ from crm.access.models import Branch, Company, Role, User
 from crm.access.operations import sign_in
 from crm.access.queries import branches_of
 from crm.audit.models import AuditEntry
-from crm.bills.models import Bill, BillStatus
+from crm.bills.models import Bill, BillMethod, BillStatus
 from crm.bills.operations import issue_bill
 from crm.clients.models import Client
 from crm.clients.operations import create_client
@@ -229,3 +229,11 @@ def test_life_goes_on_after_volume(app: Flask) -> None:
         today = clock.today(branch)
         bill = issue_bill(client, amount=Decimal(100), period_from=today, period_to=today, by=owner)
     assert bill.number > max(db.session.scalars(select(Bill.number).where(Bill.year == bill.year, Bill.id != bill.id)))
+
+
+def test_some_bills_are_by_the_forecast_with_their_lines(app: Flask) -> None:
+    load_demo()
+    foreseen = list(db.session.scalars(select(Bill).where(Bill.method == BillMethod.FORECAST)))
+    assert foreseen
+    for bill in foreseen:
+        assert sum(line.amount for line in bill.lines) == bill.amount

@@ -5,10 +5,13 @@ from __future__ import annotations
 import random
 from datetime import date, timedelta
 from decimal import Decimal
+from itertools import cycle, islice
 
 from crm import clock
-from crm.bills.models import Bill
+from crm.bills.issuing import draft_bill, issue_draft
+from crm.bills.models import Bill, BillMethod
 from crm.bills.operations import archive_bill, issue_bill
+from crm.bills.terms import Term, month_end
 from crm.clients.operations import create_client
 from crm.demo.desk import live_at_desks, merge_twin
 from crm.demo.events import Family, Story
@@ -24,6 +27,7 @@ from crm.subscriptions.operations import sell_subscription
 FIRST_DAYS_AGO, LAST_DAYS_AGO = 150, 40  # when families join
 ENOUGH_FOR_TWINS = 40  # cards, of which one is to be merged into another
 ENOUGH_TO_LOSE_TWO = 10  # families, of which two have stopped coming without having paid
+MOST_FORESEEN = 5  # bills by the forecast, each with its lines
 _COMMENTS = ("", "", "", "Звонить после 18:00", "Приводит бабушка", "Просит присылать счета заранее")
 _FATES = ("paid", "pending", "overdue", "archived", "repeatable")
 _WEIGHTS = (50, 25, 12, 10, 3)
@@ -47,7 +51,8 @@ def live_story(network: DemoNetwork, *, clients: int, bills: int, chance: random
         _leave_owing(story, family)
     for family in families:
         _buy(story, family)
-    for number in range(bills if families else 0):
+    foreseen = min(MOST_FORESEEN, bills // 10)
+    for number in range(bills - foreseen if families else 0):
         # One of each kind first, so that a small network has them all.
         fate = _FATES[number] if number < len(_FATES) else chance.choices(_FATES, _WEIGHTS)[0]
         # Every other family owes nothing unpaid, so that a mailing finds somebody to bill.
@@ -59,6 +64,8 @@ def live_story(network: DemoNetwork, *, clients: int, bills: int, chance: random
         number = len(families) + len(gone) + 1
         merge_twin(story, families[0], number=number, phone=phone_of(number))
     story.tell()
+    if families:
+        _bill_ahead(story, families[::2], foreseen)
 
 
 def _join(story: Story, *, number: int, children: int) -> Family:
@@ -191,6 +198,33 @@ def _bill(story: Story, family: Family, fate: str) -> None:
         story.note(branch, issued - chance.randrange(6, 15), pay)
     if fate == "archived":
         story.note(branch, issued - chance.randrange(1, 5), lambda: archive_bill(made[0], by=by))
+
+
+def _bill_ahead(story: Story, families: list[Family], count: int) -> None:
+    """Issue so many bills today for the lessons planned until the end of next month, to those who have to pay for some;
+    by hand to the others, when there are too few of these.
+    """
+    in_turn = sorted(families, key=lambda one: not _owes_for_lessons(one))
+    for family in islice(cycle(in_turn), count):
+        today = clock.today(family.branch)
+        method = BillMethod.FORECAST if _owes_for_lessons(family) else BillMethod.MANUAL
+        issue_draft(
+            family.card,
+            method=method,
+            amount=None if method is BillMethod.FORECAST else story.network.plans[0].price,
+            period_to=_month_after(today),
+            payable_until=Term.WEEKS_2.until(today),
+            by=story.clerk(family.branch),
+        )
+
+
+def _owes_for_lessons(family: Family) -> bool:
+    until = _month_after(clock.today(family.branch))
+    return draft_bill(family.card, branch=family.branch, method=BillMethod.FORECAST, period_to=until).amount > 0
+
+
+def _month_after(today: date) -> date:
+    return month_end(month_end(today) + timedelta(days=1))
 
 
 def _month(day: date) -> tuple[date, date]:

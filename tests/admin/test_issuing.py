@@ -450,7 +450,8 @@ def test_the_register_of_a_period_is_a_file_with_totals(browser: Any, of_each_st
     page = browser.get("/admin/bill/").text
     form = re.search(r'<form class="menu-list register".*?</form>', page, re.DOTALL)
     assert form
-    answer = browser.get("/admin/bill/export/xlsx/", query_string=fields(form[0]))
+    sent = re.findall(r'<input[^>]*name="([^"]*)" value="([^"]*)"', form[0])
+    answer = browser.get("/admin/bill/export/xlsx/", query_string=dict(sent))
     assert answer.status_code == 200
     sheet = openpyxl.load_workbook(io.BytesIO(answer.data)).active
     assert sheet is not None
