@@ -17,7 +17,7 @@ from crm.access.models import User
 from crm.access.scope import EVERYWHERE, scoped_to
 from crm.audit.origin import acting
 from crm.db import db, transaction
-from crm.demo.network import build_network
+from crm.demo.network import build_network, thank_from_now_on
 from crm.demo.story import live_story
 from crm.demo.volume import add_volume
 from crm.errors import DomainError
@@ -51,6 +51,7 @@ def load_demo(*, clients: int = 60, bills: int = 60, seed: int = 1) -> Loaded:
                 raise DomainError("not_empty", _("There are users in this database; demo data goes into an empty one."))
             network = build_network()
             live_story(network, clients=lived.clients, bills=lived.bills, chance=chance)
+            thank_from_now_on()
         if is_bulk:
             add_volume(network, clients=clients - lived.clients, bills=bills - lived.bills, chance=chance)
     return Loaded(clients, bills)

@@ -17,7 +17,7 @@ from wtforms.fields.choices import SelectChoice
 from crm.access.models import Branch
 from crm.admin.base import BulkAction, KontoraView, permission
 from crm.admin.fields import REQUIRED, EnumField, Form, ReferenceField
-from crm.admin.kinds import NOTHING, IntegerKind, Place
+from crm.admin.kinds import NOTHING, IntegerKind, Kind, Place
 from crm.admin.views.clients import working_branches
 from crm.clients.queries import client_matches
 from crm.db import db
@@ -34,6 +34,7 @@ from crm.mailings.models import (
 )
 from crm.mailings.operations import resend_messages, run_now, save_rule, save_template
 from crm.mailings.tags import all_tags
+from crm.phones import format_phone
 from crm.protocol import ProtocolLine
 
 WEEKDAYS = (_l("Monday"), _l("Tuesday"), _l("Wednesday"), _l("Thursday"), _l("Friday"), _l("Saturday"), _l("Sunday"))
@@ -44,6 +45,13 @@ class WeekdayKind(IntegerKind):
 
     def show(self, value: Any, place: Place) -> str | Markup:
         return NOTHING if value is None else str(WEEKDAYS[value])
+
+
+class RecipientKind(Kind):
+    """An e-mail address or a phone."""
+
+    def show(self, value: Any, place: Place) -> str | Markup:
+        return format_phone(value) if value and value.startswith("+") else super().show(value, place)
 
 
 class TemplateForm(Form):
@@ -212,6 +220,7 @@ class MessageView(KontoraView):
     column_filters = ("status", "channel", "created_at", "sent_at")
     column_sortable_list = ("created_at", "client", "recipient", "status", "sent_at", "author_name")
     column_default_sort = "-id"
+    column_kinds = {"recipient": RecipientKind()}
     column_labels = {"external_id": _l("The provider's number")}
     empty_hint = _l("Letters and SMS to clients appear here, with their fate.")
     has_search = True
