@@ -26,7 +26,7 @@ from crm.bills.models import Bill, BillBundle, BillStatus
 from crm.bills.queries import bill_by_token
 from crm.bills.requisites_qr import missing_requisites, qr_svg
 from crm.clients.names import discreet_name
-from crm.db import db
+from crm.db import LabelEnum, db
 from crm.errors import DomainError, NotFound
 from crm.i18n import day, money, read_money
 from crm.payments.gateways.base import GatewayError, GatewayRefused
@@ -248,8 +248,9 @@ def _page(token: str, bills: Sequence[SeenBill], order: Sequence[SeenPayment], a
         refusal=refusal,
         due=money(bill.due, payee.currency, locale),
         status=_label(bill.status, language),
+        account="" if bill.purpose else _named(bill, language),
         period=f"{day(bill.period_from, locale)} – {day(bill.period_to, locale)}",
-        term=_term(bill),
+        term=[day(bill.payable_from, locale), day(bill.payable_until, locale)] if bill.payable_until else None,
         is_overdue=refusal is not None and refusal.code == "expired" and bill.status is BillStatus.PENDING,
         lines=lines[:LINES_SHOWN],
         hidden_lines=lines[LINES_SHOWN:],
@@ -293,15 +294,13 @@ def _refresh_seconds(order: Sequence[SeenPayment]) -> int | None:
 
 
 @cache
-def _label(status: BillStatus, language: str) -> str:
-    return str(status.label)
+def _label(value: LabelEnum, language: str) -> str:
+    return str(value.label)
 
 
-def _term(bill: SeenBill) -> str:
-    """Empty where the bill has no end of its term."""
-    if bill.payable_until is None:
-        return ""
-    return _("from %(first)s to %(last)s", first=day(bill.payable_from), last=day(bill.payable_until))
+def _named(bill: SeenBill, language: str) -> str:
+    """The account a bill is for; most are of kinds that have no name of their own."""
+    return bill.account_type or (bill.account if bill.plan else _label(bill.account_kind, language))
 
 
 def _typed(amount: Decimal) -> str:

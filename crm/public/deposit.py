@@ -151,7 +151,10 @@ def _queue_code(order: Order) -> PaymentCode:
     letter = "\n\n".join(
         [
             _("Code to confirm the payment: %(code)s", code=HIDDEN),
-            _("It confirms the payment from your account of the bills: %(bills)s.", bills=", ".join(bill.title for bill in order.bills)),
+            _(
+                "It confirms the payment from your account of the bills: %(bills)s.",
+                bills=", ".join(bill.title for bill in order.bills),
+            ),
             _("The code holds for %(minutes)s minutes.", minutes=int(LIFE.total_seconds() // 60)),
             _("If you have not asked for it, somebody else has your link: tell nobody the code, and write to us."),
         ]

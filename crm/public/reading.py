@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
 from flask import current_app
-from sqlalchemy import Dialect, Select, bindparam, exists, or_, select
+from sqlalchemy import Dialect, Select, and_, bindparam, exists, literal_column, or_, select
 
 from crm.access.models import Branch, Company
 from crm.bills.models import Bill, BillBundle, BillLine, BillLineKind, BillStatus, bill_bundle_bill, bill_title
@@ -60,7 +60,9 @@ class Payee:
 
 @dataclass(frozen=True)
 class SeenBill:
-    """A bill as its payer sees it. has_lines: how its sum was found is kept with it."""
+    """A bill as its payer sees it. has_lines: how its sum was found is kept with it. has_account: it may be paid from
+    an account of his, as accounts_for() finds them, whatever is on it.
+    """
 
     payee: Payee
     id: int
@@ -83,6 +85,7 @@ class SeenBill:
     subscription_id: int | None
     plan: str | None
     has_lines: bool
+    has_account: bool
 
     @property
     def branch(self) -> Payee:
@@ -174,6 +177,19 @@ _HAS_SHOP = exists().where(
     _shop.is_active,
     or_(_shop.branch_id.is_(None), _shop.branch_id == _branch.id),
 )
+_own, _there = Account.__table__.alias("own").c, Branch.__table__.alias("there").c
+_HAS_ACCOUNT = and_(
+    _company.takes_deposits,
+    exists().where(
+        _own.client_id == _bill.client_id,
+        or_(*(_own.kind == literal_column(f"'{kind.value}'") for kind in (AccountKind.BASE, AccountKind.DEPOSIT))),
+        _own.closed_at.is_(None),
+        _own.id != _bill.account_id,
+        _there.id == _own.branch_id,
+        _there.city_id == _branch.city_id,
+        _there.company_id == _branch.company_id,
+    ),
+)
 _OF_PAYEE = (
     *(_company.name, _company.legal_name, _company.inn, _company.kpp, _company.ogrn, _company.bank_name, _company.bic),
     *(_company.settlement_account, _company.correspondent_account, _company.address, _company.phone, _company.email),
@@ -186,6 +202,7 @@ _OF_BILL = (
     *(_bill.period_from, _bill.period_to, _bill.payable_from, _bill.payable_until, _bill.is_repeatable, _bill.paid_at),
     *(_client.name, *_OF_ACCOUNT),
     exists().where(_line.bill_id == _bill.id),
+    _HAS_ACCOUNT,
 )
 
 
@@ -234,7 +251,7 @@ class _Statement:
 
     def __init__(self, query: Select[Any]) -> None:
         self._query = query
-        self._compiled: dict[str, tuple[str, Any, list[Callable[[Any], Any] | None]]] = {}
+        self._compiled: dict[str, tuple[str, Any, list[Any]]] = {}
 
     def rows(self, **values: Any) -> list[list[Any]]:
         """What it finds, in a transaction of its own that is one statement long."""
@@ -256,7 +273,7 @@ class _Statement:
             pooled.close()
         return [[read(value) if read else value for read, value in zip(readers, row, strict=True)] for row in found]
 
-    def _compile(self, dialect: Dialect) -> tuple[str, Any, list[Callable[[Any], Any] | None]]:
+    def _compile(self, dialect: Dialect) -> tuple[str, Any, list[Any]]:
         compiled = self._query.compile(dialect=dialect)
         readers = [
             column.type.dialect_impl(dialect).result_processor(dialect, None) for column in self._query.selected_columns

@@ -265,6 +265,39 @@ def test_it_speaks_english(network, web, payer, deposit):
     assert "Payment from your account" in text_of(browser.get(f"/pay/{make_bill(payer).token}/deposit"))
 
 
+LINK = "Оплатить с вашего лицевого счёта"
+
+
+def test_the_bill_leads_there_whatever_is_on_the_account(browser, payer):
+    bill = make_bill(payer)
+    page = f"/pay/{bill.token}"
+    assert LINK not in browser.get(page).text
+    make_account(payer)
+    assert LINK in browser.get(page).text
+    assert f'href="{bill.token}/deposit"' in browser.get(page).text
+
+
+@pytest.mark.parametrize("why", ["off", "archived", "own", "city"])
+def test_the_bill_does_not_lead_there_in_vain(browser, network, payer, why):
+    deposit = make_account(payer)
+    bill = make_bill(payer, account=deposit if why == "own" else None)
+    with transaction():
+        if why == "off":
+            network.company.takes_deposits = False
+        elif why == "archived":
+            archive_bill(bill, by=SYSTEM)
+        elif why == "city":
+            deposit.branch_id = network.mira.id
+    assert LINK not in browser.get(f"/pay/{bill.token}").text
+
+
+def test_a_bundle_leads_there(browser, payer, deposit):
+    bills = [make_bill(payer), make_bill(payer)]
+    with transaction():
+        bundle = bundle_bills(bills, by=SYSTEM)
+    assert f'href="{bundle.token}/deposit"' in browser.get(f"/pay/{bundle.token}").text
+
+
 @pytest.mark.parametrize(
     ("address", "shown"),
     [
