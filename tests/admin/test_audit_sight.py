@@ -30,7 +30,7 @@ def test_lines_of_entities_one_may_not_see_are_not_there(network: Any, web: Any)
 
     assert seen(network.owner) == set(lines)
     of_lessons = {"attendance", "booking", "client_group", "lesson", "task"}
-    assert seen(network.support) == set(lines) - money - of_lessons - {"export_schedule", "visit", "shift"}
+    assert seen(network.support) == set(lines) - money - of_lessons - {"export_schedule", "visit", "shift", "refund"}
     assert money <= seen(network.director)
 
 

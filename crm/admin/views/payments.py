@@ -15,6 +15,7 @@ from flask_login import current_user
 from wtforms import SelectField, StringField, validators
 
 from crm.admin.base import KontoraView, QuickFilter, permission
+from crm.admin.cells import SqlCell
 from crm.admin.fields import REQUIRED, Form, MoneyField
 from crm.clients.queries import client_matches
 from crm.db import db
@@ -81,6 +82,12 @@ class PaymentView(KontoraView):
         *("reported_currency", "comment", "branch"),
     )
     column_labels = {
+        "refunded": _l("Given back"),
+        "shop": _l("Shop"),
+        "order": _l("Paid together with"),
+        "bundle": _l("Bills together"),
+        "next_poll_at": _l("Next try"),
+        "confirmation_url": _l("The bank's form"),
         "attention": _l("Needs attention"),
         "attention_closed_at": _l("Settled"),
         "gateway": _l("Bank"),
@@ -105,6 +112,9 @@ class PaymentView(KontoraView):
 
     def search_condition(self, text: str) -> Any:
         return client_matches(Payment.client_id, text, by=current_user)
+
+    def sql_label(self, row: Any) -> SqlCell | None:
+        return SqlCell((row.id,), lambda number: f"#{number}")
 
     def quick_filters(self) -> list[QuickFilter]:
         return [
