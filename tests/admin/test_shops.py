@@ -7,6 +7,7 @@ from sqlalchemy import select
 
 from crm.db import db
 from crm.payments.models import GatewayKind, Shop
+from tests.admin.test_grids import plain
 from tests.factories import make_shop
 from tests.gateways.fixtures import local_tbank, local_yookassa  # noqa: F401
 
@@ -49,10 +50,13 @@ def test_a_shop_is_connected(network, staff):
         GatewayKind.YOOKASSA,
         "test_secret",
     )
-    assert shop.options["receipts"]["tax_system"] == "usn_income"
+    assert shop.options["tax_system"] == "usn_income"
     page = staff.get(answer.location).text
     assert "https://kontora.test/webhooks/yookassa" in page
     assert "Проверить подключение" in page
+    history = page.partition("История")[2]
+    assert "Система налогообложения: usn_income" in plain(history)
+    assert "Секретный ключ или пароль терминала" in history
 
 
 def test_the_key_is_never_shown_again(network, staff):

@@ -87,7 +87,7 @@ def test_with_another_secret_key_it_is_entered_anew(network, app):
     app.config["SETTINGS"] = replace(before, secret_key="another")
     try:
         assert shop.secret == ""
-        with pytest.raises(GatewayError, match="Enter it anew"):
+        with pytest.raises(GatewayError, match="заново"):
             check_shop(shop, by=SYSTEM)
         with transaction():
             change_shop(shop, **facts(shop, secret="live_new"))
@@ -155,7 +155,7 @@ def test_what_a_shop_cannot_be(network, changes, expected):
 
 def test_a_shop_is_connected_once(network):
     make_shop(network.lesnoy)
-    with pytest.raises(DomainError, match="already"):
+    with pytest.raises(DomainError, match="уже подключён"):
         make_shop(network.lesnoy)
 
 
@@ -236,7 +236,7 @@ def test_check(network, local_yookassa, local_tbank, kind):  # noqa: F811
     assert check_shop(shop, by=SYSTEM)
     with transaction():
         change_shop(shop, **facts(shop, secret="wrong"))
-    with pytest.raises(GatewayRefused, match="does not accept the shop's keys"):
+    with pytest.raises(GatewayRefused, match="не принимает ключи магазина"):
         check_shop(shop, by=SYSTEM)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from flask import flash, redirect, request
 from flask_admin import expose
 from flask_babel import lazy_gettext as _l
+from flask_babel import lazy_pgettext as _lp
 from flask_login import current_user
 from markupsafe import Markup
 from wtforms import BooleanField, PasswordField, StringField
@@ -15,7 +16,7 @@ from wtforms.validators import Length
 from crm.access.models import Branch, Company
 from crm.admin.base import KontoraView, QuickFilter, permission
 from crm.admin.fields import REQUIRED, EnumField, Form, ReferenceField
-from crm.admin.kinds import NOTHING, JsonKind, Place
+from crm.admin.kinds import NOTHING, JsonKind, Place, ReferenceKind
 from crm.db import end_reading
 from crm.payments.gateways import notice_url
 from crm.payments.gateways.base import GatewayError
@@ -40,12 +41,20 @@ class ReceiptsKind(JsonKind):
         return ", ".join(str(part.label) for part in (receipts.tax_system, receipts.vat, receipts.mode))
 
 
+class BranchKind(ReferenceKind):
+    """The one branch, or all."""
+
+    def show(self, value: Any, place: Place) -> str | Markup:
+        return super().show(value, place) if value else str(_l("All branches of the company"))
+
+
 class ShopForm(Form):
     SECTIONS: Any = (
         (_l("Contract with the service"), ("gateway", "shop_id", "secret", "name", "branch", "is_active")),
         (_l("Receipts by 54-FZ"), ("sends_receipts", *_RECEIPT)),
     )
 
+    SECRET = _l("Secret key or terminal password")
     gateway = EnumField(GatewayKind, _l("Payment service"))
     shop_id = StringField(
         _l("Shop ID or terminal key"),
@@ -54,7 +63,7 @@ class ShopForm(Form):
         render_kw={"autocomplete": "off", "spellcheck": "false"},
     )
     secret = PasswordField(
-        _l("Secret key or terminal password"),
+        SECRET,
         description=_l("Kept encrypted and never shown again. Leave empty to keep the present one."),
         render_kw={"autocomplete": "new-password"},
     )
@@ -74,7 +83,7 @@ class ShopForm(Form):
     tax_system = EnumField(TaxSystem, _l("Tax system"), default=TaxSystem.USN_INCOME)
     vat = EnumField(Vat, _l("VAT rate"))
     payment_mode = EnumField(
-        PaymentMode, _l("Way of payment"), description=_l("Money that tops up an account is an advance.")
+        PaymentMode, _lp("receipt", "Way of payment"), description=_l("Money that tops up an account is an advance.")
     )
     payment_subject = EnumField(PaymentSubject, _l("Subject of payment"))
     receipt_email = StringField(
@@ -107,6 +116,12 @@ class NewShopForm(ShopForm):
     )
 
     company = ReferenceField(Company, _l("Company"))
+    secret = PasswordField(
+        ShopForm.SECRET,
+        [REQUIRED],
+        description=_l("Kept encrypted and never shown again."),
+        render_kw={"autocomplete": "new-password"},
+    )
 
 
 class ShopView(KontoraView):
@@ -120,8 +135,15 @@ class ShopView(KontoraView):
         "shop_id": _l("Shop ID or terminal key"),
         "options": _l("Receipts by 54-FZ"),
         "is_active": _l("New payments go through it"),
+        # Of the history.
+        "secret": ShopForm.SECRET,
+        "options.tax_system": _l("Tax system"),
+        "options.vat": _l("VAT rate"),
+        "options.payment_mode": _lp("receipt", "Way of payment"),
+        "options.payment_subject": _l("Subject of payment"),
+        "options.receipt_email": _l("E-mail for receipts"),
     }
-    column_kinds = {"options": ReceiptsKind()}
+    column_kinds = {"options": ReceiptsKind(), "branch": BranchKind(Branch, small=True)}
     column_filters = ("gateway", "company", "branch", "is_active")
     column_searchable_list = ("name", "shop_id")
     column_default_sort = "name"

@@ -88,28 +88,25 @@ class Receipts:
 
     @classmethod
     def read(cls, options: Mapping[str, Any]) -> Self | None:
-        """Of a shop's options, key "receipts"; None when it sends none."""
-        said = options.get("receipts")
-        if not said:
+        """Of a shop's options; None when it sends none."""
+        if "tax_system" not in options:
             return None
         return cls(
-            _member(TaxSystem, said["tax_system"]),
-            _member(Vat, said["vat"]),
-            _member(PaymentMode, said["mode"]),
-            _member(PaymentSubject, said["subject"]),
-            said.get("email", ""),
+            _member(TaxSystem, options["tax_system"]),
+            _member(Vat, options["vat"]),
+            _member(PaymentMode, options["payment_mode"]),
+            _member(PaymentSubject, options["payment_subject"]),
+            options["receipt_email"],
         )
 
     def options(self) -> dict[str, Any]:
         """The shop's options that read() reads."""
         return {
-            "receipts": {
-                "tax_system": self.tax_system.value,
-                "vat": self.vat.value,
-                "mode": self.mode.value,
-                "subject": self.subject.value,
-                "email": self.email,
-            }
+            "tax_system": self.tax_system.value,
+            "vat": self.vat.value,
+            "payment_mode": self.mode.value,
+            "payment_subject": self.subject.value,
+            "receipt_email": self.email,
         }
 
     def receiver(self, customer: Customer | None) -> Customer:
