@@ -55,6 +55,9 @@ def test_public_url_says_whether_cookies_are_secure(tmp_path: Path) -> None:
         ("TRUSTED_PROXIES", "many"),
         ("YOOKASSA_URL", "api.yookassa.ru"),
         ("TBANK_URL", "ftp://bank"),
+        ("SMS_PROVIDER", "pigeon"),
+        ("SMS_URL", "ftp://sms"),
+        ("SMS_URL", "http://sms.example.org/send"),
     ],
 )
 def test_a_bad_value_names_itself(tmp_path: Path, name: str, value: str) -> None:
@@ -67,3 +70,31 @@ def test_a_folder_that_cannot_be_made_names_itself(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SettingsError, match="^DATA_DIR: "):
         read_settings({"DATA_DIR": str(tmp_path / "file" / "var")})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SMS_BODY", '{"text": "{text}", "to": '),
+        ("SMS_BODY", "to={phone}"),
+        ("SMS_BODY", "msg={text}"),
+        ("SMS_TOKEN", "ключ"),
+        ("SMS_OK", "status"),
+    ],
+)
+def test_a_gateway_that_is_described_badly_names_what(tmp_path: Path, name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=f"^{name}: "):
+        read_settings({"DATA_DIR": str(tmp_path), "SMS_URL": "https://sms.example.org/", name: value})
+
+
+def test_sms_ru_needs_its_key_alone(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="^SMS_TOKEN: "):
+        read_settings({"DATA_DIR": str(tmp_path), "SMS_PROVIDER": "smsru"})
+    settings = read_settings({"DATA_DIR": str(tmp_path), "SMS_PROVIDER": "smsru", "SMS_TOKEN": "key"})
+    assert settings.sms is not None
+    assert settings.sms.url == "https://sms.ru/sms/send"
+    assert "key" not in repr(settings.sms)
+
+
+def test_without_a_gateway_there_is_none(tmp_path: Path) -> None:
+    assert read_settings({"DATA_DIR": str(tmp_path)}).sms is None

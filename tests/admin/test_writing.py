@@ -127,15 +127,15 @@ def test_the_preview_shows_what_the_client_will_get_and_sends_nothing(network: A
     client = make_client(network.lesnoy, name="Анна")
     bill = make_bill(client)
     path = path_of(client, to="phone", bill=bill.id)
-    answer = send(browser, path, text="{customer.name}: {bill.url}", step="preview")
+    answer = send(browser, path, text="Здравствуйте, {customer.name}! {bill.url}", step="preview")
     page = plain(answer.text)
     assert answer.status_code == 200
-    assert f"Анна: https://kontora.test/pay/{bill.token}" in page
+    assert f"Здравствуйте, Анна! https://kontora.test/pay/{bill.token}" in page
     assert re.search(r"\b2 SMS · \d+ из 134 знаков", page)
     assert messages() == []
     form = {**fields(answer.text), "step": "send"}
     assert browser.post(path, data=form).status_code == 302
-    assert messages()[0].body == f"Анна: https://kontora.test/pay/{bill.token}"
+    assert messages()[0].body == f"Здравствуйте, Анна! https://kontora.test/pay/{bill.token}"
 
 
 def test_from_the_preview_one_goes_on_writing(network: Any, browser: Any) -> None:

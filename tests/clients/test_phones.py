@@ -5,8 +5,14 @@ from __future__ import annotations
 import pytest
 from flask import Flask
 
+from crm.access.actors import SYSTEM
+from crm.clients.merging import merge_clients
+from crm.clients.models import PhoneKind
+from crm.clients.operations import edit_client
+from crm.db import transaction
 from crm.errors import DomainError
 from crm.phones import format_phone, parse_phone, search_digits
+from tests.factories import Network, make_client
 
 SPELLINGS = (
     "+79181590830",
@@ -66,3 +72,27 @@ def test_the_way_it_is_shown() -> None:
 )
 def test_digits_to_look_for(text: str, runs: list[str]) -> None:
     assert search_digits(text) == runs
+
+
+@pytest.mark.spec("B39")
+def test_a_phone_is_mobile_until_it_is_told_otherwise(network: Network) -> None:
+    client = make_client(network.lesnoy, extra_phone="+79180000001")
+    assert client.mobile_phone == client.phone
+    with transaction():
+        edit_client(client, phone_kind=PhoneKind.HOME, by=SYSTEM)
+    assert client.mobile_phone == "+79180000001"
+    with transaction():
+        edit_client(client, extra_phone_kind=PhoneKind.OTHER, by=SYSTEM)
+    assert client.mobile_phone is None
+
+
+def test_a_merge_keeps_a_type_beside_its_number(network: Network) -> None:
+    kept = make_client(network.lesnoy)
+    gone = make_client(network.lesnoy, phone="84950000001", phone_kind=PhoneKind.WORK)
+    with transaction():
+        merge_clients(kept, gone, by=SYSTEM)
+    assert (kept.phone_kind, kept.extra_phone, kept.extra_phone_kind) == (
+        PhoneKind.MOBILE,
+        "+74950000001",
+        PhoneKind.WORK,
+    )

@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 
 from crm import clock
 from crm.access.scope import Scope, scoped_to
-from crm.clients.models import Client
+from crm.clients.models import Client, PhoneKind
 from crm.db import db
 from crm.errors import Conflict, Forbidden
 from crm.exchange import importing
@@ -285,3 +285,20 @@ def test_one_file_imported_twice_at_the_same_moment_comes_in_once(
     assert sum(created) == 30
     assert all(isinstance(result, Report | Conflict) for result in results), results
     assert total(AccountKind.BASE) == 300
+
+
+@pytest.mark.spec("B39")
+def test_types_of_phones_come_in_by_their_names(network: Network, do_import: Callable[..., Report]) -> None:
+    header = ("ФИО", "Телефон", "Тип телефона", "Доп. телефон", "Тип доп. телефона", "Филиал")
+    rows = [
+        ("Анна", "+79180000001", "Мобильный", "84950000001", "рабочий", network.lesnoy.name),
+        ("Борис", "+74950000002", "городской", "", "", network.lesnoy.name),
+        ("Вера", "+79180000003", "", "", "", network.lesnoy.name),
+    ]
+    do_import("client", make_csv([header, *rows]))
+    kinds = db.session.execute(select(Client.name, Client.phone_kind, Client.extra_phone_kind).order_by(Client.name))
+    assert [tuple(row) for row in kinds] == [
+        ("Анна", PhoneKind.MOBILE, PhoneKind.WORK),
+        ("Борис", PhoneKind.HOME, PhoneKind.MOBILE),
+        ("Вера", PhoneKind.MOBILE, PhoneKind.MOBILE),
+    ]
