@@ -68,7 +68,9 @@ def record(action: AuditAction, row: Any, changes: dict[str, Any], *, by: Actor)
 def record_all(action: AuditAction, changes: Mapping[Any, dict[str, Any]], *, by: Actor) -> None:
     """Write a line about each row now: what one statement has changed of many, by row."""
     if changes:
-        db.session.execute(insert(AuditEntry), [_line(action, row, changed, by) for row, changed in changes.items()])
+        db.session.flush()  # what was changed before is told of before
+        lines = [_line(action, row, changed, by) for row, changed in changes.items()]
+        db.session.connection().execute(insert(AuditEntry.__table__), lines)  # type: ignore[arg-type]
 
 
 def record_export(entity: str, *, rows: int, description: str, by: Actor) -> None:

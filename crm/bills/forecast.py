@@ -61,8 +61,7 @@ class Purse(NamedTuple):
         return cls(account.kind, account.branch_id if account.kind is AccountKind.BASE else account.id)
 
 
-@dataclass(frozen=True)
-class PlannedLesson:
+class PlannedLesson(NamedTuple):
     """Somebody at a lesson to come. day: in the branch of the lesson. has_trial: the family's one trial lesson is this;
     is_trial: it is to be; by_group: he comes as a member of the group.
     """
@@ -259,6 +258,7 @@ def write_offs(family: Family) -> Iterator[tuple[PlannedLesson, WriteOff]]:
     for subscription in family.subscriptions:
         own[subscription.client_id].append(subscription.id)
     has_had_trial, is_known = family.has_had_trial, family.is_known
+    single_visit, by_subscription = _("Single visit"), _Notes()  # asked for once: a translation takes its time
     for _id, at_lesson in groupby(family.lessons, key=lambda one: one.lesson_id):
         lessons = list(at_lesson)
         free = {one.attendance_id for one in lessons if one.has_trial}
@@ -277,26 +277,26 @@ def write_offs(family: Family) -> Iterator[tuple[PlannedLesson, WriteOff]]:
             if good:
                 chosen = min(good, key=lambda known: (known.last_day(one.day), known.id))
                 held[chosen.id] = chosen.after_lesson()
-                yield one, WriteOff(chosen.purse, chosen.next_price, _note(chosen))
+                yield one, WriteOff(chosen.purse, chosen.next_price, by_subscription.of(chosen))
             elif extra := _extra_for(one, extras.values()):
                 extras[extra.id] = replace(extra, left=extra.left - 1)
                 yield one, WriteOff(base, Decimal(0), _("Covered by lessons added apart"))
             else:
-                yield one, WriteOff(base, one.single_price, _("Single visit"))
+                yield one, WriteOff(base, one.single_price, single_visit)
 
 
-def _note(chosen: Held) -> str:
-    """By what a lesson is covered."""
-    if chosen.is_per_lesson:
-        said = _(
-            "Lesson %(number)s of %(count)s, %(name)s",
-            number=min(chosen.used + 1, chosen.lessons or 1),
-            count=chosen.lessons,
-            name=chosen.title,
-        )
-    else:
-        said = _("Covered by %(name)s", name=chosen.title)
-    return said[:300]
+class _Notes:
+    """By what a lesson is covered, in words."""
+
+    def __init__(self) -> None:
+        self._per_lesson = _("Lesson %(number)s of %(count)s, %(name)s")
+        self._paid = _("Covered by %(name)s")
+
+    def of(self, chosen: Held) -> str:
+        if not chosen.is_per_lesson:
+            return (self._paid % {"name": chosen.title})[:300]
+        count = chosen.lessons or 1
+        return (self._per_lesson % {"number": min(chosen.used + 1, count), "count": count, "name": chosen.title})[:300]
 
 
 def _extra_for(lesson: PlannedLesson, extras: Iterable[Extra]) -> Extra | None:
@@ -411,8 +411,11 @@ def _lessons(people: Mapping[int, int], zones: Mapping[int, Branch], since: date
         .order_by(Lesson.starts_at, Lesson.id, Attendance.id)
     )
     found = []
+    days: dict[tuple[datetime, int], date] = {}  # a group begins at once
     for row in db.session.execute(query):
-        on = clock.local(row.starts_at, zones[row.branch_id]).date()
+        begins = row.starts_at, row.branch_id
+        if (on := days.get(begins)) is None:
+            on = days[begins] = clock.local(row.starts_at, zones[row.branch_id]).date()
         if since <= on <= until:
             found.append(
                 PlannedLesson(

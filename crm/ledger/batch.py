@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any
 
+from flask_babel import gettext as _
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
 from crm import clock
 from crm.access.actors import Actor
-from crm.db import db
+from crm.access.scope import current_scope
+from crm.audit.models import AuditAction
+from crm.audit.operations import plain, record_all
+from crm.audit.origin import current_origin
+from crm.db import db, insert_rows
+from crm.errors import NotFound
 from crm.ledger.models import Account, AccountKind, Transaction, Unit
 from crm.ledger.operations import Posting, write
 
@@ -47,22 +55,37 @@ def own_accounts(kind: AccountKind, owners: Mapping[int, int]) -> dict[int, Acco
         }
 
     known = found()
+    wanted = {id: branch_id for id, branch_id in owners.items() if id not in known}
+    if not wanted:
+        return known
     try:
-        return known | _made(kind, {id: branch_id for id, branch_id in owners.items() if id not in known})
+        _make(kind, wanted)
     except IntegrityError:  # somebody has made one just now: it is there
         known = found()
-        return known | _made(kind, {id: branch_id for id, branch_id in owners.items() if id not in known})
+        wanted = {id: branch_id for id, branch_id in owners.items() if id not in known}
+        _make(kind, wanted)
+    known = found()
+    record_all(AuditAction.CREATE, {known[id]: _as_new(known[id]) for id in wanted}, by=current_origin().actor)
+    return known
 
 
-def _made(kind: AccountKind, owners: Mapping[int, int]) -> dict[int, Account]:
-    """New accounts of clients, by client id: all or none."""
-    unit = Unit.LESSON if kind is AccountKind.LESSONS else Unit.MONEY
-    made = {
-        client_id: Account(kind=kind, unit=unit, branch_id=branch_id, client_id=client_id, opened_at=clock.now())
-        for client_id, branch_id in owners.items()
+def _make(kind: AccountKind, owners: Mapping[int, int]) -> None:
+    """New accounts of clients: all or none. Raises as the session does for rows outside the scope."""
+    if not all(current_scope().covers(branch_id) for branch_id in owners.values()):
+        raise NotFound("not_found", _("Nothing found at this address, or it belongs to another branch."))
+    facts = {
+        "kind": kind,
+        "unit": Unit.LESSON if kind is AccountKind.LESSONS else Unit.MONEY,
+        "opened_at": clock.now(),
+        "balance": Decimal(0),
+        "credited": Decimal(0),
+        "debited": Decimal(0),
     }
-    if made:
-        with db.session.begin_nested():
-            db.session.add_all(made.values())
-            db.session.flush()
-    return made
+    db.session.flush()
+    with db.session.begin_nested():
+        insert_rows(Account, [facts | {"client_id": id, "branch_id": branch_id} for id, branch_id in owners.items()])
+
+
+def _as_new(account: Account) -> dict[str, list[Any]]:
+    names = ("id", "kind", "unit", "branch_id", "client_id", "opened_at")
+    return {name: [None, plain(getattr(account, name))] for name in names}
