@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 from flask import Flask, Request, Response, abort, current_app, g, redirect, request, session, url_for
-from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
+from flask.sessions import SecureCookieSession, SecureCookieSessionInterface, SessionMixin
 from flask_babel import gettext as _
 from flask_login import AnonymousUserMixin, LoginManager, current_user
 from werkzeug.middleware.proxy_fix import ProxyFix
@@ -150,6 +150,11 @@ class Sessions(SecureCookieSessionInterface):
         if self.get_cookie_name(app) not in request.cookies:
             return self.session_class() if app.secret_key else None
         return super().open_session(app, request)
+
+    def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
+        """One that is empty and always was has nothing to be kept, and no page of ours is kept by whose it was."""
+        if session or session.modified:
+            super().save_session(app, session, response)
 
 
 def _to_login() -> BaseResponse:

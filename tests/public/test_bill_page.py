@@ -10,7 +10,7 @@ from hashlib import sha256
 from zoneinfo import ZoneInfo
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import event, func, select
 
 from crm import clock
 from crm.access.actors import SYSTEM
@@ -30,7 +30,8 @@ BUTTON = "Перейти к оплате"
 
 def text_of(answer) -> str:
     """The page without its tags, spaces as one reads them."""
-    return " ".join(re.sub(r"<[^>]+>", " ", answer.text).replace("\xa0", " ").replace("&nbsp;", " ").split())
+    text = re.sub(r"<style>.*?</style>|<[^>]+>", " ", answer.text, flags=re.DOTALL)
+    return " ".join(text.replace("\xa0", " ").replace("&nbsp;", " ").split())
 
 
 def has_button(answer) -> bool:
@@ -181,6 +182,59 @@ def test_an_unknown_token_is_a_friendly_404(network, bank, web):
         answer = getattr(web(), method)(f"/pay/{bill.token[:-1]}")
         assert answer.status_code == 404
         assert "Счёт не найден" in text_of(answer)
+
+
+def test_what_a_bill_is_for_is_unfolded_line_by_line(network, bank, web):
+    lines = [
+        BillLine(position=1, kind=BillLineKind.LESSON, day=date(2027, 2, 3), student="Маша", title="Хор", amount=900),
+        BillLine(
+            position=2, kind=BillLineKind.LESSON, day=date(2027, 2, 5), title="Хор", note="по абонементу", amount=0
+        ),
+        BillLine(position=3, kind=BillLineKind.BALANCE, amount=-400),
+    ]
+    bill = make_bill(make_client(network.lesnoy), amount=Decimal(500), lines=lines, purpose="Хор в феврале")
+    page = web().get(f"/pay/{bill.token}")
+    shown = text_of(page)
+    assert "Хор в феврале" in shown
+    found = re.search(r"<details class=\"lines\">.*</details>", page.text, re.DOTALL)
+    assert found is not None
+    rows = ("03.02.2027 Хор · Маша 900,00", "Хор по абонементу 0,00", "-400,00", "Итого 500,00")
+    for fact in ("За что этот счёт?", *rows):
+        assert fact in shown
+    assert 'class="lines"' not in web().get(f"/pay/{make_bill(make_client(network.lesnoy)).token}").text
+
+
+def test_the_bill_as_pdf_and_the_qr_for_a_banks_app(network, bank, web):
+    bill, browser = make_bill(make_client(network.lesnoy)), web()
+    page = browser.get(f"/pay/{bill.token}").text
+    assert f'href="{bill.token}/bill.pdf"' in page
+    pdf = browser.get(f"/pay/{bill.token}/bill.pdf")
+    assert (pdf.content_type, pdf.data[:5]) == ("application/pdf", b"%PDF-")
+    assert re.search(rf'<img src="{re.escape(bill.token)}/qr.svg"[^>]* loading="lazy"', page)
+    drawn = browser.get(f"/pay/{bill.token}/qr.svg")
+    assert drawn.content_type == "image/svg+xml"
+    assert "http://www.w3.org/2000/svg" in drawn.text
+    settled = settle_at_desk(bill)
+    assert "qr.svg" not in browser.get(f"/pay/{settled.token}").text
+    assert browser.get(f"/pay/{settled.token}/qr.svg").status_code == 404
+
+
+def test_opening_the_page_takes_nothing_but_one_statement_of_the_driver(network, bank, web):
+    path, browser = f"/pay/{make_bill(make_client(network.lesnoy)).token}", web()
+    browser.get(path)
+    said: list[str] = []
+
+    def note(*asked) -> None:
+        said.append(asked[2] if len(asked) > 2 else "BEGIN")
+
+    event.listen(db.engine, "before_cursor_execute", note)
+    event.listen(db.engine, "begin", note)
+    try:
+        assert browser.get(path).status_code == 200
+    finally:
+        event.remove(db.engine, "before_cursor_execute", note)
+        event.remove(db.engine, "begin", note)
+    assert said == []
 
 
 # --- the page itself ------------------------------------------------------------------------------------------------
