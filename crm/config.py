@@ -24,8 +24,8 @@ class SettingsError(Exception):
 
 @dataclass(frozen=True)
 class SmsSettings:
-    """The gateway of SMS. provider: `http`, any that takes a POST, or `smsru`. body: what is posted, with places to fill
-    in; ok, id: where in the answer it says that the message is taken, and its number; of `http` alone.
+    """The gateway of SMS. provider: `http`, any that takes a POST, or `smsru`. body: what is posted, with places to
+    fill in; ok, id: where in the answer it says that the message is taken, and its number; of `http` alone.
     """
 
     provider: str
