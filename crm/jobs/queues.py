@@ -13,6 +13,7 @@ from redis.retry import Retry as ConnectionRetry
 from rq import Queue, Retry
 
 from crm.background.operations import RUN
+from crm.payments.notices import READ_NOTICES
 
 QUEUE = "kontora"
 LONG_QUEUE = "kontora-long"  # a letter does not wait behind somebody's export
@@ -20,6 +21,11 @@ QUEUES = (QUEUE, LONG_QUEUE)
 LONG_TASKS = frozenset({RUN})
 # The longest run there may be; it only ends jobs that hang.
 JOB_SECONDS = {QUEUE: 3600, LONG_QUEUE: 6 * 3600}
+
+# Rung hundreds of times a second, they wait in the queue once: who answers takes all there is. A ring whose job was
+# lost keeps the bell still for RUNG_SECONDS at most.
+RUNG_ONCE = frozenset({READ_NOTICES})
+RUNG_SECONDS = 5
 
 log = structlog.get_logger()
 
@@ -40,10 +46,25 @@ def queue_of(task: str) -> str:
     return LONG_QUEUE if task in LONG_TASKS else QUEUE
 
 
+def _rung(task: str) -> str:
+    return f"kontora:rung:{task}"
+
+
+def answer_bell(task: str) -> None:
+    """Before the work is looked for: whoever leaves some from here on rings anew."""
+    if task in RUNG_ONCE:
+        try:
+            queue(queue_of(task)).connection.delete(_rung(task))
+        except RedisError as error:
+            log.warning("bell_not_answered", task=task, reason=str(error))
+
+
 def _ring(task: str, args: tuple[Any, ...]) -> None:
     """Ask a worker to run `task`. A lost ring is logged and made good by the sweep within a minute."""
     name = queue_of(task)
     try:
+        if task in RUNG_ONCE and not queue(name).connection.set(_rung(task), 1, nx=True, ex=RUNG_SECONDS):
+            return
         queue(name).enqueue(
             "crm.jobs.tasks.perform",
             task,

@@ -26,6 +26,7 @@ from crm.exchange.schedules.delivery import deliver_export_letters, give_up_lost
 from crm.exchange.schedules.operations import DELIVER_EXPORTS, plan_due_exports, settle_failed_exports
 from crm.exchange.uploads import forget_uploads
 from crm.jobs.models import CronTick
+from crm.jobs.queues import answer_bell
 from crm.ledger.queries import check_ledger
 from crm.ledger.turnover import keep_turnover
 from crm.mailings.delivery import deliver_batch, give_up_lost_claims
@@ -127,6 +128,7 @@ def _keep_freezes() -> None:
 
 
 def _read_notices() -> None:
+    answer_bell(READ_NOTICES)
     if read_notices():
         with transaction():
             ring(READ_NOTICES)

@@ -167,9 +167,11 @@ def claim_notices(*, limit: int = BATCH) -> list[Claim]:
     now = clock.now()
     due = select(GatewayNotice.id).where(_is_due(now)).order_by(GatewayNotice.next_try_at, GatewayNotice.id)
     with transaction():
+        # Not as a subquery of the UPDATE: PostgreSQL may run that anew for every row, and takes more than the limit.
+        ids = db.session.scalars(due.limit(limit).with_for_update(skip_locked=True)).all()
         rows = db.session.execute(
             update(GatewayNotice)
-            .where(GatewayNotice.id.in_(due.limit(limit).with_for_update(skip_locked=True)), _is_due(now))
+            .where(GatewayNotice.id.in_(ids), _is_due(now))
             .values(status=NoticeStatus.WORKING, lease_until=now + LEASE, attempts=GatewayNotice.attempts + 1)
             .returning(
                 *(GatewayNotice.id, GatewayNotice.gateway, GatewayNotice.external_id),

@@ -109,6 +109,12 @@ def test_workers_at_once_claim_each_notice_once(bank, paid, in_parallel):
     assert sorted(taken) == sorted(db.session.scalars(select(GatewayNotice.id)))
 
 
+def test_no_more_are_claimed_than_asked_for(network):
+    for _ in range(12):
+        make_notice(status=NoticeStatus.NEW)
+    assert [len(claim_notices(limit=5)) for _ in range(4)] == [5, 5, 2, 0]
+
+
 def test_a_worker_that_died_is_followed_by_another_when_its_lease_ends(bank, paid):
     store(bank, paid)
     (dead,) = claim_notices()

@@ -14,8 +14,9 @@ from flask_babel import lazy_gettext as _l
 from flask_login import current_user
 from wtforms import SelectField, StringField, validators
 
-from crm.admin.base import KontoraView, QuickFilter, permission
-from crm.admin.cells import SqlCell
+from crm.admin.base import GridColumn, KontoraView, QuickFilter, permission
+from crm.admin.cells import Joins, SqlCell
+from crm.admin.exporting import labels_of
 from crm.admin.fields import REQUIRED, Form, MoneyField
 from crm.clients.queries import client_matches
 from crm.db import db
@@ -31,6 +32,7 @@ from crm.payments.models import (
     PaymentStatus,
     Refund,
     RefundStatus,
+    Shop,
 )
 from crm.payments.notices import READABLE_AGAIN, read_again
 from crm.payments.refunds import (
@@ -112,6 +114,11 @@ class PaymentView(KontoraView):
 
     def search_condition(self, text: str) -> Any:
         return client_matches(Payment.client_id, text, by=current_user)
+
+    def sql_cell(self, column: GridColumn, joins: Joins) -> SqlCell | None:
+        if column.name == "shop":
+            return SqlCell((Payment.shop_id,), labels_of(Shop).get)
+        return super().sql_cell(column, joins)
 
     def sql_label(self, row: Any) -> SqlCell | None:
         return SqlCell((row.id,), lambda number: f"#{number}")
