@@ -6,16 +6,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
+from threading import Lock
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from flask import current_app
-from sqlalchemy import Dialect, Select, and_, bindparam, exists, literal_column, or_, select
+from sqlalchemy import (
+    Dialect,
+    Engine,
+    Select,
+    and_,
+    bindparam,
+    create_engine,
+    event,
+    exists,
+    literal_column,
+    or_,
+    select,
+)
 
 from crm.access.models import Branch, Company
 from crm.bills.models import Bill, BillBundle, BillLine, BillLineKind, BillStatus, bill_bundle_bill, bill_title
 from crm.bills.operations import check_payable
 from crm.clients.models import Client
-from crm.db import db
+from crm.db import configure_engine, db
 from crm.errors import DomainError
 from crm.ledger.models import Account, AccountKind, AccountType
 from crm.payments.models import Attention, Payment, PaymentStatus, Shop
@@ -244,6 +258,29 @@ _PAYMENT = select(
 _LINES = select(_line.kind, _line.day, _line.student, _line.title, _line.note, _line.amount).order_by(_line.position)
 
 
+def _engine() -> Engine:
+    """Where the pages are read from. On PostgreSQL over connections of their own: planning the join takes several times
+    as long as running it, and the plan is always the same (one row by a unique key), unlike those of grids.
+    """
+    engine = db.engine
+    if engine.name != "postgresql":
+        return engine
+    with _lock:
+        if engine not in _engines:
+            connect = {"options": "-c plan_cache_mode=force_generic_plan -c jit=off", "prepare_threshold": 1}
+            own = create_engine(
+                engine.url, isolation_level="AUTOCOMMIT", hide_parameters=True, pool_size=4, connect_args=connect
+            )
+            configure_engine(own)
+            event.listen(engine, "engine_disposed", lambda _engine: own.dispose())
+            _engines[engine] = own
+        return _engines[engine]
+
+
+_engines: WeakKeyDictionary[Engine, Engine] = WeakKeyDictionary()
+_lock = Lock()
+
+
 class _Statement:
     """A SELECT compiled once. SQLAlchemy would look its text up anew for every page, which takes longer than running
     it; values are read as the column types read them.
@@ -255,20 +292,14 @@ class _Statement:
 
     def rows(self, **values: Any) -> list[list[Any]]:
         """What it finds, in a transaction of its own that is one statement long."""
-        engine = db.engine
+        engine = _engine()
         known = self._compiled.get(engine.name) or self._compile(engine.dialect)
         text, names, readers = known
         arguments = values if names is None else [values[name] for name in names]
         pooled = engine.raw_connection()
         try:
             connection: Any = pooled.dbapi_connection
-            if engine.name == "postgresql":
-                connection.autocommit = True  # no BEGIN before it and no ROLLBACK after it
-            try:
-                found = connection.execute(text, arguments).fetchall()
-            finally:
-                if engine.name == "postgresql":
-                    connection.autocommit = False
+            found = connection.execute(text, arguments).fetchall()
         finally:
             pooled.close()
         return [[read(value) if read else value for read, value in zip(readers, row, strict=True)] for row in found]
