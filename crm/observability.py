@@ -9,7 +9,6 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from functools import cache
 from types import TracebackType
 from typing import Any
@@ -30,6 +29,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import HTTPException, InternalServerError
 from werkzeug.wrappers import Response as BaseResponse
 
+from crm import clock
 from crm.access.scope import EVERYWHERE, scoped_to
 from crm.config import ROOT
 from crm.db import db
@@ -140,7 +140,7 @@ def _write_line(**event: Any) -> None:
     """As log.info() would, without its machinery: of all lines this is written most often, and that takes longer than
     the query of a bill.
     """
-    at = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    at = clock.now().isoformat().replace("+00:00", "Z")
     line = {**event, "level": "info", "logger": __name__, "timestamp": at}
     sys.stderr.write(json.dumps(line, ensure_ascii=False) + "\n")
     sys.stderr.flush()

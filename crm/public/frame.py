@@ -39,7 +39,7 @@ def public_blueprint(name: str, import_name: str) -> Blueprint:
 
 def register(app: Flask) -> None:
     """The style sheet stands in the page: one request is all a page takes."""
-    app.jinja_env.globals["public_style"] = Markup(style())  # noqa: S704 - our own file
+    app.jinja_env.globals["public_style"] = Markup(f"<style>{style()}</style>")  # noqa: S704 - our own file
     app.extensions["public_pages"] = {}
 
 
