@@ -168,7 +168,11 @@ def test_the_form_of_the_company_has_its_rules_of_payment(network, web):
     browser = web(network.owner, None)
     path = f"/admin/company/edit/?id={network.company.id}"
     page = browser.get(path).text
-    for label in ("Счета можно оплачивать частями", "Счёт можно оплатить с излишком", "Счета можно оплачивать с депозита"):
+    for label in (
+        "Счета можно оплачивать частями",
+        "Счёт можно оплатить с излишком",
+        "Счета можно оплачивать с депозита",
+    ):
         assert label in page
     send(browser, path, takes_part_payments="y")
     db.session.expire_all()
