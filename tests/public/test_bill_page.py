@@ -210,7 +210,7 @@ def test_the_bill_as_pdf_and_the_qr_for_a_banks_app(network, bank, web):
     assert f'href="{bill.token}/bill.pdf"' in page
     pdf = browser.get(f"/pay/{bill.token}/bill.pdf")
     assert (pdf.content_type, pdf.data[:5]) == ("application/pdf", b"%PDF-")
-    assert re.search(rf'<img src="{re.escape(bill.token)}/qr.svg"[^>]* loading="lazy"', page)
+    assert f'href="{bill.token}/qr.svg"' in page
     drawn = browser.get(f"/pay/{bill.token}/qr.svg")
     assert drawn.content_type == "image/svg+xml"
     assert "http://www.w3.org/2000/svg" in drawn.text
@@ -275,9 +275,7 @@ def test_the_page_is_one_request_below_30_kilobytes(network, bank, web):
     bill = make_bill(make_client(network.lesnoy), amount=Decimal(20000), lines=lines, purpose="Ы" * 160)
     page = web().get(f"/pay/{bill.token}")
     assert len(page.data) < 30_000
-    assert not re.search(
-        r"<script|<link rel=\"stylesheet|<img(?![^>]* loading=\"lazy\")|<iframe|@import|url\(", page.text
-    )
+    assert not re.search(r"<script|<link rel=\"stylesheet|<img|<iframe|@import|url\(", page.text)
 
 
 def test_robots_are_kept_out(network, bank, web):
