@@ -27,7 +27,7 @@ def refusal(bill: Bill) -> str | None:
     return None
 
 
-@pytest.mark.spec("B26")
+@pytest.mark.spec("B26", "X4")
 @pytest.mark.parametrize(("branch", "zone"), [("lesnoy", "Europe/Moscow"), ("mira", "Europe/Samara")])
 def test_the_last_day_counts_until_midnight_of_the_branch(network, branch, zone):
     bill = make_bill(
