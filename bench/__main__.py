@@ -13,6 +13,7 @@ from bench.exports import exports
 from bench.grids import grids
 from bench.imports import imports
 from bench.lessons import lessons
+from bench.notices import notices
 from bench.pages import bill_page
 from bench.posts import posts
 from bench.public import under_load
@@ -24,6 +25,7 @@ OWN_PARTS: dict[str, Callable[[Place], Iterator[str]]] = {
     "posts": posts,
     "accounts": accounts,
     "lessons": lessons,
+    "notices": notices,
     "bills": bills,
 }
 # Parts over the databases of the grids. In this order: what changes rows comes last.

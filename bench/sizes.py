@@ -18,6 +18,7 @@ BULK_SECONDS, FASTER_THAN_ORM = 10.0, 20.0
 IMPORT_SECONDS, IMPORT_MEMORY = 60.0, 300e6
 POST_SPEED = 0.35  # of bare INSERTs of the same rows, PostgreSQL
 PUBLIC_RATE, PUBLIC_TAIL = 0.5, 5.0  # bill page: of a bare view on the same server; p99 / median
+NOTICE_TAIL, NOTICE_RATIO = 0.200, 3.0  # p99 of the answer to a notice; where that is missed, to a bare view's
 LESSON_PAGE_SECONDS = 0.100
 BILLS_PER_SECOND = 300.0  # by the forecast, in one action
 ACCOUNTS_SECONDS, AS_OF_SECONDS = 0.100, 2.0  # the list of accounts with its totals: now, as of any day
