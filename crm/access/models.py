@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from hashlib import sha256
 from typing import Any
 
 from flask_babel import lazy_gettext as _l
 from flask_login import UserMixin
-from sqlalchemy import JSON, Boolean, Column, ForeignKey, Integer, String, Table, Text, false, text, true
+from sqlalchemy import JSON, Boolean, Column, Date, ForeignKey, Integer, String, Table, Text, false, text, true
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, foreign, mapped_column, relationship
 
@@ -54,6 +54,10 @@ class Company(Model):
     takes_part_payments: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
     takes_overpayments: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
     takes_deposits: Mapped[bool] = mapped_column(Boolean, default=True, server_default=true())
+    # Whether messages to clients are sent in its name, and the last day they are; see mailing_option.py.
+    has_mailings: Mapped[bool] = mapped_column(Boolean, default=True, server_default=true())
+    mailings_until: Mapped[date | None] = mapped_column(Date)
+    mailings_tried_at: Mapped[datetime | None]
     version: Mapped[int] = mapped_column(Integer)
 
     __mapper_args__ = {"version_id_col": version}

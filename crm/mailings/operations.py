@@ -13,6 +13,7 @@ from sqlalchemy.exc import IntegrityError
 
 from crm import clock
 from crm.access.actors import SYSTEM, Actor, require
+from crm.access.mailing_option import check_mailings
 from crm.access.models import Branch
 from crm.bell import ring
 from crm.bills.models import Bill, BillStatus
@@ -174,9 +175,10 @@ def plan_due_runs(*, now: datetime) -> list[MailingRun]:
 def run_now(rule: MailingRule, *, by: Actor) -> MailingRun:
     """Run a rule at once, whatever its schedule. The caller commits.
 
-    A run of this rule that is still on its way is returned instead of a second one.
+    A run of this rule that is still on its way is returned instead of a second one. Raises DomainError "mailings_off".
     """
     require(by, "mailingrule.run", rule)
+    check_mailings(rule.branch_id)
     now = clock.now()
     query = (
         select(MailingRun)
@@ -246,9 +248,11 @@ def draft_message_to(
 
     subject: of a letter; an SMS has none. phone: which of the client's an SMS goes to, his first mobile one by default.
     bill: gives the bill's tags their values; without it such tags are refused.
-    Raises DomainError beside `subject`, `text` or `bill`; "no_email", "no_phone", "phone_not_mobile" above the form.
+    Raises DomainError beside `subject`, `text` or `bill`; "mailings_off", "no_email", "no_phone", "phone_not_mobile"
+    above the form.
     """
     require(by, "message.send", client)
+    check_mailings(bill.branch_id if bill else client.branch_id)
     if channel is Channel.EMAIL:
         if not client.email:
             raise DomainError("no_email", _("This client has no e-mail address."))
@@ -349,7 +353,9 @@ def queue_message(
     """Write the outbox row of a ready message in the caller's transaction; the caller rings.
 
     Every message goes through here, by hand or not: whether a company may send any at all is asked in this place.
+    Raises DomainError "mailings_off" before anything is written.
     """
+    check_mailings(bill.branch_id if bill else client.branch_id)
     now = clock.now()
     message = Message(
         branch_id=bill.branch_id if bill else client.branch_id,
@@ -374,11 +380,12 @@ def queue_message(
 def resend_messages(messages: Sequence[Message], *, by: Actor) -> int:
     """Queue letters that failed, or whose fate is unknown, once more: a person's decision. How many were queued.
 
-    The caller commits.
+    Raises DomainError "mailings_off". The caller commits.
     """
     queued = 0
     for message in messages:
         require(by, "message.send", message)
+        check_mailings(message.branch_id)
         if message.status in (MessageStatus.FAILED, MessageStatus.UNKNOWN):
             queued += move_message(
                 message.id, message.status, MessageStatus.PENDING, attempts=0, next_try_at=clock.now(), error=""

@@ -14,6 +14,7 @@ from sqlalchemy.orm import aliased
 
 from crm import clock
 from crm.access.actors import Actor
+from crm.access.mailing_option import MAILINGS_OFF, mailings_off
 from crm.audit.operations import transition
 from crm.bell import ring
 from crm.bills.models import Bill, BillMethod
@@ -58,6 +59,10 @@ class _LeaseLost(Exception):
     """Another worker has taken the run over."""
 
 
+class _OptionOff(Exception):
+    """The company's mailing option has ended in the middle of the run; says why."""
+
+
 class _Skip(Exception):
     """Nothing is to be sent to this payer; the text says why."""
 
@@ -72,11 +77,14 @@ def execute_run(run_id: int, *, by: Actor, limit: int = TURN) -> bool:
     if claim is None:
         return False
     try:
-        if _is_off(claim):
-            return _end_turn(claim, is_done=True, by=by, note=_("The mailing was switched off before this run ended."))
+        if note := _why_off(claim):
+            return _end_turn(claim, is_done=True, by=by, note=note)
         payers = _payers_left(claim)
         for payer_id in payers[:limit]:
-            claim = _do_payer(claim, payer_id, by=by)
+            try:
+                claim = _do_payer(claim, payer_id, by=by)
+            except _OptionOff as off:
+                return _end_turn(claim, is_done=True, by=by, note=str(off))
             give_way()
         return _end_turn(claim, is_done=len(payers) <= limit, by=by)
     except _LeaseLost:
@@ -84,12 +92,16 @@ def execute_run(run_id: int, *, by: Actor, limit: int = TURN) -> bool:
         return False
 
 
-def _is_off(claim: _Claim) -> bool:
-    """Whether the rule has been switched off since the run was planned; by hand it runs all the same."""
+def _why_off(claim: _Claim) -> str:
+    """Why nothing is done: the company has no mailing option, or the rule has been switched off since the run was
+    planned, which one by hand does not mind. Empty when the run goes on.
+    """
     with transaction():
         run = db.session.get_one(MailingRun, claim.run_id, populate_existing=True)
         db.session.refresh(run.rule)
-        return not run.is_manual and not run.rule.is_active
+        if not run.is_manual and not run.rule.is_active:
+            return _("The mailing was switched off before this run ended.")
+        return mailings_off(run.branch)
 
 
 def _end_turn(claim: _Claim, *, is_done: bool, by: Actor, note: str = "") -> bool:
@@ -98,7 +110,9 @@ def _end_turn(claim: _Claim, *, is_done: bool, by: Actor, note: str = "") -> boo
         run = db.session.get_one(MailingRun, claim.run_id, populate_existing=True)
         ring(DELIVER)
         if is_done:
-            transition(run, RUN_MOVES, RunStatus.DONE, by=by, finished_at=clock.now(), lease_until=None, note=note)
+            transition(
+                run, RUN_MOVES, RunStatus.DONE, by=by, finished_at=clock.now(), lease_until=None, note=note[:200]
+            )
         else:
             run.lease_until = clock.now()  # free for the next turn, whoever takes it
             ring(EXECUTE_RUN, run.id)
@@ -196,6 +210,8 @@ def _do_payer(claim: _Claim, payer_id: int, *, by: Actor) -> _Claim:
     except (_LeaseLost, OperationalError):
         raise
     except DomainError as error:
+        if error.code == MAILINGS_OFF:
+            raise _OptionOff(str(error)) from None
         reason = str(error)
     except Exception as error:  # one broken card must not keep the others from their bills
         reason = _("Unexpected error %(id)s; it is in the log.", id=report_exception(error))

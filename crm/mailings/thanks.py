@@ -9,6 +9,7 @@ from sqlalchemy import func, or_, select
 
 from crm import clock
 from crm.access.actors import SYSTEM
+from crm.access.mailing_option import MAILINGS_OFF
 from crm.bell import ring
 from crm.clients.models import Client
 from crm.db import db
@@ -26,8 +27,8 @@ def thank(payment: Payment) -> None:
     """Queue the thanks for a bill's payment: by e-mail, or as an SMS to whoever has a mobile phone and no e-mail.
 
     Money taken at the desk for nothing in particular is thanked for by the slip, and money a person has to look at is
-    told of by that person. Bills paid at once are thanked for once, with the whole sum. A text that cannot be filled in
-    never keeps money from its account.
+    told of by that person. Bills paid at once are thanked for once, with the whole sum. Neither a text that cannot be
+    filled in nor a company that sends no messages ever keeps money from its account.
     """
     if payment.bill is None or payment.attention is not None:
         return
@@ -44,19 +45,20 @@ def thank(payment: Payment) -> None:
     try:
         subject = render(template.subject, client=client, bill=payment.bill, paid=paid, field="subject")
         body = render(template.body, client=client, bill=payment.bill, paid=paid)
+        queue_message(
+            client,
+            channel=template.channel,
+            recipient=recipient,
+            subject=subject,
+            body=body,
+            dedupe_key=key,
+            bill=payment.bill,
+            by=SYSTEM,
+        )
     except DomainError as error:
-        log.error("thanks_not_written", payment_id=payment.id, template_id=template.id, reason=str(error))
+        if error.code != MAILINGS_OFF:
+            log.error("thanks_not_written", payment_id=payment.id, template_id=template.id, reason=str(error))
         return
-    queue_message(
-        client,
-        channel=template.channel,
-        recipient=recipient,
-        subject=subject,
-        body=body,
-        dedupe_key=key,
-        bill=payment.bill,
-        by=SYSTEM,
-    )
     ring(DELIVER)
 
 

@@ -12,6 +12,7 @@ from flask import redirect, request, url_for
 from flask_babel import gettext as _
 from werkzeug.wrappers import Response
 
+from crm.access.mailing_option import MAILINGS_OFF, mailings_off
 from crm.bell import ring
 from crm.db import transaction
 from crm.errors import DomainError, NotFound
@@ -48,6 +49,9 @@ def start(token: str) -> str | tuple[str, int]:
         raise
     except DomainError as error:
         return _refused(token, error)
+    # A code that is on its way can be entered still.
+    if awaited_code(order) is None and mailings_off(order.branch):
+        return _refused(token, _codes_off())
     return _page(token, order)
 
 
@@ -65,6 +69,8 @@ def send(token: str) -> Response | tuple[str, int]:
         with transaction():
             _queue_code(order)
     except DomainError as error:
+        if error.code == MAILINGS_OFF:
+            return _refused(token, _codes_off())
         return _page(token, order, failure=error), error.status
     return redirect(url_for("deposit.start", token=token), 303)
 
@@ -138,6 +144,11 @@ def _check_reachable(order: Order) -> None:
             "no_address",
             _("We know neither an e-mail nor a mobile phone of yours to send a code to. Please tell us one."),
         )
+
+
+def _codes_off() -> DomainError:
+    """What the payer is told; why, is the company's own affair."""
+    return DomainError("codes_off", _("Codes cannot be sent at the moment. Please choose another way to pay."))
 
 
 def _queue_code(order: Order) -> PaymentCode:

@@ -54,6 +54,9 @@ def upgrade() -> None:
     _add_switch("company", "takes_part_payments", sa.false())
     _add_switch("company", "takes_overpayments", sa.false())
     _add_switch("company", "takes_deposits", sa.true())
+    _add_switch("company", "has_mailings", sa.true())
+    op.add_column("company", sa.Column("mailings_until", sa.Date(), nullable=True))
+    op.add_column("company", sa.Column("mailings_tried_at", INSTANT, nullable=True))
     _add_switch("template", "is_thanks", sa.false())
     for table in WITH_CHANNEL:
         set_enum(table, "channel", f"ck_{table}_channel", CHANNELS)
@@ -97,6 +100,8 @@ def downgrade() -> None:
         op.execute(f"UPDATE {table} SET channel = 'email' WHERE channel = 'sms'")
         set_enum(table, "channel", f"ck_{table}_channel", OLD_CHANNELS)
     op.drop_column("template", "is_thanks")
+    for name in ("mailings_tried_at", "mailings_until", "has_mailings"):
+        op.drop_column("company", name)
     for name in ("takes_deposits", "takes_overpayments", "takes_part_payments"):
         op.drop_column("company", name)
     for name in ("extra_phone_kind", "phone_kind"):

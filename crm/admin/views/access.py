@@ -19,6 +19,7 @@ from markupsafe import Markup
 from wtforms import BooleanField, Field, PasswordField, StringField, validators
 
 from crm.access.fields import FieldRules
+from crm.access.mailing_option import MAILING_OPTION, TRIAL, set_mailings, try_mailings
 from crm.access.models import Branch, City, Company, Employee, Role, User
 from crm.access.operations import change_user, create_user
 from crm.access.permissions import NETWORK_WIDE_ROLES
@@ -27,12 +28,14 @@ from crm.access.roles import manageable_roles
 from crm.access.scope import current_scope
 from crm.access.switches import SWITCHES, set_switches
 from crm.admin.base import DEFAULT_ZONE, KontoraView, permission
-from crm.admin.fields import REQUIRED, EnumField, Form, ReferenceField, ReferencesField
+from crm.admin.fields import REQUIRED, DateField, EnumField, Form, ReferenceField, ReferencesField
 from crm.admin.kinds import NOTHING, JsonKind, Place
+from crm.admin.mailing_option import company_notice
 from crm.admin.rights import rights_of_person
 from crm.admin.views.mailings import WEEKDAYS
 from crm.bills.requisites_qr import company_payload, missing_requisites, qr_picture
 from crm.db import db
+from crm.i18n import day
 
 SAMPLE_SUM = Decimal("1500.00")
 
@@ -336,6 +339,7 @@ class CompanyForm(Form):
         ),
         (_l("Payment of bills"), PAYMENT_RULES),
         (_l("Lessons: switched by technical support"), SWITCHES),
+        (_l("Mailings: switched by technical support"), MAILING_OPTION),
     )
 
     name = StringField(
@@ -421,6 +425,16 @@ class CompanyForm(Form):
             "To have it changed, ask technical support."
         ),
     )
+    has_mailings = BooleanField(
+        _l("SMS/E-mail mailings"),
+        default=True,
+        description=_l("While they are off, no message is sent to clients, by hand or by itself."),
+    )
+    mailings_until = DateField(
+        _l("Mailings are on till"),
+        [validators.Optional()],
+        description=_l("The last day, by the clock of each branch. Empty: without an end."),
+    )
 
 
 class CompanyView(KontoraView):
@@ -434,6 +448,8 @@ class CompanyView(KontoraView):
         *("settlement_account", "correspondent_account", "phone", "email", "offer_url"),
         *PAYMENT_RULES,
         *SWITCHES,
+        *MAILING_OPTION,
+        "mailings_tried_at",
     )
     column_labels = {
         "legal_name": _l("Legal name"),
@@ -451,27 +467,58 @@ class CompanyView(KontoraView):
         "has_waiting_list": _l("Waiting list"),
         "has_parallel_rooms": _l("Rooms used in parallel"),
         "binds_instructor": _l("The instructor is bound to the time of the lesson"),
+        "has_mailings": _l("SMS/E-mail mailings"),
+        "mailings_until": _l("Mailings are on till"),
+        "mailings_tried_at": _l("Free trial of mailings begun"),
     }
     column_searchable_list = ("name", "legal_name", "inn")
     form = CompanyForm
     creates = edits = True
     create_label = _l("Add a company")
+    details_template = "admin/company.html"
     hint = _l("This is what clients see on the bill page.")
 
     def field_rules(self, row: Any = None) -> FieldRules:
         rules = super().field_rules(row)
-        return rules if self.may("switch") else FieldRules(rules.hidden, rules.frozen | {*SWITCHES})
+        return rules if self.may("switch") else FieldRules(rules.hidden, rules.frozen | {*SWITCHES, *MAILING_OPTION})
 
     def save_new(self, form: Any) -> Any:
-        rules, switches, requisites = _apart(form.data)
+        rules, switches, option, requisites = _apart(form.data)
         company = create_company(**requisites, by=current_user)
-        return set_switches(set_payment_rules(company, **rules, by=current_user), **switches, by=current_user)
+        set_payment_rules(company, **rules, by=current_user)
+        set_switches(company, **switches, by=current_user)
+        return set_mailings(company, **option, by=current_user)
 
     def save(self, form: Any, row: Any) -> Any:
-        rules, switches, requisites = _apart(form.data)
+        rules, switches, option, requisites = _apart(form.data)
         set_requisites(row, **requisites, by=current_user)
         set_payment_rules(row, **rules, by=current_user)
-        return set_switches(row, **switches, by=current_user)
+        set_switches(row, **switches, by=current_user)
+        return set_mailings(row, **option, by=current_user)
+
+    def details_context(self, row: Any) -> dict[str, Any]:
+        return {"option": company_notice(row)}
+
+    @expose("/try-mailings/", methods=("GET", "POST"))
+    @permission("edit")
+    def try_view(self) -> Any:
+        """The free trial of the mailing option, once for a company."""
+        company: Company = self.get_one(request.values.get("id"))
+        return self.answer(
+            Form(request.form if request.method == "POST" else None),
+            lambda: try_mailings(company, by=current_user),
+            title=_("Try SMS/E-mail mailings for free?"),
+            subtitle=_(
+                "Messages to clients of “%(company)s” will be sent for %(days)s days, today included. The trial is "
+                "given once.",
+                company=company.name,
+                days=TRIAL.days,
+            ),
+            back=self.row_url(company),
+            done=self.row_url,
+            said=lambda tried: _("Mailings are on till %(day)s.", day=day(tried.mailings_until)),
+            submit=_("Try for free"),
+        )
 
     @expose("/licensing/")
     @permission("view")
@@ -495,8 +542,9 @@ class CompanyView(KontoraView):
         )
 
 
-def _apart(facts: dict[str, Any]) -> tuple[dict[str, bool], dict[str, bool], dict[str, str]]:
-    """The rules of payment, the switches and the requisites of a form."""
-    rules, switches = ({name: facts[name] for name in names} for names in (PAYMENT_RULES, SWITCHES))
-    others = {name: value for name, value in facts.items() if name not in {*PAYMENT_RULES, *SWITCHES}}
-    return rules, switches, others
+def _apart(facts: dict[str, Any]) -> tuple[dict[str, bool], dict[str, bool], dict[str, Any], dict[str, str]]:
+    """The rules of payment, the switches, the mailing option and the requisites of a form."""
+    kinds = (PAYMENT_RULES, SWITCHES, MAILING_OPTION)
+    rules, switches, option = ({name: facts[name] for name in names} for names in kinds)
+    others = {name: value for name, value in facts.items() if not any(name in names for names in kinds)}
+    return rules, switches, option, others

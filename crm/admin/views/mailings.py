@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import sqlalchemy as sa
-from flask import request
+from flask import g, request
 from flask_admin import expose
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
@@ -18,9 +18,11 @@ from crm.access.models import Branch
 from crm.admin.base import BulkAction, KontoraView, permission
 from crm.admin.fields import REQUIRED, EnumField, Form, ReferenceField
 from crm.admin.kinds import NOTHING, IntegerKind, Kind, Place
+from crm.admin.mailing_option import OptionNotice, option_notice, option_notices
 from crm.admin.views.clients import working_branches
 from crm.clients.queries import client_matches
 from crm.db import db
+from crm.errors import DomainError
 from crm.mailings.models import (
     BilledAccounts,
     BillingMethod,
@@ -36,6 +38,7 @@ from crm.mailings.operations import resend_messages, run_now, save_rule, save_te
 from crm.mailings.tags import all_tags
 from crm.phones import format_phone
 from crm.protocol import ProtocolLine
+from crm.security import chosen_branch
 
 WEEKDAYS = (_l("Monday"), _l("Tuesday"), _l("Wednesday"), _l("Thursday"), _l("Friday"), _l("Saturday"), _l("Sunday"))
 
@@ -148,6 +151,7 @@ class MailingRuleView(KontoraView):
     form = RuleForm
     creates = edits = True
     create_label = _l("Add a mailing")
+    list_template = "admin/rules.html"
     details_template = "admin/rule.html"
     empty_hint = _l("Add a mailing: bills will be issued and sent by themselves.")
 
@@ -159,7 +163,12 @@ class MailingRuleView(KontoraView):
 
     def details_context(self, row: Any) -> dict[str, Any]:
         runs = sa.select(MailingRun).where(MailingRun.rule_id == row.id).order_by(MailingRun.id.desc()).limit(20)
-        return {"runs": list(db.session.scalars(runs)), "may_run": self.may("run")}
+        return {"runs": list(db.session.scalars(runs)), "may_run": self.may("run"), "option": option_notice(row.branch)}
+
+    def option_notices(self) -> list[OptionNotice]:
+        """Of the companies whose mailings are listed here."""
+        here = chosen_branch()
+        return option_notices([here] if here is not None else g.branches)
 
     @expose("/run/", methods=("POST",))
     @permission("run")
@@ -241,15 +250,13 @@ class MessageView(KontoraView):
     def _resend(ids: list[int]) -> list[ProtocolLine]:
         lines = []
         for message in db.session.scalars(sa.select(Message).where(Message.id.in_(ids)).order_by(Message.id)):
-            is_queued = resend_messages([message], by=current_user)
+            try:
+                is_queued = resend_messages([message], by=current_user)
+                refusal = None if is_queued else _("Not sent again: %(status)s", status=message.status.label)
+            except DomainError as error:
+                refusal = str(error)
             label = f"{message.recipient}: {message.subject or message.body[:80]}"
-            lines.append(
-                ProtocolLine(
-                    message.id,
-                    label,
-                    None if is_queued else _("Not sent again: %(status)s", status=message.status.label),
-                )
-            )
+            lines.append(ProtocolLine(message.id, label, refusal))
         return lines
 
     def search_condition(self, text: str) -> Any:

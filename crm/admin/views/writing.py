@@ -18,6 +18,7 @@ from wtforms.validators import Length
 from crm.access.fields import field_rules
 from crm.admin.base import KontoraView, permission
 from crm.admin.fields import REQUIRED, Form, ReferenceField
+from crm.admin.mailing_option import option_notice
 from crm.bills.links import bill_url
 from crm.bills.models import Bill, BillStatus
 from crm.clients.models import Client, PhoneKind
@@ -113,8 +114,11 @@ class CardWritingView(KontoraView):
             "address": address,
             "asked_bill": bill,
             "tags": tags,
+            "option": option_notice(_branch_of(address.owner if address is not None else client, bill)),
         }
         step = request.form.get("step", "send") if request.method == "POST" else ""
+        if context["option"] is not None and (bill is not None or request.method == "GET"):
+            return self._writing(form, context), 200 if request.method == "GET" else 422
         if address is None:
             form.form_errors.append(_("This card has neither an e-mail address nor a phone."))
         elif not address.takes_messages and request.method == "GET":
