@@ -83,6 +83,16 @@ def credit_order(payments: Sequence[Payment], *, paid_at: datetime, by: Actor, n
     _tell(payments)
 
 
+def credit_from(source: Account, payments: Sequence[Payment], *, by: Actor) -> None:
+    """Move what the payments of one order ask for from an account of the client's, all in the caller's transaction.
+
+    The caller holds the bills, the source and the accounts they are for.
+    """
+    for payment in payments:
+        _post(payment, source, by=by)
+    _tell(payments)
+
+
 def _tell(payments: Sequence[Payment]) -> None:
     """Once all of an order is credited, and what a person has to look at is flagged."""
     for payment in payments:

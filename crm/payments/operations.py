@@ -24,7 +24,7 @@ from crm.i18n import money
 from crm.ledger.models import Account, AccountType, Unit
 from crm.ledger.operations import check_amount, lock_funds, open_account
 from crm.ledger.reach import check_within_reach
-from crm.payments.crediting import AFTER_PAYMENT, account_to_credit, credit, note
+from crm.payments.crediting import AFTER_PAYMENT, account_to_credit, credit, credit_from, note
 from crm.payments.gateways.base import Gateway, GatewayRefused
 from crm.payments.models import (
     PAYMENT_MOVES,
@@ -46,6 +46,7 @@ __all__ = [
     "open_account_paid",
     "pay_bill_at_desk",
     "pay_bill_from_account",
+    "pay_bills_from_account",
     "start_payment",
     "top_up",
 ]
@@ -134,35 +135,57 @@ def pay_bill_from_account(
     `account`: also as check_within_reach() does, "not_enough" when the sum is not there, on a base account too; and the
     texts of check_payable().
     """
+    return pay_bills_from_account([bill], account, amount=amount, comment=comment, by=by)[0]
+
+
+def pay_bills_from_account(
+    bills: Sequence[Bill],
+    account: Account | None,
+    *,
+    by: Actor,
+    amount: Decimal | None = None,
+    bundle: BillBundle | None = None,
+    comment: str = "",
+) -> list[Payment]:
+    """Pay bills of one payer at once, all or none, as pay_bill_from_account() does one: one order, as several bills
+    paid at once at the bank are. amount: of one bill; bundle: they are paid under its link. The caller commits.
+    """
     if account is None:
         raise DomainError("account_required", _("Choose the account to pay from."), "account")
     require(by, "account.spend", account)
-    if account.client_id != bill.client_id or account.unit is not Unit.MONEY:
-        raise DomainError("account_foreign", _("This account belongs to another client."), "account")
-    check_within_reach(bill.branch, account.branch, field="account")
-    lock_bill(bill)
-    check_payable(bill)
-    amount = sum_of_payment(bill, amount)
-    destination = account_to_credit(bill.account)
-    if account.id == destination.id:
+    bills = sorted(bills, key=lambda bill: bill.id)
+    for bill in bills:
+        if account.client_id != bill.client_id or account.unit is not Unit.MONEY:
+            raise DomainError("account_foreign", _("This account belongs to another client."), "account")
+        check_within_reach(bill.branch, account.branch, field="account")
+        lock_bill(bill)
+        check_payable(bill)
+    sums = [sum_of_payment(bill, amount) for bill in bills]
+    destinations = [account_to_credit(bill.account) for bill in bills]
+    if account.id in {destination.id for destination in destinations}:
         raise DomainError("account_same", _("The bill tops up this very account; choose another."), "account")
-    lock_funds(account, amount, destination, field="account")
-    payment = Payment(
-        branch_id=bill.branch_id,
-        client_id=bill.client_id,
-        account_id=bill.account_id,
-        bill_id=bill.id,
-        method=PaymentMethod.ACCOUNT,
-        amount=amount,
-        created_at=clock.now(),
-        author_id=by.id,
-        author_name=str(by.name),
-        comment=comment,
-    )
-    db.session.add(payment)
-    db.session.flush()
-    credit(payment, by=by, source=account)
-    return payment
+    lock_funds(account, sum(sums, Decimal(0)), *destinations, field="account")
+    payments = list[Payment]()
+    for bill, asked in zip(bills, sums, strict=True):
+        payment = Payment(
+            branch_id=bill.branch_id,
+            client_id=bill.client_id,
+            account_id=bill.account_id,
+            bill_id=bill.id,
+            order_id=payments[0].id if payments else None,
+            bundle_id=bundle.id if bundle else None,
+            method=PaymentMethod.ACCOUNT,
+            amount=asked,
+            created_at=clock.now(),
+            author_id=by.id,
+            author_name=str(by.name),
+            comment=comment,
+        )
+        db.session.add(payment)
+        db.session.flush()
+        payments.append(payment)
+    credit_from(account, payments, by=by)
+    return payments
 
 
 def pay_bill_at_desk(

@@ -9,12 +9,14 @@ from sqlalchemy import select
 
 from crm import clock
 from crm.access.actors import SYSTEM
+from crm.bills.bundles import bundle_bills
 from crm.bills.operations import archive_bill
 from crm.clients.models import PhoneKind
 from crm.db import db, transaction
 from crm.errors import DomainError
 from crm.mailings.models import Channel, Message
 from crm.mailings.operations import save_template
+from crm.payments.confirmation import check_code, order_of, pay_confirmed, proof_of, send_code
 from crm.payments.models import PaymentMethod
 from crm.payments.operations import pay_bill_at_desk, start_payment, top_up
 from crm.payments.outcomes import accept_notice
@@ -117,6 +119,22 @@ def test_bills_paid_at_once_are_thanked_for_once_with_the_whole_sum(network, tem
     leader = start_payment(bills, gateway=bank, return_url="https://kontora.test/pay/x")
     accept_notice(bank, pay_at(bank, leader))
     (message,) = thanks()
+    assert "1 050,50" in message.body.replace("\xa0", " ")
+
+
+def test_bills_paid_at_once_from_a_deposit_are_thanked_for_once_too(network, template):
+    client = make_client(network.lesnoy)
+    deposit = make_account(client, balance=5000)
+    bills = [make_bill(client, amount=Decimal(1000)), make_bill(client, amount=Decimal("50.50"))]
+    with transaction():
+        order = order_of(bundle_bills(bills, by=SYSTEM).token)
+    with transaction():
+        digits = send_code(order)[1]
+    proof = proof_of(order, check_code(order, digits))
+    with transaction():
+        payments = pay_confirmed(order, proof, deposit, by=SYSTEM)
+    (message,) = thanks()
+    assert message.dedupe_key == f"thanks:{payments[0].id}"
     assert "1 050,50" in message.body.replace("\xa0", " ")
 
 
