@@ -23,7 +23,7 @@ from crm.errors import Conflict, DomainError, report_exception
 from crm.i18n import money
 from crm.ledger.models import Transaction, TransactionKind
 from crm.ledger.operations import Cause, Line, base_account, check_amount, lock_funds, post, reverse
-from crm.payments.crediting import flag, hold_destinations, note
+from crm.payments.crediting import account_to_credit, flag, hold_destinations, note
 from crm.payments.gateways.base import Gateway, GatewayError, GatewayRefused, RemoteRefund, RemoteStatus
 from crm.payments.models import (
     PAYMENT_MOVES,
@@ -83,6 +83,7 @@ def refund_reported(payment: Payment, reason: str, *, by: Actor) -> Refund:
     reason = _reason(reason)
     payments = lock_order(leader_of(payment))
     leader = payments[0]
+    check_something_came(leader)
     if not is_held(leader) or asked_back(payments):
         raise Conflict("transition", _("This has been settled already."))
     assert leader.reported_amount is not None
@@ -93,26 +94,37 @@ def refund_reported(payment: Payment, reason: str, *, by: Actor) -> Refund:
     return refund
 
 
-def note_refund_elsewhere(payment: Payment, *, by: Actor) -> Refund:
+def note_refund_elsewhere(payment: Payment, *, by: Actor, amount: Decimal | None = None) -> Refund:
     """What the bank gave back without us leaves the client's account here as well. The caller commits.
 
-    Raises DomainError "not_enough" when the money is not there any more.
+    amount: what is to leave it, in the branch's currency, where the bank reports another; only and always then.
+    Raises DomainError beside `amount`; "not_enough" when the money is not there any more.
     """
     require(by, "payment.refund", payment)
     payments = lock_order(leader_of(payment))
     leader = payments[0]
     if leader.attention is not Attention.REFUNDED_ELSEWHERE or leader.attention_closed_at is not None:
         raise Conflict("transition", _("This has been settled already."))
-    missing = (leader.reported_amount or Decimal(0)) - asked_back(payments)
+    currency = _currency(leader)
+    if leader.reported_currency in {None, currency}:
+        missing = (leader.reported_amount or Decimal(0)) - asked_back(payments)
+    elif amount is None:
+        text = _("Enter what it is worth in %(currency)s.", currency=currency)
+        raise DomainError("amount_required", text, "amount")
+    else:
+        missing, left = check_amount(amount), sum(map(left_of, payments), Decimal(0))
+        if missing > left:
+            text = _("No more than %(sum)s is left of this payment.", sum=money(left, currency))
+            raise DomainError("amount_too_big", text, "amount")
     refund: Refund | None = None
     for each in payments:
-        amount = min(missing, left_of(each))
-        if amount <= 0:
+        part = min(missing, left_of(each))
+        if part <= 0:
             continue
-        refund = _add(each, amount, _("Refunded at the bank"), by=by)
+        refund = _add(each, part, _("Refunded at the bank"), by=by)
         refund.transaction_id = _take_off(refund, by=by).id
         _succeed(refund, each, by=by)
-        missing -= amount
+        missing -= part
     if refund is None:
         raise DomainError("not_refundable", _("Nothing is left of this payment."))
     leader.attention_closed_at = clock.now()
@@ -129,10 +141,16 @@ def is_held(payment: Payment) -> bool:
     """Whether money came that was not credited, and waits for a person to say what is done with it."""
     return (
         payment.status in {PaymentStatus.PENDING, PaymentStatus.CANCELED}
-        and payment.reported_amount is not None
+        and bool(payment.reported_amount)
         and payment.attention is not None
         and payment.attention_closed_at is None
     )
+
+
+def check_something_came(payment: Payment) -> None:
+    """Raise DomainError when the bank reports a sum of zero: there is nothing to credit or to give back."""
+    if payment.reported_amount is not None and payment.reported_amount <= 0:
+        raise DomainError("nothing_came", _("The bank reports a sum of zero: nothing has come."))
 
 
 def leader_of(payment: Payment) -> Payment:
@@ -188,9 +206,13 @@ def _add(payment: Payment, amount: Decimal, reason: str, *, by: Actor) -> Refund
 
 
 def _take_off(refund: Refund, *, by: Actor) -> Transaction:
-    """Off the client's account, out of the acquiring till."""
+    """Off the client's account, out of the acquiring till. Off his base account where the one that was paid onto is
+    closed: what was left on it has been moved.
+    """
     payment = refund.payment
     source = hold_till(payment.method.till_kind, payment.branch_id, pays_out=refund.amount)
+    hold_destinations([refund.account])
+    refund.account = account_to_credit(refund.account)
     lock_funds(refund.account, refund.amount)
     return post(
         TransactionKind.REFUND,

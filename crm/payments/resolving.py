@@ -15,9 +15,9 @@ from crm.errors import Conflict, DomainError
 from crm.i18n import money
 from crm.ledger.operations import check_amount
 from crm.payments.crediting import credit_order, note
-from crm.payments.models import PAYMENT_MOVES, Attention, Payment, PaymentEventKind, PaymentStatus
+from crm.payments.models import PAYMENT_MOVES, Payment, PaymentEventKind, PaymentStatus
 from crm.payments.outcomes import asked_back, lock_order
-from crm.payments.refunds import is_held, leader_of
+from crm.payments.refunds import check_something_came, is_held, leader_of
 
 # What waits for a person, as arguments of the grid of payments.
 NEEDS_ATTENTION = (("f.attention.empty", "0"), ("f.attention_closed_at.empty", "1"))
@@ -28,11 +28,12 @@ def accept_reported(payment: Payment, *, by: Actor, amount: Decimal | None = Non
     The caller commits.
 
     amount: what money in another currency is worth in the branch's; only and always then. Raises DomainError beside
-    `amount`, Conflict when somebody has settled it.
+    `amount`, "nothing_came" when the bank reports a sum of zero, Conflict when somebody has settled it.
     """
     require(by, "payment.resolve", payment)
     payments = lock_order(leader_of(payment))
     leader = payments[0]
+    check_something_came(leader)
     if not is_held(leader) or asked_back(payments):
         raise Conflict("transition", _("This has been settled already."))
     currency = leader.branch.company.currency
@@ -70,12 +71,15 @@ def _share(payments: list[Payment], came: Decimal, *, by: Actor) -> list[Payment
 
 
 def resolve_attention(payment: Payment, text: str = "", *, by: Actor) -> Payment:
-    """A person has looked and nothing is left to do. The caller commits. Money that is held is not settled so."""
+    """A person has looked and nothing is left to do. The caller commits.
+
+    Raises DomainError "held": money that is held, its refund refused or not, waits to be accepted or given back.
+    """
     require(by, "payment.resolve", payment)
     payment = next(each for each in lock_order(leader_of(payment)) if each.id == payment.id)
     if payment.attention is None or payment.attention_closed_at is not None:
         raise Conflict("transition", _("This has been settled already."))
-    if is_held(payment) and payment.attention is not Attention.REFUND_FAILED:
+    if is_held(payment):
         raise DomainError("held", _("The money has come: accept it or give it back."))
     payment.attention_closed_at = clock.now()
     note(payment, PaymentEventKind.RESOLVED, " ".join(text.split()), by=by)

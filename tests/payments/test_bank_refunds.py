@@ -35,6 +35,7 @@ from crm.payments.models import (
 from crm.payments.operations import start_payment
 from crm.payments.outcomes import accept_notice
 from crm.payments.refunds import ask_refund, note_refund_elsewhere, refund_payment, refund_reported
+from crm.payments.resolving import accept_reported, resolve_attention
 from tests.bank import TalkingBank, begin, pay_at, says
 from tests.factories import house_balance, make_account, make_bill, make_client, make_payment
 from tests.servers import ROOT
@@ -357,6 +358,94 @@ def test_what_was_held_goes_back_whole_and_touches_no_account(bill, bank, networ
     assert at_the_bank() == [1400]
     with pytest.raises(Conflict), transaction():
         refund_reported(payment, "Ещё раз", by=network.owner)
+
+
+def held(bill, bank, amount, currency="RUB"):
+    """A payment of which the bank says that so much has come."""
+    payment = begin(bill, bank)
+    said = RemotePayment(payment.external_id, RemoteStatus.SUCCEEDED, Decimal(amount), currency)
+    accept_notice(TalkingBank(lambda _id: said), payment.external_id)
+    db.session.expire_all()
+    return payment
+
+
+def test_held_money_whose_refund_was_refused_is_not_settled_by_a_look(bill, bank, network):
+    payment = held(bill, bank, 1400)
+    context = broken("refund", GatewayRefused("нельзя"))
+    with transaction():
+        refund = refund_reported(payment, "Не та сумма", by=network.owner)
+    context.undo()
+    db.session.expire_all()
+    assert (refund.status, payment.attention) == (RefundStatus.FAILED, Attention.REFUND_FAILED)
+    with pytest.raises(DomainError) as refused, transaction():
+        resolve_attention(payment, by=network.owner)
+    assert refused.value.code == "held"
+    with transaction():
+        accept_reported(payment, by=network.owner)
+    db.session.expire_all()
+    assert (payment.status, bill.account.balance) == (PaymentStatus.SUCCEEDED, 1400)
+    assert payment.attention_closed_at is not None
+
+
+def test_a_reported_sum_of_zero_is_only_looked_at(bill, bank, network):
+    payment = held(bill, bank, 0)
+    for settle in (
+        lambda: accept_reported(payment, by=network.owner),
+        lambda: refund_reported(payment, "Не та сумма", by=network.owner),
+    ):
+        with pytest.raises(DomainError) as refused, transaction():
+            settle()
+        assert refused.value.code == "nothing_came"
+    with transaction():
+        resolve_attention(payment, by=network.owner)
+    assert (payment.status, bill.account.balance) == (PaymentStatus.PENDING, 0)
+
+
+# --- an account that was closed meanwhile, another currency ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["here", "at the bank"])
+def test_once_the_account_is_closed_a_refund_leaves_the_base_account(payment, bill, network, where):
+    base = base_account(bill.client_id, bill.branch_id)
+    with transaction():
+        close_account(bill.account, transfer_to=base, by=SYSTEM)
+    if where == "here":
+        refund = give_back(payment, 500)
+    else:
+        elsewhere(payment, 500)
+        with transaction():
+            refund = note_refund_elsewhere(payment, by=network.owner)
+        db.session.expire_all()
+    assert (refund.status, refund.account_id, payment.refunded) == (RefundStatus.SUCCEEDED, base.id, 500)
+    assert (base.balance, bill.account.balance) == (1000, 0)
+
+
+def test_a_refused_refund_off_the_base_account_comes_back_there(payment, bill):
+    base = base_account(bill.client_id, bill.branch_id)
+    with transaction():
+        close_account(bill.account, transfer_to=base, by=SYSTEM)
+    context = broken("refund", GatewayRefused("нельзя"))
+    refund = give_back(payment, 500)
+    context.undo()
+    assert (refund.status, base.balance, bill.account.balance) == (RefundStatus.FAILED, 1500, 0)
+
+
+def test_what_was_given_back_in_another_currency_is_taken_off_as_a_person_says(bill, bank, network):
+    payment = held(bill, bank, 15, "EUR")
+    with transaction():
+        accept_reported(payment, by=network.owner, amount=Decimal(1500))
+    db.session.commit()
+    said = RemotePayment(payment.external_id, RemoteStatus.SUCCEEDED, Decimal(15), "EUR", refunded=Decimal(5))
+    accept_notice(TalkingBank(lambda _id: said), payment.external_id)
+    db.session.expire_all()
+    for amount in (None, Decimal(1501), Decimal(0)):
+        with pytest.raises(DomainError) as refused, transaction():
+            note_refund_elsewhere(payment, by=network.owner, amount=amount)
+        assert refused.value.field == "amount"
+    with transaction():
+        refund = note_refund_elsewhere(payment, by=network.owner, amount=Decimal(500))
+    db.session.expire_all()
+    assert (refund.amount, bill.account.balance, payment.refunded) == (500, 1000, 500)
 
 
 def test_a_refund_through_the_bank_is_not_reversed_by_hand(payment):

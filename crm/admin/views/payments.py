@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import sqlalchemy as sa
-from flask import request
+from flask import abort, request
 from flask_admin import expose
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
@@ -182,10 +182,11 @@ class PaymentView(KontoraView):
         ways = self._ways(payment)
         form = SettleForm(request.form if request.method == "POST" else None)
         form.what.choices = [(name, label) for name, (label, _act) in ways.items()]
-        if payment.attention is not Attention.WRONG_CURRENCY or "accept" not in ways:
+        currency = payment.branch.company.currency
+        if payment.reported_currency in {None, currency} or not ways.keys() & {"accept", "note"}:
             del form.amount
         else:
-            form.amount.description = _("In %(currency)s.", currency=payment.branch.company.currency)
+            form.amount.description = _("In %(currency)s.", currency=currency)
 
         def settle() -> Any:
             act = ways.get(form.what.data or "")
@@ -231,9 +232,11 @@ class PaymentView(KontoraView):
         if is_elsewhere and self.may("refund") and payment.reported_amount:
             ways["note"] = (
                 _("Take it off the client's account here as well"),
-                lambda form: note_refund_elsewhere(payment, by=current_user),
+                lambda form: note_refund_elsewhere(
+                    payment, by=current_user, amount=form.amount.data if "amount" in form else None
+                ),
             )
-        if not is_held(payment) or payment.attention is Attention.REFUND_FAILED:
+        if not is_held(payment):
             ways["seen"] = (
                 _("Looked at, nothing is left to do"),
                 lambda form: resolve_attention(payment, form.text.data or "", by=current_user),
@@ -313,7 +316,9 @@ class NoticeView(KontoraView):
     @expose("/again/", methods=("GET", "POST"))
     @permission("payment.resolve")
     def again_view(self) -> Any:
-        """Read a notice once more that could not be acted upon."""
+        """Read a notice once more that could not be acted upon; who does not see notices does not see this one."""
+        if not self.may("view"):
+            abort(403)
         notice: GatewayNotice = self.get_one(request.values.get("id"))
         return self.answer(
             Form(request.form),
