@@ -25,6 +25,7 @@ from crm.bills.links import new_token
 from crm.bills.models import Bill, BillLine, BillLineKind, BillMethod, BillStatus, bill_subscription
 from crm.bills.operations import check_purpose, check_term, issue_bill, take_numbers
 from crm.bills.queries import issued_alike, without_billed
+from crm.bills.terms import farthest_end
 from crm.clients.models import Client
 from crm.clients.queries import payer_of
 from crm.db import db, insert_rows
@@ -104,8 +105,8 @@ def draft_bill(
 
     By the forecast: from today of the branch until period_to (the end of this month by default). By subscriptions: the
     cost of those given, whatever the balance, else of those active on the account; for their days.
-    Raises DomainError "period_invalid" beside `period_to`, "subscription_foreign" beside `subscriptions`,
-    "account_foreign" beside `account`.
+    Raises DomainError "period_invalid" or "period_too_far" beside `period_to`, "subscription_foreign" beside
+    `subscriptions`, "account_foreign" beside `account`.
     """
     payer = payer_of(payer)
     if account is None:
@@ -116,7 +117,9 @@ def draft_bill(
     today = clock.today(branch)
     if method is BillMethod.SUBSCRIPTION:
         chosen = _chosen(payer, subscriptions) if subscriptions else _active_on([account], {branch.id: today})
+        _check_end(period_to, today, known=chosen)
         return _draft_by_cost(account, chosen, _owed(chosen), today, period_to)
+    _check_end(period_to, today)
     until = period_to or _month_end(today)
     if method is BillMethod.MANUAL:
         return Draft(Decimal(0), (), tuple(subscriptions), min(today, until), "", until, account)
@@ -128,6 +131,15 @@ def draft_bill(
 
 def _month_end(today: date) -> date:
     return (today.replace(day=1) + timedelta(days=32)).replace(day=1) - timedelta(days=1)
+
+
+def _check_end(period_to: date | None, today: date, *, known: Sequence[Subscription] = ()) -> None:
+    """Raise DomainError beside `period_to` when it is more than two years ahead, and none of the subscriptions that are
+    billed lasts so long.
+    """
+    last = max([farthest_end(today), *(one.ends_on for one in known)])
+    if period_to is not None and period_to > last:
+        raise DomainError("period_too_far", _("Enter a day no later than %(day)s.", day=day(last)), "period_to")
 
 
 def _period_over() -> DomainError:
@@ -349,6 +361,7 @@ def _refusal(terms: Terms, today: date) -> str | None:
     if terms.period_to < today:
         return str(_period_over())
     try:
+        _check_end(terms.period_to, today)
         check_term(today, terms.payable_until)
     except DomainError as error:
         return str(error)

@@ -49,8 +49,10 @@ def _is_awaited(today: date) -> ColumnElement[bool]:
 
 
 def _stands(today: date) -> ColumnElement[bool]:
-    """Condition: the bill is paid or can still be. One archived while it was being paid stands too."""
-    return or_(Bill.status == BillStatus.PAID, Bill.payments_count > 0, _is_awaited(today))
+    """Condition: the bill is paid or can still be. A part paid of one that was archived or has expired lies on the
+    account: what is left may be asked for anew.
+    """
+    return or_(Bill.status == BillStatus.PAID, Bill.paid_amount >= Bill.amount, _is_awaited(today))
 
 
 def payable_bill_of(client_id: int, branch: Branch, account: Account) -> Bill | None:

@@ -37,3 +37,9 @@ _DAYS = {Term.DAYS_3: 3, Term.DAYS_5: 5, Term.DAYS_6: 6, Term.WEEK: 7, Term.WEEK
 def month_end(day: date) -> date:
     """Last day of the month `day` is in."""
     return (day.replace(day=28) + timedelta(days=4)).replace(day=1) - timedelta(days=1)
+
+
+def farthest_end(today: date) -> date:
+    """The last day a bill's period may end on: two years ahead. A later one is a slip of the hand."""
+    is_leap_day = (today.month, today.day) == (2, 29)
+    return (today - timedelta(days=1) if is_leap_day else today).replace(year=today.year + 2)

@@ -14,14 +14,16 @@ from crm import clock
 from crm.access.actors import SYSTEM
 from crm.access.scope import Scope, scoped_to
 from crm.audit.models import AuditAction, AuditEntry
-from crm.bills.issuing import Terms, issue_draft, issue_many
+from crm.bills.issuing import Terms, draft_bill, issue_draft, issue_many
 from crm.bills.models import Bill, BillCounter, BillMethod
-from crm.bills.operations import issue_bill
+from crm.bills.operations import archive_bill, issue_bill
 from crm.clients.models import Client
 from crm.db import db, transaction
 from crm.errors import DomainError, Forbidden
 from crm.ledger.models import Account
 from crm.ledger.operations import base_account
+from crm.payments.models import PaymentMethod
+from crm.payments.operations import pay_bill_at_desk
 from crm.protocol import ProtocolLine
 from crm.subscriptions.models import ChargeMoment
 from tests.factories import (
@@ -219,6 +221,54 @@ def test_by_cost_what_no_bill_has_asked_for_and_nobody_has_paid(network: Any) ->
     assert [line.error is None for line in lines] == [True, False, False]
     assert [line.error for line in lines][1] != lines[2].error
     assert issue(fresh, terms=terms)[0].error == lines[1].error
+
+
+@pytest.mark.parametrize("is_whole", [False, True])
+def test_a_part_of_an_archived_bill_does_not_count_as_paid_for_ever(network: Any, is_whole: bool) -> None:
+    network.lesnoy.company.takes_part_payments = True
+    client = make_client(network.lesnoy)
+    make_subscription(client)
+    terms = Terms(BillMethod.SUBSCRIPTION, TERMS.period_to)
+    issue(client, terms=terms)
+    (bill,) = bills()
+    with transaction():
+        pay_bill_at_desk(bill, method=PaymentMethod.CASH, amount=None if is_whole else Decimal(1), by=SYSTEM)
+    assert issue(client, terms=terms)[0].error  # what is left of it can still be paid
+    if not is_whole:
+        with transaction():
+            archive_bill(bill, by=SYSTEM)
+    issue(client, terms=terms)
+    assert len(bills()) == (1 if is_whole else 2)
+
+
+def test_a_part_of_an_expired_bill_does_not_count_as_paid_for_ever(network: Any) -> None:
+    network.lesnoy.company.takes_part_payments = True
+    client = make_client(network.lesnoy)
+    make_subscription(client)
+    terms = Terms(BillMethod.SUBSCRIPTION, TERMS.period_to, TODAY)
+    issue(client, terms=terms)
+    with transaction():
+        pay_bill_at_desk(bills()[0], method=PaymentMethod.CASH, amount=Decimal(1), by=SYSTEM)
+    with clock.frozen(NOON + timedelta(days=1)):
+        issue(client, terms=Terms(BillMethod.SUBSCRIPTION, TERMS.period_to))
+    assert len(bills()) == 2
+
+
+@pytest.mark.parametrize("method", list(BillMethod))
+def test_no_period_ends_more_than_two_years_ahead(network: Any, kind: Any, method: BillMethod) -> None:
+    client = make_client(network.lesnoy)
+    expect(kind, client)
+    make_subscription(client)
+    amount = Decimal(500) if method is BillMethod.MANUAL else None
+    for day in (date(9999, 12, 31), date(2029, 1, 21)):
+        (line,) = issue(client, terms=Terms(method, day, amount=amount))
+        assert line.error
+        with pytest.raises(DomainError) as refused:
+            draft_bill(client, branch=client.branch, method=method, period_to=day)
+        assert refused.value.field == "period_to"
+    assert bills() == []
+    (line,) = issue(client, terms=Terms(method, date(2029, 1, 20), amount=amount))
+    assert line.error is None
 
 
 @pytest.mark.parametrize("method", list(BillMethod))

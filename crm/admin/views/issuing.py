@@ -29,10 +29,11 @@ from crm.admin.views.selling import CardSellingView
 from crm.bills.issuing import Draft, Terms, accounts_to_bill, draft_bill, issue_draft, issue_many
 from crm.bills.models import Bill, BillMethod
 from crm.bills.operations import PURPOSE_LENGTH
-from crm.bills.terms import Term, month_end
+from crm.bills.terms import Term, farthest_end, month_end
 from crm.clients.models import Client
 from crm.clients.queries import payer_of
 from crm.errors import DomainError
+from crm.i18n import day
 from crm.ledger.models import Account, AccountKind
 from crm.protocol import ProtocolLine
 from crm.subscriptions.models import Subscription
@@ -115,6 +116,12 @@ def _by_hand_alone(form: Any, field: Any) -> None:
         raise ValidationError(_("The sum is found for each by this method: leave the field empty."))
 
 
+def _not_too_far(form: Any, field: Any) -> None:
+    last = farthest_end(clock.today(g.here))
+    if field.data is not None and field.data > last:
+        raise ValidationError(_("Enter a day no later than %(day)s.", day=day(last)))
+
+
 class IssueManyForm(Form):
     method = EnumField(BillMethod, _l("Type of calculation"), default=BillMethod.FORECAST)
     amount = MoneyField(
@@ -122,7 +129,7 @@ class IssueManyForm(Form):
         [_by_hand_alone],
         description=_l("Of each bill, and only by hand: otherwise each has the sum found for it."),
     )
-    period_to = DateField(_l("For the period up to"), [REQUIRED])
+    period_to = DateField(_l("For the period up to"), [REQUIRED, _not_too_far])
     term = _term_field(label=_l("Payment term"), default=Term.UNLIMITED)
     is_repeatable = BooleanField(_l("The bill may be paid repeatedly"))
     purpose = _purpose_field()
