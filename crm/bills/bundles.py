@@ -36,9 +36,16 @@ def bundles_of(client_id: int) -> list[BillBundle]:
     return list(db.session.scalars(query))
 
 
+def bundles_with(bill: Bill) -> list[BillBundle]:
+    """The links a bill can be paid by together with others, the newest first; not those revoked."""
+    holding = select(bill_bundle_bill.c.bundle_id).where(bill_bundle_bill.c.bill_id == bill.id)
+    query = select(BillBundle).where(BillBundle.id.in_(holding), BillBundle.link_revoked_at.is_(None))
+    return list(db.session.scalars(query.order_by(BillBundle.id.desc())))
+
+
 def check_bundle(bills: Sequence[Bill]) -> None:
     """Raise DomainError with the reason why these cannot be paid by one link: fewer than two or more than fifty, of
-    several payers or branches, or one that cannot be paid now.
+    several payers or branches, one whose own link was taken back, or one that cannot be paid now.
     """
     if not FEWEST <= len({bill.id for bill in bills}) <= MOST:
         raise DomainError(
@@ -49,6 +56,9 @@ def check_bundle(bills: Sequence[Bill]) -> None:
     if len({bill.branch_id for bill in bills}) > 1:
         raise DomainError("bundle_branches", _("One link is for the bills of one branch. Choose its bills alone."))
     for bill in bills:
+        if bill.link_revoked_at is not None:
+            text = _("The link of bill %(number)s is revoked. Issue a new one first.", number=bill.title)
+            raise DomainError("bundle_revoked", text)
         try:
             check_payable(bill)
         except DomainError as error:

@@ -31,8 +31,8 @@ def new_token() -> str:
 
 
 def revoke_link(bill: Bill, *, by: Actor) -> Bill:
-    """Make the bill's link lead nowhere from now on; the bill itself stays as it is. Of a link that is revoked already,
-    nothing changes. The caller commits.
+    """Make the bill's link lead nowhere from now on, and take the bill off the pages of links to several; the bill
+    itself stays as it is. Of a link that is revoked already, nothing changes. The caller commits.
     """
     require(by, "bill.issue", bill)
     lock_bill(bill)

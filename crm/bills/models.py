@@ -207,6 +207,11 @@ class BillBundle(BranchScoped, Model):
     client: Mapped[Client] = relationship()
     bills: Mapped[list[Bill]] = relationship(secondary=bill_bundle_bill, order_by=Bill.id)
 
+    @property
+    def shown_bills(self) -> list[Bill]:
+        """Those its page shows: a bill whose own link was taken back is not to be seen here either."""
+        return [bill for bill in self.bills if bill.link_revoked_at is None]
+
     def __str__(self) -> str:
         return f"#{self.id}"
 

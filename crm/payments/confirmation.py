@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
@@ -29,9 +28,8 @@ from crm.clients.models import Client
 from crm.db import db, transaction
 from crm.errors import DomainError, NotFound
 from crm.ledger.models import Account, AccountKind, Unit
-from crm.ledger.operations import lock_funds
 from crm.payments.models import Payment, PaymentCode
-from crm.payments.operations import account_to_credit, pay_bill_from_account
+from crm.payments.operations import pay_bills_from_account
 
 LIFE = timedelta(minutes=10)
 # How long what a right code opened may be looked at.
@@ -80,12 +78,13 @@ def order_of(token: str) -> Order:
     bundle = db.session.scalar(
         select(BillBundle).where(BillBundle.token == token, BillBundle.link_revoked_at.is_(None))
     )
-    if bundle is None or not bundle.bills:
+    bills = bundle.shown_bills if bundle is not None else []
+    if not bills:
         raise _no_link()
-    refusals = {bill.id: _refusal(bill) for bill in bundle.bills}
-    payable = tuple(bill for bill in bundle.bills if refusals[bill.id] is None)
+    refusals = {bill.id: _refusal(bill) for bill in bills}
+    payable = tuple(bill for bill in bills if refusals[bill.id] is None)
     if not payable:
-        raise refusals[bundle.bills[0].id] or _no_link()
+        raise refusals[bills[0].id] or _no_link()
     return Order(payable, bundle)
 
 
@@ -272,29 +271,21 @@ def pay_confirmed(order: Order, proof: str, account: Account | None, *, by: Acto
     """Pay the bills from an account of the payer's, all or none, once for a proof. The caller commits.
 
     Raises DomainError "proof_wrong", "proof_expired", "code_used" (paid already by another click), "sum_changed", or as
-    pay_bill_from_account() does.
+    pay_bills_from_account() does.
     """
     code = _proved(order, proof)
     for bill in order.bills:
         lock_bill(bill)
-        if order.bundle is None and bill.link_revoked_at is not None:
+        if bill.link_revoked_at is not None:
             raise _no_link()
         check_payable(bill)
     if _signer().loads(proof)[1:] != [[bill.id for bill in order.bills], str(order.total)]:
         raise DomainError("sum_changed", _("The sum to pay has changed meanwhile. Ask for a new code."))
     if account is None:
         raise DomainError("account_required", _("Choose the account to pay from."), "account")
-    # All accounts before the first payment, in id order.
-    lock_funds(account, order.total, *_destinations(order.bills), field="account")
     code.used_at = clock.now()
     comment = _("From the account, by the page of the bill; confirmed by a code.")
-    payments = [pay_bill_from_account(bill, account, by=by, comment=comment) for bill in order.bills]
-    if order.bundle is not None:  # one order, as several bills paid at once at the bank are
-        for payment in payments:
-            payment.bundle_id = order.bundle.id
-            payment.order_id = None if payment is payments[0] else payments[0].id
-        db.session.flush()
-    return payments
+    return pay_bills_from_account(order.bills, account, bundle=order.bundle, comment=comment, by=by)
 
 
 def _proved(order: Order, proof: str) -> PaymentCode:
@@ -311,10 +302,6 @@ def _proved(order: Order, proof: str) -> PaymentCode:
     if clock.now() >= code.expires_at + DECIDING:
         raise DomainError("proof_expired", _("Too much time has passed. Ask for a new code."))
     return code
-
-
-def _destinations(bills: Sequence[Bill]) -> list[Account]:
-    return [account_to_credit(bill.account) for bill in bills]
 
 
 def _signer() -> URLSafeSerializer:

@@ -29,7 +29,7 @@ from crm.clients.names import discreet_name
 from crm.db import LabelEnum, db
 from crm.errors import DomainError, NotFound
 from crm.i18n import day, money, read_money
-from crm.payments.gateways.base import GatewayError, GatewayRefused
+from crm.payments.gateways.base import GatewayError, GatewayRefused, KeysRefused
 from crm.payments.models import Payment, PaymentStatus
 from crm.payments.operations import accept_notice, start_payment
 from crm.payments.shops import gateway_of, shop_for
@@ -94,8 +94,9 @@ def pay(token: str) -> BaseResponse | tuple[str, int]:
             typed = request.form.get("amount")
             bills, amount = [bill], _read_sum(typed)
         else:
-            ticked = frozenset(int(text) for text in request.form.getlist("bill") if text.isdecimal())
-            bills, amount = [bill for bill in bundle.bills if bill.id in ticked], None
+            sent = set(request.form.getlist("bill"))  # texts, of any length
+            bills, amount = [bill for bill in bundle.shown_bills if str(bill.id) in sent], None
+            ticked = frozenset(bill.id for bill in bills)
             if not bills:
                 raise DomainError("nothing_chosen", _("Tick at least one bill."), "bill")
         payment = _start(bills, amount, token, bundle)
@@ -107,7 +108,7 @@ def pay(token: str) -> BaseResponse | tuple[str, int]:
         _log.warning("the payment of /pay/… was not begun: %s", error)
         silent = (
             DomainError("bank_refused", _("The bank did not accept the payment. Please tell the administrator."))
-            if isinstance(error, GatewayRefused)
+            if isinstance(error, GatewayRefused | KeysRefused)
             else DomainError("bank_silent", _("The bank does not answer. Please try again in a few minutes."))
         )
         return _page(token, _see(token), [], _Attempt(silent, typed, ticked)), 502

@@ -314,7 +314,11 @@ class _Statement:
 
 
 _BILL_OF = _Statement(_BILL.where(_bill.token == bindparam("token"), _bill.link_revoked_at.is_(None)))
-_BILLS_OF = _Statement(_IN_BUNDLE.where(_bundle.token == bindparam("token"), _bundle.link_revoked_at.is_(None)))
+_BILLS_OF = _Statement(
+    _IN_BUNDLE.where(
+        _bundle.token == bindparam("token"), _bundle.link_revoked_at.is_(None), _bill.link_revoked_at.is_(None)
+    )
+)
 _LINES_OF = _Statement(_LINES.where(_line.bill_id == bindparam("bill_id")))
 _ORDER_OF = _Statement(
     _PAYMENT.where(or_(_payment.id == bindparam("id"), _payment.order_id == bindparam("id"))).order_by(_payment.id)
@@ -328,7 +332,7 @@ def see_bill(token: str) -> SeenBill | None:
 
 
 def see_bundle(token: str) -> list[SeenBill]:
-    """The bills behind a link to several, if the link stands; none otherwise."""
+    """The bills behind a link to several, if the link stands, but for those whose own was taken back; else none."""
     return [_seen(row) for row in _BILLS_OF.rows(token=token)] if _is_text(token) else []
 
 

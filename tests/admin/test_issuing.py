@@ -382,6 +382,17 @@ def test_ticked_bills_of_a_payer_get_one_link(browser: Any, client: Any) -> None
     assert "К оплате по ссылке: 350,00" in plain(answer.text)
 
 
+def test_revoking_a_bill_of_a_link_to_several_warns_of_it(browser: Any, client: Any, web: Any) -> None:
+    alone, *bills = (make_bill(client) for _ in range(3))
+    with transaction():
+        bundle = bundle_bills(bills, by=SYSTEM)
+    shown = {bill.id: plain(browser.get(f"/admin/bill/link/revoke/?id={bill.id}").text) for bill in (alone, bills[0])}
+    warning = "исчезнет и со страницы общей ссылки"
+    assert (warning in shown[alone.id], warning in shown[bills[0].id]) == (False, True)
+    send(browser, f"/admin/bill/link/revoke/?id={bills[0].id}")
+    assert bills[0].title not in web().get(f"/pay/{bundle.token}").text
+
+
 def test_bills_of_two_payers_get_none_and_the_page_says_why(network: Any, browser: Any, client: Any) -> None:
     made = [make_bill(client), make_bill(make_client(network.lesnoy))]
     path = browser.post(

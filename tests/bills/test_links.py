@@ -131,6 +131,9 @@ def test_which_bills_have_no_link_together(network: Any) -> None:
     with transaction():
         archive_bill(gone, by=SYSTEM)
         late.payable_from, late.payable_until = date(2020, 1, 1), date(2020, 1, 2)
+    revoked = make_bill(client)
+    with transaction():
+        revoke_link(revoked, by=SYSTEM)
     stranger = make_bill(make_client(network.lesnoy))
     many = [make_bill(client) for _ in range(MOST)]
     for bills, code in (
@@ -141,6 +144,7 @@ def test_which_bills_have_no_link_together(network: Any) -> None:
         ([bill, paid], "bundle_unpayable"),
         ([bill, gone], "bundle_unpayable"),
         ([bill, late], "bundle_unpayable"),
+        ([bill, revoked], "bundle_revoked"),
     ):
         with pytest.raises(DomainError) as refused:
             bundle(bills)

@@ -10,9 +10,12 @@ from sqlalchemy import select
 
 from crm.access.actors import SYSTEM
 from crm.bills.bundles import bundle_bills, revoke_bundle
+from crm.bills.links import renew_link, revoke_link
 from crm.bills.models import BillStatus
 from crm.bills.operations import archive_bill
 from crm.db import db, transaction
+from crm.errors import NotFound
+from crm.payments.confirmation import order_of
 from crm.payments.models import Payment
 from tests.bank import pay_at
 from tests.factories import make_bill, make_client
@@ -81,7 +84,7 @@ def test_bills_can_be_left_out(network, bank, web, payer):
 def test_nothing_ticked_is_said(network, bank, web, payer):
     bundle, bills = bundled(payer, "100", "200")
     foreign = make_bill(make_client(network.lesnoy))
-    for sent in ([], [foreign.id], ["x"], ["9" * 30]):
+    for sent in ([], [foreign.id], ["x"], ["9" * 30], ["9" * 5000]):
         answer = web().post(f"/pay/{bundle.token}", data={"bill": sent})
         assert answer.status_code == 422
         assert "Отметьте хотя бы один счёт." in text_of(answer)
@@ -124,6 +127,32 @@ def test_a_revoked_link_is_as_one_that_never_was(network, bank, web, payer):
         answer = getattr(web(), method)(f"/pay/{bundle.token}", data={"bill": [bills[0].id]})
         assert (answer.status_code, answer.text) == (404, unknown.text)
     assert has_button(web().get(f"/pay/{bills[0].token}"))
+
+
+def test_a_bill_whose_own_link_is_revoked_is_out_of_reach_here_too(network, bank, web, payer):
+    bundle, bills = bundled(payer, "100", "200.50")
+    with transaction():
+        revoke_link(bills[0], by=SYSTEM)
+    page = web().get(f"/pay/{bundle.token}")
+    assert bills[0].title not in page.text
+    assert ticks(page) == {bills[1].id: True}
+    assert web().post(f"/pay/{bundle.token}", data={"bill": [bills[0].id]}).status_code == 422
+    assert db.session.scalars(select(Payment)).all() == []
+    assert order_of(bundle.token).bills == (bills[1],)
+    with transaction():
+        renew_link(bills[0], by=SYSTEM)
+    assert ticks(web().get(f"/pay/{bundle.token}")) == {bill.id: True for bill in bills}
+
+
+def test_when_every_bill_is_revoked_the_link_is_as_one_that_never_was(network, bank, web, payer):
+    bundle, bills = bundled(payer, "100", "200")
+    with transaction():
+        for bill in bills:
+            revoke_link(bill, by=SYSTEM)
+    for method in ("get", "post"):
+        assert getattr(web(), method)(f"/pay/{bundle.token}", data={"bill": [bills[0].id]}).status_code == 404
+    with pytest.raises(NotFound):
+        order_of(bundle.token)
 
 
 def test_another_links_payment_is_not_shown_here(network, bank, web, payer):

@@ -15,7 +15,7 @@ from flask_login import current_user
 from crm.admin.base import KontoraView, permission
 from crm.admin.fields import Form
 from crm.admin.selection import Selection
-from crm.bills.bundles import MOST, bundle_bills, bundle_url, check_bundle, revoke_bundle
+from crm.bills.bundles import MOST, bundle_bills, bundle_url, bundles_with, check_bundle, revoke_bundle
 from crm.bills.links import renew_link, revoke_link
 from crm.bills.models import Bill, BillBundle
 from crm.bills.operations import check_payable
@@ -25,7 +25,9 @@ from crm.errors import DomainError
 
 
 def is_payable(bill: Bill) -> bool:
-    """Whether it can be paid now."""
+    """Whether it can be paid now by a link to several bills."""
+    if bill.link_revoked_at is not None:
+        return False
     try:
         check_payable(bill)
     except DomainError:
@@ -36,6 +38,14 @@ def is_payable(bill: Bill) -> bool:
 def due_of(bundle: BillBundle) -> Decimal:
     """What its link asks for now."""
     return sum((bill.due for bill in bundle.bills if is_payable(bill)), Decimal(0))
+
+
+def _revoking(bill: Bill) -> str:
+    """What revoking the link of a bill means."""
+    said = _("Whoever has the link will not be able to open the bill. A new link can be issued at any time.")
+    if bundles_with(bill):
+        said += " " + _("It disappears from the link for several bills, too, until it has a new link of its own.")
+    return said
 
 
 class BillLinksView(KontoraView):
@@ -51,7 +61,7 @@ class BillLinksView(KontoraView):
             title=_("Revoke the link of bill %(number)s?", number=bill.title),
             back=self.row_url(bill),
             said=_l("The link is revoked: it leads nowhere now."),
-            warning=_("Whoever has the link will not be able to open the bill. A new link can be issued at any time."),
+            warning=_revoking(bill),
             submit=_("Revoke the link"),
         )
 

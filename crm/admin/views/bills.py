@@ -33,10 +33,10 @@ from crm.admin.money import account_with_balance, till_field, tills_to_choose, w
 from crm.admin.selection import COUNT_LIMIT, Selection
 from crm.admin.views.bill_links import BillLinksView, is_payable
 from crm.audit.bulk import Change
-from crm.bills.bundles import bundle_url
+from crm.bills.bundles import bundle_url, bundles_with
 from crm.bills.document import bill_pdf
 from crm.bills.links import bill_url
-from crm.bills.models import Bill, BillBundle, BillStatus, bill_bundle_bill, bill_title, is_past_term
+from crm.bills.models import Bill, BillStatus, bill_title, is_past_term
 from crm.bills.operations import archive_bill, archive_bills, archiving_bills, changing_bills
 from crm.bills.queries import is_overdue
 from crm.bills.sums import takes_other_sums
@@ -302,7 +302,7 @@ class BillView(BillLinksView):
             "payments": payments,
             "refunds": _refunds_of(payments) if current_user.may("refund.view") else {},
             "payment_url": self._payment_url,
-            "bundles": _bundles_with(row),
+            "bundles": bundles_with(row),
             "bundle_url": bundle_url,
             "may_pay": is_payable(row) and current_user.may("account.top_up"),
             "may_archive": row.status is BillStatus.PENDING and self.may("archive"),
@@ -393,10 +393,3 @@ def _refunds_of(payments: Sequence[Payment]) -> dict[int, list[Refund]]:
         for refund in db.session.scalars(query.order_by(Refund.id)):
             found.setdefault(refund.payment_id, []).append(refund)
     return found
-
-
-def _bundles_with(bill: Bill) -> list[BillBundle]:
-    """The links this bill can be paid by together with others."""
-    holding = sa.select(bill_bundle_bill.c.bundle_id).where(bill_bundle_bill.c.bill_id == bill.id)
-    query = sa.select(BillBundle).where(BillBundle.id.in_(holding), BillBundle.link_revoked_at.is_(None))
-    return list(db.session.scalars(query.order_by(BillBundle.id.desc())))
