@@ -97,6 +97,7 @@ OWN = {
     "clientgroup.leave_view": "clientgroup.enrol",
     "company.licensing_view": "company.view",
     "company.preview_view": "company.view",
+    "company.try_view": "company.edit",
     "contract.print_view": "contract.view",
     "holiday.remove_view": "holiday.delete",
     "field.move_view": "field.edit",
@@ -146,6 +147,7 @@ OWN = {
 }
 TAKES_ID = {
     "details_view",
+    "try_view",
     "edit_view",
     "cell_view",
     "add_view",
