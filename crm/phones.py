@@ -35,6 +35,11 @@ def format_phone(e164: str | None) -> str:
     return phonenumbers.format_number(phonenumbers.parse(e164), phonenumbers.PhoneNumberFormat.INTERNATIONAL)
 
 
+def is_landline(e164: str) -> bool:
+    """Whether it is a fixed line by the number itself, whatever a card says of it: no SMS gets there."""
+    return phonenumbers.number_type(phonenumbers.parse(e164)) == phonenumbers.PhoneNumberType.FIXED_LINE
+
+
 def search_digits(text: str) -> list[str]:
     """Runs of digits to look for when `text` could be part of a phone (three digits or more, no letters); else empty.
 

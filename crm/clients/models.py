@@ -15,6 +15,7 @@ from crm.access.scope import BranchScoped
 from crm.db import LabelEnum, Model, Phone, PrimaryKey, Text200, label_enum
 from crm.fields.models import HasCustomFields
 from crm.fields.queries import company_of, is_shown
+from crm.phones import is_landline
 from crm.search import searchable
 
 
@@ -110,7 +111,8 @@ class Client(HasCustomFields, BranchScoped, Model):
     def mobile_phone(self) -> str | None:
         """The first of the numbers that takes an SMS (E.164)."""
         numbers = ((self.phone, self.phone_kind), (self.extra_phone, self.extra_phone_kind))
-        return next((phone for phone, kind in numbers if phone and kind is PhoneKind.MOBILE), None)
+        mobile = (phone for phone, kind in numbers if phone and kind is PhoneKind.MOBILE)
+        return next((phone for phone in mobile if not is_landline(phone)), None)
 
     @property
     def is_payer(self) -> bool:

@@ -25,7 +25,9 @@ from crm.mailings.channels.base import ChannelNotSet, Fate, Letter, Outcome, Sen
 from crm.mailings.channels.demo import DemoSmsSender
 from crm.mailings.channels.email import EmailSender
 from crm.mailings.channels.sms import SmsSender
-from crm.mailings.models import HIDDEN, MESSAGE_MOVES, Channel, Message, MessageStatus
+from crm.mailings.models import CODE_KEY, HIDDEN, MESSAGE_MOVES, Channel, Message, MessageStatus
+from crm.payments.confirmation import LIFE as CODE_LIVES
+from crm.phones import is_landline
 
 # Longer than any conversation with a server can take, its timeouts included.
 LEASE = timedelta(minutes=10)
@@ -89,13 +91,20 @@ def claim_message(message_id: int) -> Claim | None:
             return None
         message = db.session.get_one(Message, message_id, populate_existing=True)
         if reason := _idle_reason(message):
-            move_message(message_id, MessageStatus.SENDING, MessageStatus.SKIPPED, lease_until=None, error=reason)
+            values = {"lease_until": None, "error": reason, "secret": None}
+            move_message(message_id, MessageStatus.SENDING, MessageStatus.SKIPPED, **values)
             return None
         return Claim(message.id, message.channel, message.attempts, _letter(message))
 
 
 def _idle_reason(message: Message) -> str:
-    """Why a letter of a mailing asks for nothing any more; empty for one that does. By hand it is sent all the same."""
+    """Why a letter of a mailing asks for nothing any more, or one with a code brings none that is good; empty for one
+    that does. By hand it is sent all the same.
+    """
+    if message.dedupe_key.startswith(CODE_KEY) and (
+        message.secret is None or clock.now() >= message.created_at + CODE_LIVES
+    ):
+        return _("The code is not good any more: the payer asks for a new one.")
     if message.run_id is None or message.bill_id is None:
         return ""
     bill = db.session.get_one(Bill, message.bill_id, populate_existing=True)
@@ -143,7 +152,7 @@ def deliver_batch(*, limit: int = BATCH) -> Delivered:
                 claim = claim_message(message_id)
                 if claim is None:
                     continue
-                outcome = senders[claim.channel].send(claim.letter)
+                outcome = _refused(claim) or senders[claim.channel].send(claim.letter)
                 settle_message(claim, outcome)
                 delivered.fates[outcome.fate] += 1
                 if outcome.fate is Fate.UNREACHABLE:
@@ -157,6 +166,18 @@ def deliver_batch(*, limit: int = BATCH) -> Delivered:
         for sender in senders.values():
             sender.close()
     return delivered
+
+
+def _refused(claim: Claim) -> Outcome | None:
+    """What need not be tried."""
+    if claim.channel is Channel.SMS and is_landline(claim.letter.recipient):
+        return Outcome(Fate.REFUSED, landline_text())
+    return None
+
+
+def landline_text() -> str:
+    """Why no SMS is sent there. It does not name the number: not everybody sees phones."""
+    return _("By its number this phone is a landline: SMS do not reach it.")
 
 
 def _open_senders() -> dict[Channel, Sender]:
@@ -204,10 +225,10 @@ def settle_message(claim: Claim, outcome: Outcome) -> None:
     """Note what became of a claimed letter. Commits by itself."""
     now = clock.now()
     status: MessageStatus
-    values: dict[str, Any] = {"lease_until": None, "error": outcome.reason[:500]}
+    values: dict[str, Any] = {"lease_until": None, "error": outcome.reason[:500], "secret": None}
     if outcome.fate is Fate.SENT:
         status = MessageStatus.SENT
-        values |= {"sent_at": now, "external_id": outcome.external_id, "secret": None}
+        values |= {"sent_at": now, "external_id": outcome.external_id}
     elif outcome.fate is Fate.UNKNOWN:
         status = MessageStatus.UNKNOWN
     elif outcome.fate is Fate.REFUSED or claim.attempt >= MAX_ATTEMPTS:
@@ -215,6 +236,7 @@ def settle_message(claim: Claim, outcome: Outcome) -> None:
     else:
         status = MessageStatus.PENDING
         values["next_try_at"] = now + wait_after(claim.attempt)
+        del values["secret"]  # it goes out again
     with transaction():
         noted = move_message(
             claim.message_id, MessageStatus.SENDING, status, Message.attempts == claim.attempt, **values
@@ -242,6 +264,7 @@ def give_up_lost_claims(*, now: datetime) -> int:
             Message.lease_until < now,
             lease_until=None,
             error=reason,
+            secret=None,
         )
         for message_id in list(db.session.scalars(lost))
     )

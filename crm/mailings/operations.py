@@ -21,7 +21,7 @@ from crm.clients.models import Client, PhoneKind
 from crm.db import db
 from crm.errors import Conflict, DomainError
 from crm.mailings.channels.sms import SmsLength, sms_length
-from crm.mailings.delivery import move_message
+from crm.mailings.delivery import landline_text, move_message
 from crm.mailings.models import (
     BilledAccounts,
     BillingMethod,
@@ -37,6 +37,7 @@ from crm.mailings.models import (
 )
 from crm.mailings.schedule import latest_planned
 from crm.mailings.tags import check_tags, render
+from crm.phones import is_landline
 
 # The names of jobs/tasks.py these operations ring for.
 EXECUTE_RUN = "mailings.execute_run"
@@ -300,6 +301,8 @@ def _mobile(client: Client, phone: str | None) -> str:
                 kind=kinds[phone].label,
             ),
         )
+    if is_landline(phone):
+        raise DomainError("phone_landline", landline_text())
     return phone
 
 

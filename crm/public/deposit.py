@@ -17,7 +17,7 @@ from crm.bell import ring
 from crm.db import transaction
 from crm.errors import DomainError, NotFound
 from crm.ledger.models import Account
-from crm.mailings.models import HIDDEN, Channel
+from crm.mailings.models import CODE_KEY, HIDDEN, Channel
 from crm.mailings.operations import DELIVER, address_of, queue_message
 from crm.payments.confirmation import (
     LIFE,
@@ -176,7 +176,7 @@ def _queue_code(order: Order) -> PaymentCode:
         recipient=address,
         subject="" if channel is Channel.SMS else _("Code to confirm the payment"),
         body=short if channel is Channel.SMS else letter,
-        dedupe_key=f"payment-code:{code.id}",
+        dedupe_key=f"{CODE_KEY}{code.id}",
         bill=order.bills[0],
         by=VISITOR,
     )

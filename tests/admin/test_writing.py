@@ -212,6 +212,17 @@ def test_an_sms_to_a_phone_that_is_not_mobile_is_refused_with_the_reason(
     assert messages() == []
 
 
+def test_a_landline_by_its_number_is_refused_whatever_its_type_says(network: Any, browser: Any) -> None:
+    client = make_client(network.lesnoy, phone="+74951234567", extra_phone="+79181234567")
+    path = path_of(client, to="phone")
+    assert "городской" in errors(browser.get(path).text)[""]
+    answer = send(browser, path, text="Привет")
+    assert answer.status_code == 422
+    assert "городской" in errors(answer.text)[""]
+    assert messages() == []
+    assert client.mobile_phone == "+79181234567"
+
+
 def test_a_text_of_too_many_sms_is_refused(network: Any, browser: Any) -> None:
     answer = send(browser, path_of(make_client(network.lesnoy), to="phone"), text="я" * (8 * 67 + 1))
     assert "9 SMS" in errors(answer.text)["text"]

@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 
 from crm import clock
+from crm.access.actors import SYSTEM
 from crm.db import db, transaction
 from crm.mailings.channels.base import Fate, Outcome
 from crm.mailings.delivery import (
@@ -20,7 +21,8 @@ from crm.mailings.delivery import (
     settle_message,
     wait_after,
 )
-from crm.mailings.models import MessageStatus
+from crm.mailings.models import CODE_KEY, HIDDEN, MessageStatus
+from crm.mailings.operations import resend_messages
 from tests.factories import make_client, make_message
 
 SENT = Outcome(Fate.SENT)
@@ -194,3 +196,52 @@ def test_a_late_note_does_not_touch_a_newer_attempt(message):
 def test_a_status_moves_only_along_its_table(message):
     with pytest.raises(ValueError, match="does not move"):
         move_message(message.id, MessageStatus.SENT, MessageStatus.PENDING)
+
+
+# --- messages that bring a code --------------------------------------------------------------------------------------
+
+
+def make_code_letter(client):
+    """A letter with a code, as the page of a bill queues one."""
+    message = make_message(client, body=f"Код: {HIDDEN}", dedupe_key=f"{CODE_KEY}1")
+    with transaction():
+        message.secret = "123456"
+    return message
+
+
+@pytest.mark.parametrize("fate", [Fate.SENT, Fate.REFUSED, Fate.UNKNOWN])
+def test_a_code_is_forgotten_once_nothing_will_send_it(client, fate):
+    message = make_code_letter(client)
+    settle_message(claim_message(message.id), Outcome(fate, "x"))
+    assert fresh(message).secret is None
+
+
+def test_a_code_is_kept_while_it_is_tried_again(client):
+    message = make_code_letter(client)
+    settle_message(claim_message(message.id), Outcome(Fate.POSTPONED, "x"))
+    assert fresh(message).secret == "123456"
+
+
+def test_a_code_whose_worker_died_is_forgotten(client):
+    message = make_code_letter(client)
+    claim_message(message.id)
+    with transaction():
+        give_up_lost_claims(now=clock.now() + 2 * LEASE)
+    assert (fresh(message).status, message.secret) == (MessageStatus.UNKNOWN, None)
+
+
+def test_a_code_is_not_sent_after_it_has_expired(client, smtp):
+    message = make_code_letter(client)
+    with later(minutes=10):
+        deliver_batch()
+    assert (fresh(message).status, message.secret, smtp.messages) == (MessageStatus.SKIPPED, None, [])
+    assert message.error
+
+
+def test_a_code_that_failed_is_not_sent_again_without_its_digits(client, smtp):
+    message = make_code_letter(client)
+    settle_message(claim_message(message.id), Outcome(Fate.REFUSED, "550"))
+    with transaction():
+        resend_messages([fresh(message)], by=SYSTEM)
+    deliver_batch()
+    assert (fresh(message).status, smtp.messages) == (MessageStatus.SKIPPED, [])

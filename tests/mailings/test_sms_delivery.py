@@ -114,3 +114,10 @@ def test_a_mailing_by_sms_goes_to_mobile_phones(network):
     assert (message.channel, message.recipient) == (Channel.SMS, mobile.phone)
     reasons = {line.client_id: line.reason for line in run.lines}
     assert reasons[fixed.id] == "У клиента нет мобильного телефона."
+
+
+def test_an_sms_queued_to_a_landline_is_refused_with_the_reason(network, gateway):
+    message = make_sms(make_client(network.lesnoy), recipient="+74951234567")
+    assert deliver_batch().fates[Fate.REFUSED] == 1
+    assert (fresh(message).status, gateway.posts) == (MessageStatus.FAILED, [])
+    assert "городской" in message.error

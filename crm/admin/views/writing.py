@@ -30,7 +30,7 @@ from crm.mailings.delivery import sender_of
 from crm.mailings.models import Channel, Template
 from crm.mailings.operations import Draft, draft_message_to, send_message_to
 from crm.mailings.tags import Subject, all_tags
-from crm.phones import format_phone
+from crm.phones import format_phone, is_landline
 
 # How many of a payer's open bills are offered.
 BILLS = 50
@@ -55,7 +55,7 @@ class Address:
 
     @property
     def takes_messages(self) -> bool:
-        return self.kind in {None, PhoneKind.MOBILE}
+        return self.kind in {None, PhoneKind.MOBILE} and not (self.phone and is_landline(self.phone))
 
 
 class MessageForm(Form):
