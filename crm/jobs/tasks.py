@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -142,15 +143,26 @@ def _poll_payments() -> None:
         refunds = take_refunds(now=now)
         give_up_unasked(now=now)
     for asked in questions:
-        try:
+        with _one_of_many("payment_poll_failed", payment=asked.payment_id):
             accept_notice(gateway_of(db.session.get_one(Payment, asked.payment_id)), asked.external_id)
-        except (GatewayError, LookupError, DomainError) as error:
-            log.warning("payment_poll_failed", payment=asked.payment_id, reason=str(error))
     for refund_id in refunds:
-        try:
+        with _one_of_many("refund_poll_failed", refund=refund_id):
             ask_refund(refund_id)
-        except (GatewayError, LookupError, DomainError) as error:
-            log.warning("refund_poll_failed", refund=refund_id, reason=str(error))
+
+
+@contextmanager
+def _one_of_many(event: str, **facts: Any) -> Iterator[None]:
+    """Whatever goes wrong with one of them does not take the others' turn."""
+    try:
+        yield
+    except (GatewayError, LookupError, DomainError) as error:
+        log.warning(event, **facts, reason=str(error))
+    except Exception as error:
+        log.error(event, **facts, reason=repr(error))
+        report_exception(error)
+    else:
+        return
+    db.session.rollback()
 
 
 def _sum_ledger() -> None:
