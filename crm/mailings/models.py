@@ -229,8 +229,8 @@ class Message(BranchScoped, Model):
 
     recipient: an e-mail address or a phone (E.164). subject: empty in an SMS. external_id: the provider's number of it,
     where he gives one. error: why it was not sent, or is not needed any more.
-    secret: what staff do not read, a code say; it stands where the body has HIDDEN, and is forgotten once the message is
-    sent, has failed or may have been sent.
+    secret: what staff do not read, a code say; it stands where the body has HIDDEN, and is forgotten once the message
+    is sent, has failed or may have been sent.
     dedupe_key: unique, so that a cause repeated makes no second letter. lease_until: while being sent, when the claim
     ends; a row still "sending" after it is moved to unknown and never sent again by itself.
     """
