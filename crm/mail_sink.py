@@ -94,6 +94,10 @@ def _read(folder: Path, name: str) -> ReceivedLetter:
 
 
 def _header(message: EmailMessage, name: str) -> str:
-    """A header as people read it. The parser of addresses leaves a space where a long name was folded; we do not."""
+    """A header as people read it, encoded or in plain UTF-8. The parser of addresses leaves a space where a long name
+    was folded; we do not.
+    """
     raw = next((str(value) for key, value in message.raw_items() if key.lower() == name), "")
+    # Bytes beyond ASCII are read as halves of characters, which no page can hold.
+    raw = raw.encode(errors="surrogateescape").decode(errors="replace")
     return str(make_header(decode_header(raw)))

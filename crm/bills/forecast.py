@@ -23,6 +23,7 @@ from crm.access.models import Branch
 from crm.bills.models import BillLineKind
 from crm.catalogue.models import LessonType, Subject
 from crm.clients.models import Client
+from crm.clients.names import first_name
 from crm.db import amount as to_amount
 from crm.db import db
 from crm.i18n import day as shown_day
@@ -422,7 +423,7 @@ def _lessons(people: Mapping[int, int], zones: Mapping[int, Branch], since: date
                     row.attendance_id,
                     row.lesson_id,
                     row.client_id,
-                    row.student,
+                    first_name(row.student),
                     row.of_group or row.of_subject or row.of_type,
                     on,
                     row.branch_id,

@@ -31,7 +31,8 @@ from crm.phones import format_phone
 # Letters go to the clients of Russian businesses, whatever language the clerk reads the panel in.
 LETTER_LANGUAGE = "ru"
 
-_TAG = re.compile(r"\{([^{}\n]*)\}")
+# What looks like a tag: words joined by points. Other braces are letters of the text.
+_TAG = re.compile(r"\{([^\S\n]*[^\W\d][^\s{}.]*\.[^\s{}]+[^\S\n]*)\}")
 
 
 class Subject(enum.Enum):
@@ -128,7 +129,7 @@ def check_tags(text: str, *, field: str, is_thanks: bool = False) -> None:
     for a payment's tag in anything but thanks.
     """
     tags = all_tags()
-    _check(text, tags, field)
+    _check(text, tags, field, set(Subject) if is_thanks else {Subject.CLIENT, Subject.BILL})
     for name in _TAG.findall(text):
         if tags[name].subject is Subject.PAYMENT and not is_thanks:
             raise _payment_required(tags[name], field)
@@ -142,10 +143,11 @@ def _payment_required(tag: Tag, field: str) -> DomainError:
     )
 
 
-def _check(text: str, tags: dict[str, Tag], field: str) -> None:
+def _check(text: str, tags: dict[str, Tag], field: str, allowed: set[Subject]) -> None:
+    """allowed: what the tags that are offered instead may be about."""
     for name in _TAG.findall(text):
         if name not in tags:
-            listing = ", ".join(str(tag) for tag in tags.values())
+            listing = ", ".join(str(tag) for tag in tags.values() if tag.subject in allowed)
             raise DomainError(
                 "tag_unknown",
                 _("There is no tag {%(name)s}. The tags there are: %(tags)s.", name=name, tags=listing),
@@ -163,11 +165,12 @@ def render(
     """
     # A template outlives a field: what it was filled with still is.
     tags = all_tags(deleted=True) if ".custom." in text else TAGS
-    _check(text, tags, field)
+    facts = {Subject.CLIENT: client, Subject.BILL: bill, Subject.PAYMENT: paid}
+    _check(text, tags, field, {subject for subject, told in facts.items() if told is not None})
 
     def replace(match: re.Match[str]) -> str:
         tag = tags[match[1]]
-        told = {Subject.CLIENT: client, Subject.BILL: bill, Subject.PAYMENT: paid}[tag.subject]
+        told = facts[tag.subject]
         if told is None and tag.subject is Subject.PAYMENT:
             raise _payment_required(tag, field)
         if told is None:

@@ -66,11 +66,31 @@ def test_every_tag_of_the_list_can_be_used_and_has_a_label(bill):
         assert "{" not in render(str(tag), client=bill.client, bill=bill, paid=paid)
 
 
-@pytest.mark.parametrize("text", ["{bill.sum}", "{customer.Name}", "{ customer.name }", "{}"])
+@pytest.mark.parametrize("text", ["{bill.sum}", "{customer.Name}", "{ customer.name }", "{клиент.имя}"])
 def test_an_unknown_tag_is_refused_beside_its_field(app, text):
     with pytest.raises(DomainError) as refused:
         check_tags(text, field="subject")
     assert (refused.value.code, refused.value.field) == ("tag_unknown", "subject")
+
+
+@pytest.mark.parametrize("text", ["{ y }", "{}", "{привет}", "f(x) = {x | x > 0}", "{3.14}", "{см.}"])
+def test_braces_that_are_no_tag_stay_as_they_are(bill, text):
+    check_tags(text, field="body")
+    assert rendered(text, bill) == text
+
+
+def test_only_tags_that_can_be_used_here_are_offered(app, network, bill):
+    with pytest.raises(DomainError) as refused:
+        check_tags("{bill.sum}", field="body")
+    assert "{bill.amount}" in refused.value.message
+    assert "{payment.amount}" not in refused.value.message
+    with pytest.raises(DomainError) as refused:
+        check_tags("{bill.sum}", field="body", is_thanks=True)
+    assert "{payment.amount}" in refused.value.message
+    with pytest.raises(DomainError) as refused:
+        render("{bill.sum}", client=bill.client)
+    assert "{customer.name}" in refused.value.message
+    assert "{bill.amount}" not in refused.value.message
 
 
 @pytest.mark.spec("B109")
