@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -116,6 +117,11 @@ class Attention(LabelEnum):
     REFUNDED_ELSEWHERE = "refunded_elsewhere", _lp("payment", "Refunded at the bank, not here")
 
 
+def make_nonce() -> str:
+    """Eight characters: what a bank is told apart from the names another installation, or a copy put back, gives it."""
+    return secrets.token_hex(4)
+
+
 class Payment(BranchScoped, Model):
     """Money from a client to one of his accounts, by hand or through a gateway.
 
@@ -125,6 +131,7 @@ class Payment(BranchScoped, Model):
     holds the external id, the others point at it. bundle: the bills were paid under this link.
     refunded: given back of it so far, through the gateway. reported_amount, reported_currency: what the gateway said
     where it differs from what was asked. attention: a person has to look, until attention_closed_at.
+    nonce: what its name at the bank ends with (outcomes.py). asking_until: while the bank is being asked for its order.
     confirmation_url: where the client pays while it is pending. next_poll_at: when the gateway is asked about it next,
     None until it has been asked once.
     """
@@ -159,6 +166,8 @@ class Payment(BranchScoped, Model):
     bundle_id: Mapped[int | None] = mapped_column(ForeignKey("bill_bundle.id"), index=True)
     gateway: Mapped[str | None] = mapped_column(String(40))
     external_id: Mapped[str | None] = mapped_column(String(100))
+    nonce: Mapped[str] = mapped_column(String(8), default=make_nonce, server_default=text("''"))
+    asking_until: Mapped[datetime | None]
     confirmation_url: Mapped[str | None] = mapped_column(String(500))
     created_at: Mapped[datetime]
     received_at: Mapped[datetime | None]
@@ -225,7 +234,8 @@ REFUND_MOVES = {RefundStatus.PENDING: {RefundStatus.SUCCEEDED, RefundStatus.FAIL
 
 class Refund(BranchScoped, Model):
     """Money of an online payment given back through its gateway, the whole or a part. It leaves the client's account
-    when it is asked of the bank (transaction_id) and comes back there when the bank refuses.
+    when it is asked of the bank (transaction_id) and comes back there when the bank refuses. nonce: what its name at
+    the bank ends with.
     """
 
     __table_args__ = (
@@ -242,6 +252,7 @@ class Refund(BranchScoped, Model):
     amount: Mapped[Decimal]
     status: Mapped[RefundStatus] = mapped_column(label_enum(RefundStatus), default=RefundStatus.PENDING)
     external_id: Mapped[str | None] = mapped_column(String(100))
+    nonce: Mapped[str] = mapped_column(String(8), default=make_nonce)
     reason: Mapped[str] = mapped_column(String(250), default="")
     error: Mapped[str] = mapped_column(String(500), default="")
     created_at: Mapped[datetime]

@@ -65,6 +65,8 @@ def upgrade() -> None:
     op.add_column("message", sa.Column("secret", sa.String(1000), nullable=True))
     op.add_column("message", sa.Column("external_id", sa.String(100), server_default=sa.text("''"), nullable=False))
     op.add_column("payment", sa.Column("refunded", sa.BigInteger(), server_default="0", nullable=False))
+    op.add_column("payment", sa.Column("nonce", sa.String(8), server_default=sa.text("''"), nullable=False))
+    op.add_column("payment", sa.Column("asking_until", INSTANT, nullable=True))
     op.add_column("payment", sa.Column("reported_amount", sa.BigInteger(), nullable=True))
     op.add_column("payment", sa.Column("reported_currency", sa.String(3), nullable=True))
     op.add_column("payment", sa.Column("attention", sa.String(32), nullable=True))
@@ -89,7 +91,9 @@ def downgrade() -> None:
     drop_reference("payment", "shop_id", "shop")
     for name in ("attention", "refunded"):
         drop_check("payment", f"ck_payment_{name}")
-    for name in ("attention_closed_at", "attention", "reported_currency", "reported_amount", "refunded"):
+    for name in ("attention_closed_at", "attention", "reported_currency", "reported_amount"):
+        op.drop_column("payment", name)
+    for name in ("asking_until", "nonce", "refunded"):
         op.drop_column("payment", name)
     op.drop_column("message", "external_id")
     op.drop_column("message", "secret")
@@ -250,6 +254,7 @@ def _create_tables() -> None:
     sa.Column('amount', sa.BigInteger(), nullable=False),
     sa.Column('status', sa.Enum('pending', 'succeeded', 'failed', name='refund_status', native_enum=False, create_constraint=True, length=32), nullable=False),
     sa.Column('external_id', sa.String(length=100), nullable=True),
+    sa.Column('nonce', sa.String(length=8), nullable=False),
     sa.Column('reason', sa.String(length=250), nullable=False),
     sa.Column('error', sa.String(length=500), nullable=False),
     sa.Column('created_at', INSTANT, nullable=False),
