@@ -86,6 +86,7 @@ class TalkingBank:
 
     saying: Callable[[str], RemotePayment]
     name: str = "demo"
+    shop_id: str = ""
 
     def fetch(self, external_id: str) -> RemotePayment:
         return self.saying(external_id)

@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 from flask_babel import gettext as _
-from sqlalchemy import and_, bindparam, case, delete, or_, select, update
+from sqlalchemy import and_, bindparam, case, delete, exists, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from crm import clock
@@ -24,8 +24,8 @@ from crm.db import db, end_reading, transaction
 from crm.errors import Conflict, DomainError, NotFound, report_exception
 from crm.payments.gateways import TYPES, open_gateway
 from crm.payments.gateways.base import Gateway, GatewayError, GatewayRefused, Notice, NoticeRefused
-from crm.payments.models import GatewayKind, GatewayNotice, NoticeStatus, PaymentEvent, Shop
-from crm.payments.outcomes import apply_remote, payment_at, payment_by_reference
+from crm.payments.models import GatewayKind, GatewayNotice, NoticeStatus, Payment, PaymentEvent, Shop
+from crm.payments.outcomes import apply_remote, payment_at, payment_by_reference, shop_id_of
 from crm.payments.shops import gateway_of, open_shop
 
 # The task that reads what is stored (jobs/tasks.py).
@@ -38,6 +38,8 @@ PAUSES = tuple(timedelta(minutes=minutes) for minutes in (0.25, 1, 5, 15, 60, 3 
 BATCH = 50
 # A notice that comes again so much later may mean something new by the same words: it is read once more.
 ANEW_AFTER = timedelta(hours=1)
+# Bytes kept of a notice that proves nothing of its sender; a real one is a tenth of that.
+UNSIGNED_KEPT = 16 * 2**10
 KEPT = timedelta(days=180)
 STRANGERS_KEPT = timedelta(days=30)
 
@@ -54,15 +56,17 @@ def take_notice(name: str, headers: Mapping[str, str], body: bytes) -> None:
     NoticeRefused when it is not the gateway's or cannot be read.
     """
     said = TYPES[name].read_notice(headers, body)
-    if len(said.external_id) > 100 or not (said.external_id.isascii() and said.external_id.isprintable()):
-        raise NoticeRefused("the payment's id cannot be one")
+    for text in (said.external_id, said.shop_id):
+        if len(text) > 100 or not (text.isascii() and text.isprintable()):
+            raise NoticeRefused("the payment's or the shop's id cannot be one")
     _check_signature(name, said, headers, body)
     now = clock.now()
+    kept = body if TYPES[name].is_signed else body[:UNSIGNED_KEPT]  # whoever sends it
     values = {
         "gateway": name,
         "external_id": said.external_id,
         "event": "".join(filter(str.isprintable, said.event.encode("ascii", "replace").decode()))[:60],
-        "body": body.decode(errors="replace").replace("\x00", "\ufffd"),
+        "body": _written(kept),
         "digest": hashlib.sha256(name.encode() + b"\x00" + body).hexdigest(),
         "status": NoticeStatus.NEW,
         "received_at": now,
@@ -78,6 +82,12 @@ def take_notice(name: str, headers: Mapping[str, str], body: bytes) -> None:
         ).scalar_one()
         if status is NoticeStatus.NEW:
             ring(READ_NOTICES)
+
+
+def _written(body: bytes) -> str:
+    """The body as text, no longer in UTF-8 than it came."""
+    text = body.decode(errors="replace").replace("\x00", "\ufffd")
+    return text.encode()[: len(body)].decode(errors="ignore")
 
 
 @cache
@@ -163,12 +173,20 @@ def _is_due(now: datetime) -> Any:
 
 
 def claim_notices(*, limit: int = BATCH) -> list[Claim]:
-    """Take the notices that are due, oldest first, until the lease ends. Commits by itself."""
+    """Take the notices that are due until the lease ends: first those of payments whose number we know, so that nobody
+    holds them back with made-up ones; oldest first. Commits by itself.
+    """
     now = clock.now()
+    is_known = exists().where(
+        Payment.gateway == GatewayNotice.gateway, Payment.external_id == GatewayNotice.external_id
+    )
     due = select(GatewayNotice.id).where(_is_due(now)).order_by(GatewayNotice.next_try_at, GatewayNotice.id)
+    due = due.with_for_update(skip_locked=True, of=GatewayNotice)
     with transaction():
         # Not as a subquery of the UPDATE: PostgreSQL may run that anew for every row, and takes more than the limit.
-        ids = db.session.scalars(due.limit(limit).with_for_update(skip_locked=True)).all()
+        ids = list(db.session.scalars(due.where(is_known).limit(limit)))
+        if len(ids) < limit:
+            ids += db.session.scalars(due.where(~is_known).limit(limit - len(ids)))
         rows = db.session.execute(
             update(GatewayNotice)
             .where(GatewayNotice.id.in_(ids), _is_due(now))
@@ -219,7 +237,7 @@ def _read(claim: Claim) -> None:
         with transaction():
             notice = db.session.scalar(select(GatewayNotice).where(GatewayNotice.id == claim.id))
             assert notice is not None
-            payment = apply_remote(claim.gateway, remote, notice=notice)
+            payment = apply_remote(gateway, remote, notice=notice)
             is_held = payment.attention is not None and payment.attention_closed_at is None
             status = NoticeStatus.HELD if is_held else NoticeStatus.DONE
             text = str(payment.attention.label if is_held and payment.attention is not None else payment.status.label)
@@ -233,7 +251,9 @@ def _read(claim: Claim) -> None:
 
 
 def _gateway_for(claim: Claim) -> Gateway | None:
-    """Whom to ask: where the payment was begun. One whose id was never noted is found by what we called it."""
+    """Whom to ask: where the payment was begun. One whose id was never noted is found by what we called it, unless the
+    notice names another shop.
+    """
     payment = payment_at(claim.gateway, claim.external_id)
     if payment is None:
         try:
@@ -241,6 +261,8 @@ def _gateway_for(claim: Claim) -> Gateway | None:
         except (LookupError, NoticeRefused):
             return None
         payment = payment_by_reference(claim.gateway, said.reference)
+        if payment is not None and said.shop_id not in {"", shop_id_of(payment)}:
+            payment = None
         if payment is None and said.shop_id:
             return next(map(open_shop, _shops(claim.gateway, said.shop_id)), None)
     if payment is not None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+from flask_babel import force_locale
 from flask_babel import gettext as _
 from sqlalchemy import select
 
@@ -25,7 +28,7 @@ from crm.ledger.models import Account, AccountType, Unit
 from crm.ledger.operations import check_amount, lock_funds, open_account
 from crm.ledger.reach import check_within_reach
 from crm.payments.crediting import AFTER_PAYMENT, account_to_credit, credit, credit_from, note
-from crm.payments.gateways.base import Gateway, GatewayRefused
+from crm.payments.gateways.base import CreatedPayment, Gateway, GatewayError, GatewayRefused
 from crm.payments.models import (
     PAYMENT_MOVES,
     Payment,
@@ -50,6 +53,14 @@ __all__ = [
     "start_payment",
     "top_up",
 ]
+
+# While one click asks the bank for an order, no other does; longer than a gateway usually takes.
+ASKING_LEASE = timedelta(seconds=90)
+# How long another click waits for what the first is told.
+PATIENCE_SECONDS = 3.0
+PAUSE_SECONDS = 0.1
+# Of what the bank is told, whatever the payer's browser reads: asked again, it must be told the same.
+BANK_LANGUAGE = "ru"
 
 
 def open_account_paid(
@@ -224,11 +235,11 @@ def start_payment(
     shop: whose contract; None: of the demo bank. return_url: where the bank sends the client afterwards;
     `?payment=<id>` is added to it. amount: of one bill, by the rules of its company; what is due by default. bundle:
     the bills are paid under its link.
-    Two clicks get the same order while it is unfinished, if bills and sums are the same; what the bank has finished
-    meanwhile of any of the bills is noted first.
-    Raises DomainError when a bill is not payable now, or beside `amount` ("amount_exact", "amount_too_small",
-    "amount_too_big"); GatewayError when the bank does not answer.
-    Commits by itself: the gateway is asked between short transactions, with the first payment's id as its key.
+    Two clicks get the same order while it is unfinished, if bills and sums are the same, and only one of them asks the
+    bank for it; what the bank has finished meanwhile of any of the bills is noted first.
+    Raises DomainError when a bill is not payable now, beside `amount` ("amount_exact", "amount_too_small",
+    "amount_too_big"), or "being_begun" when another click is still asking; GatewayError when the bank does not answer.
+    Commits by itself: the gateway is asked between short transactions, with the first payment's name as its key.
     """
     bills = sorted([bills] if isinstance(bills, Bill) else bills, key=lambda bill: bill.id)
     if len({(bill.branch_id, bill.client_id) for bill in bills}) != 1 or (amount is not None and len(bills) > 1):
@@ -236,45 +247,76 @@ def start_payment(
     shop_id = shop.id if shop is not None else None
     for known in [order[0] for order in _unfinished_orders(bills)]:
         _ask_again(known, gateway, shop_id)
-    with transaction():
-        for bill in bills:
-            lock_bill(bill)  # of two clicks the second finds the first one's order
-            check_payable(bill)
-        sums = {bill.id: sum_of_payment(bill, amount) for bill in bills}
-        orders = _unfinished_orders(bills)
-        payments = next((order for order in orders if _is_for(order, sums, gateway, shop_id)), None)
-        if payments is None:
-            payments = _begin_order(bills, sums, gateway, shop_id, bundle)
-        payment = payments[0]
-        if payment.confirmation_url is not None:
-            return payment
-        numbers = ", ".join(bill.title for bill in bills)
-        ask = {
-            "amount": sum((each.amount for each in payments), Decimal(0)),
-            "currency": bills[0].branch.company.currency,
-            "description": _("Bill %(number)s", number=numbers) if len(bills) == 1 else _bills_text(numbers),
-            "return_url": f"{return_url}?payment={payment.id}",
-            "idempotence_key": reference_of(payment),
-            "reference": reference_of(payment),
-            "customer": customer_of(payment),
-        }
+    patience = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        with transaction():
+            for bill in bills:
+                lock_bill(bill)  # of two clicks the second finds the first one's order
+                check_payable(bill)
+            sums = {bill.id: sum_of_payment(bill, amount) for bill in bills}
+            orders = _unfinished_orders(bills)
+            payments = next((order for order in orders if _is_for(order, sums, gateway, shop_id)), None)
+            if payments is None:
+                payments = _begin_order(bills, sums, gateway, shop_id, bundle)
+            payment = payments[0]
+            if payment.confirmation_url is not None:
+                return payment
+            if payment.asking_until is None or payment.asking_until <= clock.now():
+                payment.asking_until = lease = clock.now() + ASKING_LEASE
+                number = payment.external_id
+                ask = {
+                    "amount": sum((each.amount for each in payments), Decimal(0)),
+                    "currency": bills[0].branch.company.currency,
+                    "description": _description(bills),
+                    "return_url": f"{return_url}?payment={payment.id}",
+                    "idempotence_key": reference_of(payment),
+                    "reference": reference_of(payment),
+                    "customer": customer_of(payment),
+                }
+                break
+        if time.monotonic() >= patience:
+            raise DomainError(
+                "being_begun", _("This payment is being begun already. Please press the button again in a few seconds.")
+            )
+        time.sleep(PAUSE_SECONDS)
     try:
         created = gateway.create(**ask)  # with nothing read or locked: the bank takes its time
     except GatewayRefused as refused:  # for good: the next click begins anew, under another key
         _give_up(payment, str(refused))
         raise
+    except GatewayError:  # nobody knows: the next click asks the same again
+        with transaction():
+            _end_lease(lock_order(payment)[0], lease)
+        raise
     with transaction():
         lock_order(payment)
-        if payment.external_id is None:
-            note(payment, PaymentEventKind.STARTED, money(ask["amount"], ask["currency"]))
-        payment.external_id = created.external_id
-        payment.confirmation_url = created.confirmation_url
+        _end_lease(payment, lease)
+        if is_ours := payment.external_id in {None, number, created.external_id}:
+            _note_created(payment, created, text=money(ask["amount"], ask["currency"]))
+    if not is_ours:  # this order is shown to nobody
+        raise GatewayError(_("This order is being paid at the bank at the moment."))
     return payment
 
 
-def _bills_text(numbers: str) -> str:
+def _note_created(payment: Payment, created: CreatedPayment, *, text: str) -> None:
+    if payment.external_id is None:
+        note(payment, PaymentEventKind.STARTED, text)
+    payment.external_id, payment.confirmation_url = created.external_id, created.confirmation_url
+
+
+def _end_lease(payment: Payment, lease: datetime) -> None:
+    """Unless it ran out, and another click has taken it."""
+    if payment.asking_until == lease:
+        payment.asking_until = None
+
+
+def _description(bills: Sequence[Bill]) -> str:
     """For the bank's form, which takes 128 characters."""
-    text = _("Bills %(numbers)s", numbers=numbers)
+    numbers = ", ".join(bill.title for bill in bills)
+    with force_locale(BANK_LANGUAGE):
+        if len(bills) == 1:
+            return _("Bill %(number)s", number=numbers)
+        text = _("Bills %(numbers)s", numbers=numbers)
     return text if len(text) <= 128 else f"{text[:127]}…"
 
 
@@ -292,7 +334,10 @@ def _unfinished_orders(bills: Sequence[Bill]) -> list[list[Payment]]:
     if not leaders:
         return []
     every = db.session.scalars(
-        select(Payment).where(Payment.id.in_(leaders) | Payment.order_id.in_(leaders)).order_by(Payment.id)
+        select(Payment)
+        .where(Payment.id.in_(leaders) | Payment.order_id.in_(leaders))
+        .order_by(Payment.id)
+        .execution_options(populate_existing=True)
     ).all()
     orders = [[payment for payment in every if (payment.order_id or payment.id) == leader] for leader in leaders]
     return [order for order in orders if order[0].attention is None]
@@ -348,6 +393,7 @@ def _begin_order(
 def _give_up(payment: Payment, reason: str) -> None:
     with transaction():
         for each in lock_order(payment):
+            each.asking_until = None
             try:
                 transition(each, PAYMENT_MOVES, PaymentStatus.CANCELED, by=System(each.gateway or ""))
             except Conflict:

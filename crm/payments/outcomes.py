@@ -29,12 +29,14 @@ from crm.payments.models import (
     RefundStatus,
 )
 
-_REFERENCE = re.compile(r"payment-([0-9]{1,18})")
+_REFERENCE = re.compile(r"payment-([0-9]{1,18})-([0-9a-f]{8})")
 
 
 def reference_of(payment: Payment) -> str:
-    """What the bank is told an order of ours is called, by its first payment; also its idempotence key."""
-    return f"payment-{payment.id}"
+    """What the bank is told an order of ours is called, by its first payment; also its idempotence key. The id alone
+    would not do: a database made anew or put back from a copy counts from the same number.
+    """
+    return f"payment-{payment.id}-{payment.nonce}"
 
 
 def customer_of(payment: Payment) -> Customer:
@@ -53,21 +55,27 @@ def accept_notice(gateway: Gateway, external_id: str) -> Payment:
     end_reading()
     remote = gateway.fetch(external_id)
     with transaction():
-        return apply_remote(gateway.name, remote)
+        return apply_remote(gateway, remote)
 
 
-def apply_remote(gateway: str, remote: RemotePayment, *, notice: GatewayNotice | None = None) -> Payment:
-    """Act on what the gateway says of its payment. The caller commits. Raises NotFound as accept_notice() does."""
+def apply_remote(gateway: Gateway, remote: RemotePayment, *, notice: GatewayNotice | None = None) -> Payment:
+    """Act on what the gateway says of its payment. The caller commits. Raises NotFound as accept_notice() does, also
+    for a payment begun at another shop.
+    """
     payments = _lock_order(gateway, remote)
     leader = payments[0]
     notice_id = notice.id if notice is not None else None
     if leader.external_id != remote.external_id:
-        if remote.status is not RemoteStatus.SUCCEEDED or leader.status is not PaymentStatus.SUCCEEDED:
-            leader.external_id = remote.external_id  # we were killed between asking the bank and noting its answer
-        else:
+        is_paid = remote.status is RemoteStatus.SUCCEEDED
+        if is_paid and _has_money(leader):
             leader = _once_more(leader, remote)
             payments = [leader]
-    by = System(gateway)
+        elif is_paid or _is_unnumbered(leader):
+            leader.external_id = remote.external_id  # we were killed between asking the bank and noting its answer
+        else:  # an order that was given up for the leader's own
+            _note_heard(leader, notice)
+            return leader
+    by = System(gateway.name)
     if remote.status is RemoteStatus.SUCCEEDED:
         if leader.status is not PaymentStatus.SUCCEEDED:
             _receive(payments, remote, by=by, notice_id=notice_id)
@@ -78,23 +86,46 @@ def apply_remote(gateway: str, remote: RemotePayment, *, notice: GatewayNotice |
         for payment in payments:
             transition(payment, PAYMENT_MOVES, PaymentStatus.CANCELED, by=by)
             note(payment, PaymentEventKind.CANCELED, notice_id=notice_id)
-    elif notice is not None:
-        is_waiting = leader.status is PaymentStatus.PENDING
-        note(
-            leader,
-            PaymentEventKind.NOTICE if is_waiting else PaymentEventKind.REPEATED,
-            notice.event,
-            notice_id=notice_id,
-        )
+    else:
+        _note_heard(leader, notice)
     return leader
+
+
+def _has_money(leader: Payment) -> bool:
+    """Whether the order the leader is numbered by was paid: credited, or held for a person."""
+    return leader.status in {PaymentStatus.SUCCEEDED, PaymentStatus.REVERSED} or leader.reported_amount is not None
+
+
+def _is_unnumbered(leader: Payment) -> bool:
+    """Whether the bank's number of the order was never noted, and nobody is about to note it."""
+    is_asked = leader.asking_until is not None and leader.asking_until > clock.now()
+    return leader.external_id is None and not is_asked
+
+
+def _note_heard(leader: Payment, notice: GatewayNotice | None) -> None:
+    if notice is None:
+        return
+    is_waiting = leader.status is PaymentStatus.PENDING
+    kind = PaymentEventKind.NOTICE if is_waiting else PaymentEventKind.REPEATED
+    note(leader, kind, notice.event, notice_id=notice.id)
 
 
 def payment_by_reference(gateway: str, reference: str) -> Payment | None:
     """The first payment of the order we called so; None when there is none such at this gateway."""
     if (found := _REFERENCE.fullmatch(reference)) is None:
         return None
-    query = select(Payment).where(Payment.id == int(found[1]), Payment.gateway == gateway, Payment.order_id.is_(None))
+    query = select(Payment).where(
+        Payment.id == int(found[1]),
+        Payment.nonce == found[2],
+        Payment.gateway == gateway,
+        Payment.order_id.is_(None),
+    )
     return db.session.scalar(query)
+
+
+def shop_id_of(payment: Payment) -> str:
+    """The shop a payment was begun at, as its service calls it; "" of the demo bank."""
+    return payment.shop.shop_id if payment.shop is not None else ""
 
 
 def payment_at(gateway: str, external_id: str) -> Payment | None:
@@ -102,10 +133,10 @@ def payment_at(gateway: str, external_id: str) -> Payment | None:
     return db.session.scalar(select(Payment).where(Payment.gateway == gateway, Payment.external_id == external_id))
 
 
-def _lock_order(gateway: str, remote: RemotePayment) -> list[Payment]:
+def _lock_order(gateway: Gateway, remote: RemotePayment) -> list[Payment]:
     """All payments of the order, in id order and locked so: the one with the external id first."""
-    leader = payment_at(gateway, remote.external_id) or payment_by_reference(gateway, remote.reference)
-    if leader is None:
+    leader = payment_at(gateway.name, remote.external_id) or payment_by_reference(gateway.name, remote.reference)
+    if leader is None or shop_id_of(leader) != gateway.shop_id:
         raise NotFound("payment_not_found", _("There is no such payment."))
     return lock_order(leader)
 
@@ -169,19 +200,24 @@ def _look_for_refunds(payments: Sequence[Payment], remote: RemotePayment, *, not
     if remote.refunded == 0:
         return
     leader, ours = payments[0], asked_back(payments)
-    if remote.refunded is None:  # a part, and the service does not say how much
+    refunded, currency = remote.refunded, remote.currency
+    if refunded is None and remote.is_refunded:  # by our books: what the service tells may be the last refund only
+        refunded = sum((payment.amount for payment in payments), Decimal(0))
+        if leader.status is not PaymentStatus.SUCCEEDED:
+            refunded = leader.reported_amount or refunded
+    if refunded is None:  # a part, and the service does not say how much
         if ours or leader.attention is Attention.REFUNDED_ELSEWHERE:
             return
         text = _("The bank has given back a part; it does not say how much.")
     else:
         known = leader.reported_amount if leader.attention is Attention.REFUNDED_ELSEWHERE else None
-        if remote.refunded <= max(ours, known or Decimal(0)):
+        if refunded <= max(ours, known or Decimal(0)):
             return
-        leader.reported_amount, leader.reported_currency = remote.refunded, remote.currency
+        leader.reported_amount, leader.reported_currency = refunded, currency
         text = _(
             "The bank has given back %(there)s, through us %(here)s.",
-            there=money(remote.refunded, remote.currency),
-            here=money(ours, remote.currency),
+            there=money(refunded, currency),
+            here=money(ours, currency),
         )
     flag(leader, Attention.REFUNDED_ELSEWHERE, text, notice_id=notice_id)
 

@@ -32,8 +32,14 @@ class Question:
     external_id: str
 
 
+# A canceled one may be paid after all, at a form still open in another tab.
+CANCELED_ASKED = timedelta(days=1)
+CANCELED_PAUSE = timedelta(minutes=10)
+
+
 def take_questions(*, now: datetime) -> list[Question]:
-    """Online payments whose outcome is not known and whose turn it is; sets the next turn of each. The caller commits.
+    """Online payments whose outcome is not known, or that were canceled lately, and whose turn it is; sets the next
+    turn of each. The caller commits.
 
     One statement, so that two schedulers do not both ask.
     """
@@ -41,13 +47,22 @@ def take_questions(*, now: datetime) -> list[Question]:
         Payment.next_poll_at <= now,
         and_(Payment.next_poll_at.is_(None), Payment.created_at <= now - FIRST_AFTER),
     )
+    is_open = or_(
+        Payment.status == PaymentStatus.PENDING,
+        and_(
+            Payment.status == PaymentStatus.CANCELED,
+            Payment.created_at > now - CANCELED_ASKED,
+            Payment.reported_amount.is_(None),  # came, and was given back
+        ),
+    )
     next_poll_at = case(
+        (Payment.status == PaymentStatus.CANCELED, literal(now + CANCELED_PAUSE, UtcDateTime())),
         *((Payment.created_at > now - age, literal(now + pause, UtcDateTime())) for age, pause in PAUSES),
         else_=literal(now + LONGEST_PAUSE, UtcDateTime()),
     )
     taken = db.session.execute(
         update(Payment)
-        .where(Payment.status == PaymentStatus.PENDING, Payment.external_id.is_not(None), is_due)
+        .where(is_open, Payment.external_id.is_not(None), is_due)
         .values(next_poll_at=next_poll_at)
         .returning(Payment.id, Payment.external_id)
         .execution_options(synchronize_session=False)

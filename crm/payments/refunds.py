@@ -237,7 +237,9 @@ def _line(refund: Refund) -> str:
 def ask_refund(refund_id: int) -> None:
     """Ask the bank for a refund that is not finished, or what has become of it, and note that. Commits by itself.
 
-    Safe to repeat and to run in parallel. Raises GatewayError when the bank does not answer: the refund stays as it is.
+    Safe to repeat and to run in parallel. Raises GatewayError when the bank does not answer, or not the question: the
+    refund stays as it is. It fails only when the bank refuses to make it, and has not made it before: an answer to an
+    earlier request may have been lost.
     """
     refund = db.session.get_one(Refund, refund_id, populate_existing=True)
     if refund.status is not RefundStatus.PENDING:
@@ -250,25 +252,30 @@ def ask_refund(refund_id: int) -> None:
     is_old = refund.created_at < clock.now() - KEY_LIVES
     currency = payment.reported_currency if refund.transaction_id is None else None
     known, amount, reason = refund.external_id, refund.amount, refund.reason
-    customer = customer_of(payment)
+    customer, key = customer_of(payment), f"refund-{refund_id}-{refund.nonce}"
     currency = currency or _currency(payment)
     end_reading()  # with nothing read or locked: the bank takes its time
+    if known:
+        settle_refund(refund_id, gateway.fetch_refund(known))  # whose refusal is of the question
+        return
+    if is_old and (found := _given_back(gateway, external_id, refund_id)) is not None:
+        settle_refund(refund_id, found)
+        return
     try:
-        if known:
-            said = gateway.fetch_refund(known)
-        elif is_old and (found := _given_back(gateway, external_id, refund_id)) is not None:
-            said = found
-        else:
-            said = gateway.refund(
-                external_id,
-                amount=amount,
-                currency=currency,
-                idempotence_key=f"refund-{refund_id}",
-                reason=reason,
-                customer=customer,
-            )
+        said = gateway.refund(
+            external_id,
+            amount=amount,
+            currency=currency,
+            idempotence_key=key,
+            reason=reason,
+            customer=customer,
+        )
     except GatewayRefused as refused:
-        said = RemoteRefund(known or "", RemoteStatus.CANCELED, amount, str(refused))
+        try:
+            found = _given_back(gateway, external_id, refund_id)
+        except _Unsaid:  # T-Bank, which remembers a key for good: it has not made this one
+            found = None
+        said = found or RemoteRefund("", RemoteStatus.CANCELED, amount, str(refused))
     settle_refund(refund_id, said)
 
 
@@ -339,12 +346,16 @@ def _put_back(refund: Refund, error: str, *, by: Actor) -> None:
     )
 
 
+class _Unsaid(GatewayError):
+    """The service does not say how much of a payment it has given back."""
+
+
 def _given_back(gateway: Gateway, external_id: str, refund_id: int) -> RemoteRefund | None:
-    """Whether the bank has made an old refund whose key it has forgotten by now; None: it has not, and may be asked.
+    """Whether the bank has made a refund whose answer may have been lost, by what it says of the payment; None: it has
+    not, and may be asked. Commits by itself.
 
     Raises GatewayError when that cannot be told.
     """
-    remote = gateway.fetch(external_id)
     with transaction():
         refund = db.session.get_one(Refund, refund_id)
         order = leader_of(refund.payment).id
@@ -354,12 +365,16 @@ def _given_back(gateway: Gateway, external_id: str, refund_id: int) -> RemoteRef
         )
         by_status = {row.status: row.total for row in db.session.execute(sums.group_by(Refund.status))}
         amount = refund.amount
+    remote = gateway.fetch(
+        external_id
+    )  # after our books are read: what is settled meanwhile must not seem missing there
     done, pending = by_status.get(RefundStatus.SUCCEEDED, Decimal(0)), by_status.get(RefundStatus.PENDING, Decimal(0))
-    if remote.refunded == done:
+    if remote.refunded is not None and remote.refunded < done + amount:
         return None
-    if remote.refunded is not None and remote.refunded >= done + pending:
+    if remote.is_refunded or (remote.refunded is not None and remote.refunded >= done + pending):
         return RemoteRefund("", RemoteStatus.SUCCEEDED, amount)
-    raise GatewayError("it cannot be told whether the bank has made this refund")
+    told = GatewayError if remote.refunded is not None else _Unsaid
+    raise told("it cannot be told whether the bank has made this refund")
 
 
 def _ask_quietly(refund_id: int) -> None:

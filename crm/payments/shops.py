@@ -17,7 +17,7 @@ from crm.access.scope import EVERYWHERE, scoped_to
 from crm.db import db, end_reading
 from crm.errors import DomainError
 from crm.payments.gateways import open_gateway
-from crm.payments.gateways.base import Gateway, GatewayError, ShopKeys
+from crm.payments.gateways.base import Gateway, KeysRefused, ShopKeys, unreadable_key
 from crm.payments.gateways.demo import DemoGateway
 from crm.payments.gateways.fiscal import Receipts
 from crm.payments.models import GatewayKind, Payment, Shop
@@ -135,7 +135,7 @@ def check_shop(shop: Shop, *, by: Actor) -> str:
     """Ask the service whether the keys are right; its answer in words. Raises GatewayError. Writes nothing."""
     require(by, "shop.edit", shop)
     if not shop.secret:
-        raise GatewayError(_("The key cannot be read any more: the installation's own key has changed. Enter it anew."))
+        raise KeysRefused(unreadable_key())
     gateway = open_shop(shop)
     end_reading()  # the service takes its time
     return gateway.check()

@@ -17,6 +17,7 @@ from crm.payments.gateways.base import (
     Customer,
     GatewayError,
     GatewayRefused,
+    KeysRefused,
     NoticeRefused,
     RemoteStatus,
     ShopKeys,
@@ -300,7 +301,7 @@ def test_a_gateway_works_on_after_a_fault(local_yookassa):
 @pytest.mark.parametrize("status", [401, 403])
 def test_keys_that_are_not_accepted(local_yookassa, status):
     local_yookassa.faults = [status]
-    with pytest.raises(GatewayRefused, match="does not accept the shop's keys"):
+    with pytest.raises(KeysRefused, match="does not accept the shop's keys"):
         shop(local_yookassa).create(**ask())
 
 
@@ -363,7 +364,7 @@ def test_right_keys(local_yookassa):
 
 
 def test_wrong_keys(local_yookassa):
-    with pytest.raises(GatewayRefused, match="does not accept the shop's keys"):
+    with pytest.raises(KeysRefused, match="does not accept the shop's keys"):
         shop(local_yookassa, secret="wrong").check()
 
 

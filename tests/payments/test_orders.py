@@ -19,7 +19,7 @@ from crm.payments.crediting import AFTER_PAYMENT
 from crm.payments.gateways.base import GatewayRefused, RemotePayment, RemoteStatus
 from crm.payments.models import Attention, Payment, PaymentEvent, PaymentEventKind, PaymentMethod, PaymentStatus
 from crm.payments.operations import start_payment, top_up
-from crm.payments.outcomes import accept_notice
+from crm.payments.outcomes import accept_notice, reference_of
 from tests.bank import TalkingBank, begin, decline_at, pay_at
 from tests.factories import make_account, make_bill, make_client
 
@@ -59,7 +59,7 @@ def test_the_bank_is_asked_for_the_total_under_one_name(bills, bank):
     form = bank.read_form(leader.external_id)
     assert form.amount == Decimal("1750.50")
     assert all(bill.title in form.description for bill in bills)
-    assert bank.fetch(leader.external_id).reference == f"payment-{leader.id}"
+    assert bank.fetch(leader.external_id).reference == reference_of(leader)
     payments = order_of(leader)
     assert [(payment.bill_id, payment.amount) for payment in payments] == [(bill.id, bill.amount) for bill in bills]
     assert [payment.order_id for payment in payments] == [None, leader.id, leader.id]
@@ -227,7 +227,7 @@ def test_an_order_the_bank_made_twice_and_was_paid_twice_loses_nothing(network, 
     bill = make_bill(make_client(network.lesnoy))
     first = begin(bill, bank)
     accept_notice(bank, pay_at(bank, first))
-    again = RemotePayment("another", RemoteStatus.SUCCEEDED, bill.amount, reference=f"payment-{first.id}")
+    again = RemotePayment("another", RemoteStatus.SUCCEEDED, bill.amount, reference=reference_of(first))
     for _ in range(2):
         second = accept_notice(TalkingBank(lambda _id: again), "another")
     db.session.expire_all()

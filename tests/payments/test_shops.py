@@ -16,12 +16,13 @@ from crm.bills.links import bill_url
 from crm.db import db, transaction
 from crm.errors import DomainError, Forbidden
 from crm.payments.gateways import open_gateway
-from crm.payments.gateways.base import GatewayError, GatewayRefused, RemoteStatus
+from crm.payments.gateways.base import GatewayError, KeysRefused, RemoteStatus
 from crm.payments.gateways.fiscal import Receipts, TaxSystem, Vat
 from crm.payments.gateways.tbank import TbankGateway
 from crm.payments.gateways.yookassa import YookassaGateway
 from crm.payments.models import GatewayKind, Payment, PaymentMethod, PaymentStatus, Shop
 from crm.payments.operations import start_payment
+from crm.payments.outcomes import reference_of
 from crm.payments.shops import change_shop, check_shop, create_shop, gateway_of, open_shop, shop_for
 from tests.factories import make_account, make_account_type, make_bill, make_client, make_shop, make_user
 from tests.gateways.fixtures import local_tbank, local_yookassa  # noqa: F401
@@ -224,7 +225,7 @@ def test_a_bill_is_paid_through_the_companys_shop(network, local_yookassa, local
     service.pay(payment.external_id)
     remote = gateway_of(payment).fetch(payment.external_id)
     assert (remote.status, remote.amount) == (RemoteStatus.SUCCEEDED, payment.amount)
-    assert remote.reference == f"payment-{payment.id}"
+    assert remote.reference == reference_of(payment)
 
 
 # --- check ----------------------------------------------------------------------------------------------------------
@@ -236,7 +237,7 @@ def test_check(network, local_yookassa, local_tbank, kind):  # noqa: F811
     assert check_shop(shop, by=SYSTEM)
     with transaction():
         change_shop(shop, **facts(shop, secret="wrong"))
-    with pytest.raises(GatewayRefused, match="не принимает ключи магазина"):
+    with pytest.raises(KeysRefused, match="не принимает ключи магазина"):
         check_shop(shop, by=SYSTEM)
 
 

@@ -9,6 +9,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Protocol
 
+from flask_babel import gettext as _
+
 
 class RemoteStatus(enum.Enum):
     PENDING = "pending"
@@ -46,9 +48,9 @@ class CreatedPayment:
 @dataclass(frozen=True)
 class RemotePayment:
     """A payment as the gateway has it. amount, refunded: in currency units, two decimals; of one refunded since,
-    `amount` is still what was paid. refunded: None when a part was given back and the service does not say how much
-    (T-Bank); `amount` may then be either what was paid or what is left. reference: ours, as create() was given it.
-    paid_at: when the client paid, if known.
+    `amount` is still what was paid. refunded: None when money was given back and the service does not say how much
+    (T-Bank); `amount` may then be either what was paid or what is left. is_refunded: nothing is left of it, whoever
+    gave it back. reference: ours, as create() was given it. paid_at: when the client paid, if known.
     """
 
     external_id: str
@@ -58,6 +60,7 @@ class RemotePayment:
     refunded: Decimal | None = Decimal(0)
     reference: str = ""
     paid_at: datetime | None = None
+    is_refunded: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,17 @@ class GatewayRefused(GatewayError):
     """The gateway said no, and would again; nothing has happened. The text is its reason in words."""
 
 
+class KeysRefused(GatewayError):
+    """The service does not let the shop in: its keys are wrong, taken back or cannot be read. It says nothing of what
+    was asked about, and right keys may be entered any moment: nothing is given up because of it.
+    """
+
+
+def unreadable_key() -> str:
+    """What is said of a key that reads as ""."""
+    return _("The key cannot be read any more: the installation's own key has changed. Enter it anew.")
+
+
 class NoticeRefused(Exception):
     """A webhook that does not come from the gateway (bad signature) or cannot be read."""
 
@@ -104,12 +118,14 @@ class Gateway(Protocol):
     create() and refund() with the same idempotence_key return the same payment, the same refund (YooKassa remembers a
     key for 24 hours). customer: to whom the receipt goes, where the shop sends receipts. fetch() tells the truth behind
     a notice; fetch_refund() that of a refund that was pending. check() asks whether the keys are right, in words for
-    staff. All raise GatewayError, of it GatewayRefused when that is final. check_notice() raises NoticeRefused when a
+    staff. All raise GatewayError, of it GatewayRefused when that is final (fetch_refund(): that the question was
+    refused, not the refund), KeysRefused when the shop is not let in. check_notice() raises NoticeRefused when a
     webhook is not the service's (a service that does not sign lets everything pass: fetch() decides). Header names come
-    in lower case.
+    in lower case. shop_id: whose contract, as the service calls it; "" of the demo bank.
     """
 
     name: str
+    shop_id: str
 
     def create(
         self,
@@ -146,9 +162,11 @@ class Gateway(Protocol):
 @dataclass(frozen=True)
 class GatewayType:
     """A kind of gateway. read_notice: a webhook's headers and body -> what it is about, unbelieved; raises
-    NoticeRefused when it cannot be read. answer: what the service wants to hear when its notice was taken.
+    NoticeRefused when it cannot be read. answer: what the service wants to hear when its notice was taken. is_signed:
+    whether a notice proves who sent it.
     """
 
     name: str
     read_notice: Callable[[Mapping[str, str], bytes], Notice]
     answer: str = "ok"
+    is_signed: bool = True

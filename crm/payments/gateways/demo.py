@@ -116,6 +116,7 @@ class DemoGateway:
     """The Gateway of the demo bank; see gateways/base.py for what the verbs promise."""
 
     name = "demo"
+    shop_id = ""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

@@ -13,6 +13,7 @@ import re
 import ssl
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from decimal import Decimal
 from functools import cache
 from typing import Any
@@ -25,12 +26,14 @@ from crm.payments.gateways.base import (
     Customer,
     GatewayError,
     GatewayRefused,
+    KeysRefused,
     Notice,
     NoticeRefused,
     RemotePayment,
     RemoteRefund,
     RemoteStatus,
     ShopKeys,
+    unreadable_key,
 )
 from crm.payments.gateways.fiscal import MAX_ITEM_NAME, Receipts
 
@@ -41,7 +44,7 @@ MAX_ANSWER_BYTES = 2**20
 MAX_DESCRIPTION = 140
 MAX_TRIES = 9  # orders of one number: the first, `_2` and so on
 # Error codes: the terminal is blocked or unknown, the signature wrong; the bank is busy or does not know itself.
-KEYS_REFUSED = frozenset({"202", "204", "205", "501"})
+KEY_CODES = frozenset({"202", "204", "205", "501"})
 UNSURE = frozenset({"119", "999", "9999"})
 
 # A payment may be waited for, was received (whatever became of it since), or will not be.
@@ -67,6 +70,7 @@ REFUNDS = {
     "CONFIRMED": RemoteStatus.CANCELED,
 }
 _ID = re.compile(r"\d{1,20}")
+_REFUND = re.compile(r"(\d{1,20}):(\d{1,15}):(\d{0,15}):.+", re.ASCII)
 _REPEATED = re.compile(r"_[2-9]$")
 
 
@@ -78,7 +82,7 @@ def token_of(fields: Mapping[str, Any], password: str) -> str:
     for name, value in fields.items():
         if name != "Token" and value is not None and not isinstance(value, Mapping | list):
             signed[name] = str(value).lower() if isinstance(value, bool) else str(value)
-    return hashlib.sha256("".join(signed[name] for name in sorted(signed)).encode()).hexdigest()
+    return hashlib.sha256("".join(signed[name] for name in sorted(signed)).encode(errors="surrogatepass")).hexdigest()
 
 
 def read_notice(headers: Mapping[str, str], body: bytes) -> Notice:
@@ -102,6 +106,7 @@ class TbankGateway:
     name = "tbank"
 
     def __init__(self, keys: ShopKeys, *, url: str, notice_url: str) -> None:
+        self.shop_id = keys.shop_id
         self._keys, self._url, self._notice_url = keys, url, notice_url
         self._receipts = Receipts.read(keys.options)
 
@@ -118,9 +123,10 @@ class TbankGateway:
     ) -> CreatedPayment:
         """`reference` is the bank's order number, and what makes it one payment: the bank takes a number once.
 
-        Refused, we look what the number stands for. Paid: there is nothing to show but the return page. Begun and shown
-        to nobody (its answer was lost, and with it the form's address): it is given up, and a second order made, under
-        the number with `_2`. Begun and shown: somebody is paying this moment.
+        Refused, we look what the number stands for. Paid, and just this sum: there is nothing to show but the return
+        page. Begun and shown to nobody (its answer was lost, and with it the form's address): it is given up, and a
+        second order made, under the number with `_2`. Begun and shown: somebody is paying this moment. The caller lets
+        nobody else ask for the same order meanwhile.
         """
         facts = {
             "Amount": _kopecks(amount, currency),
@@ -138,8 +144,10 @@ class TbankGateway:
             except GatewayRefused as refused:
                 if (known := self._known(order)) is None:
                     raise refused
-                external_id, status = known
+                external_id, status, paid = known
                 if STATUSES.get(status) is RemoteStatus.SUCCEEDED:
+                    if paid != facts["Amount"]:  # another's order of this name
+                        continue
                     return CreatedPayment(external_id, return_url)
                 if STATUSES.get(status) is not RemoteStatus.CANCELED:
                     if status != "NEW":
@@ -156,14 +164,15 @@ class TbankGateway:
         said = self._state(external_id)
         status, word = _status(said, STATUSES)
         amount = _amount(said.get("Amount"))
-        refunded = {"REFUNDED": amount, "PARTIAL_REFUNDED": None, "REFUNDING": None, "ASYNC_REFUNDING": None}
         return RemotePayment(
             external_id,
             status,
             amount,
             "RUB",
-            refunded.get(word, Decimal(0)),
+            # Not even of REFUNDED: its sum may be of the last refund only.
+            None if word in {"REFUNDED", "PARTIAL_REFUNDED", "REFUNDING", "ASYNC_REFUNDING"} else Decimal(0),
             _REPEATED.sub("", str(said.get("OrderId") or "")),
+            is_refunded=word == "REFUNDED",
         )
 
     def refund(
@@ -185,20 +194,31 @@ class TbankGateway:
                 **self._receipt(amount, reason or _("Refund"), customer),
             },
         )
-        # The bank has no number for a refund: its own payment's, the sum and our key are what can be asked about.
-        return self._refund(said, f"{external_id}:{_kopecks(amount, currency)}:{idempotence_key}"[:100], amount)
+        # The bank has no number for a refund: its own payment's, the sum, what it leaves of the payment and our key are
+        # what can be asked about.
+        left = said.get("NewAmount")
+        left = left if isinstance(left, int) and not isinstance(left, bool) else ""
+        return self._refund(said, f"{external_id}:{_kopecks(amount, currency)}:{left}:{idempotence_key}"[:100], amount)
 
     def fetch_refund(self, external_id: str) -> RemoteRefund:
-        payment_id, _colon, rest = external_id.partition(":")
-        kopecks = rest.partition(":")[0]
-        if not kopecks.isdecimal():
+        """The bank tells what has become of the payment, not of one refund. Of a payment partly refunded the refund was
+        made when just so much is left of it as the bank said the refund would leave; else nobody knows, and it is
+        pending still: an earlier refund looks the same.
+        """
+        if (named := _REFUND.fullmatch(external_id)) is None:
             raise GatewayRefused(_("T-Bank knows nothing of this number."))
-        return self._refund(self._state(payment_id), external_id, Decimal(kopecks).scaleb(-2))
+        payment_id, kopecks, left = named.groups()
+        said = self._state(payment_id)
+        told = self._refund(said, external_id, Decimal(kopecks).scaleb(-2))
+        is_part = said["Status"] in {"PARTIAL_REFUNDED", "PARTIAL_REVERSED"}
+        if is_part and str(said.get("Amount")) != left:
+            return replace(told, status=RemoteStatus.PENDING)
+        return told
 
     def check(self) -> str:
         """Asks about an order that is not there: who signs wrongly is not told so much. Raises GatewayRefused."""
         said = self._send("CheckOrder", {"OrderId": "kontora-check"})
-        if str(said.get("ErrorCode")) in KEYS_REFUSED | UNSURE:
+        if str(said.get("ErrorCode")) in KEY_CODES | UNSURE:
             raise _refusal(said)
         return _("T-Bank knows the terminal, and the password is right.")
 
@@ -210,7 +230,7 @@ class TbankGateway:
         if not isinstance(token, str) or not self._keys.secret:
             raise NoticeRefused("the notice is not signed")
         expected = token_of(said, self._keys.secret)
-        if not hmac.compare_digest(token.lower().encode(), expected.encode()):
+        if not hmac.compare_digest(token.lower().encode(errors="surrogatepass"), expected.encode()):
             raise NoticeRefused("the signature is not the bank's")
 
     # --- one question at a time -----------------------------------------------------------------------------------
@@ -223,14 +243,14 @@ class TbankGateway:
             raise _unreadable()
         return said
 
-    def _known(self, order: str) -> tuple[str, str] | None:
-        """The bank's payment of an order and its status; one that was paid before others. None: there is none."""
+    def _known(self, order: str) -> tuple[str, str, Any] | None:
+        """The bank's payment of an order, its status and kopecks; one that was paid before others. None: none."""
         try:
             said = self._ask("CheckOrder", {"OrderId": order})
         except GatewayRefused:
             return None
         found = [
-            (_payment_id(payment), str(payment.get("Status")))
+            (_payment_id(payment), str(payment.get("Status")), payment.get("Amount"))
             for payment in said.get("Payments") or ()
             if isinstance(payment, dict)
         ]
@@ -274,6 +294,8 @@ class TbankGateway:
         raise _refusal(said)
 
     def _send(self, method: str, fields: dict[str, Any]) -> dict[str, Any]:
+        if not self._keys.secret:
+            raise KeysRefused(unreadable_key())
         asked = {"TerminalKey": self._keys.shop_id, **fields}
         asked["Token"] = token_of(asked, self._keys.secret)
         deadline, raw = time.monotonic() + WHOLE_SECONDS, bytearray()
@@ -347,8 +369,8 @@ def _refusal(said: Mapping[str, Any]) -> GatewayError:
         return _unreadable()
     if code in UNSURE:
         return GatewayError(_("T-Bank is not working at the moment (%(status)s).", status=words))
-    if code in KEYS_REFUSED:
-        return GatewayRefused(_("T-Bank does not accept the shop's keys. %(reason)s", reason=words))
+    if code in KEY_CODES:
+        return KeysRefused(_("T-Bank does not accept the shop's keys. %(reason)s", reason=words))
     return GatewayRefused(words)
 
 

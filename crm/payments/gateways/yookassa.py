@@ -32,12 +32,14 @@ from crm.payments.gateways.base import (
     Customer,
     GatewayError,
     GatewayRefused,
+    KeysRefused,
     Notice,
     NoticeRefused,
     RemotePayment,
     RemoteRefund,
     RemoteStatus,
     ShopKeys,
+    unreadable_key,
 )
 from crm.payments.gateways.fiscal import MAX_ITEM_NAME, Receipts
 
@@ -81,6 +83,7 @@ class YookassaGateway:
     name = "yookassa"
 
     def __init__(self, keys: ShopKeys, *, url: str) -> None:
+        self.shop_id = keys.shop_id
         self._client = _ShopClient(keys, url)
         self._receipts = Receipts.read(keys.options)
 
@@ -210,6 +213,8 @@ class _ShopClient(ApiClient):
         self, method: str = "", path: str = "", query_params: Any = None, headers: Any = None, body: Any = None
     ) -> dict[str, Any]:
         """The answer's JSON. Instead of the SDK's: faults have a name, a refusal has words."""
+        if not self.shop_password:
+            raise KeysRefused(unreadable_key())
         asked = dict(body) if isinstance(body, RequestObject) else body
         try:
             status, raw = self.execute(asked, method, path, query_params, self.prepare_request_headers(headers))
@@ -228,7 +233,7 @@ class _ShopClient(ApiClient):
         text = str(said.get("description") or "")[:300]
         if status in (401, 403):
             # With nothing else to say of it: a wrong key, or one that was taken back.
-            raise GatewayRefused(_("YooKassa does not accept the shop's keys. %(reason)s", reason=text).strip())
+            raise KeysRefused(_("YooKassa does not accept the shop's keys. %(reason)s", reason=text).strip())
         if status == 404 and not text:
             raise GatewayRefused(_("YooKassa knows nothing of this number."))
         if 400 <= status < 500 and status not in (408, 429):
