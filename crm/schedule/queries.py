@@ -293,3 +293,20 @@ def has_nobody_to_come(client: Client) -> bool:
 def _span(branch: Branch, first: date, last: date) -> tuple[datetime, datetime]:
     """From where the first day begins at the branch to where the last one ends."""
     return clock.at(first, time(0), branch), clock.at(last + timedelta(days=1), time(0), branch)
+
+
+def count_unmarked(payer_id: int, *, before: datetime) -> int:
+    """How many lessons before a moment nobody has marked yet, of a payer and of those he pays for."""
+    query = (
+        select(func.count(Lesson.id.distinct()))
+        .select_from(Attendance)
+        .join(Lesson, Lesson.id == Attendance.lesson_id)
+        .join(Client, Client.id == Attendance.client_id)
+        .where(
+            or_(Client.id == payer_id, Client.payer_id == payer_id),
+            Attendance.mark == Mark.PLANNED,
+            Lesson.status == LessonStatus.PLANNED,
+            Lesson.starts_at < before,
+        )
+    )
+    return db.session.scalar(query) or 0

@@ -112,6 +112,23 @@ def test_the_forecast_is_shown_line_by_line_and_fixed(browser: Any, client: Any)
     assert bills() == []
 
 
+def test_lessons_of_past_days_that_are_not_marked_are_warned_of(network: Any, browser: Any, client: Any) -> None:
+    """The rule of the forecast stays: what they take is not in it."""
+    warning = "по вчерашний день"
+    assert warning not in recalculated(browser, client, method="forecast").text
+    child, stranger = make_child(client), make_client(network.lesnoy)
+    kind = make_lesson_type(name="Пение", single_price=Decimal(700))
+    begins = NOON - timedelta(days=1)
+    make_lesson(network.lesnoy, client, child, lesson_type=kind, starts_at=begins)
+    make_lesson(network.lesnoy, stranger, lesson_type=kind, starts_at=begins)
+    page = recalculated(browser, client, method="forecast")
+    assert "1 занятие по вчерашний день не отмечено" in plain(page.text)
+    assert fields(page.text)["amount"] == "1000,00"
+    make_lesson(network.lesnoy, child, lesson_type=kind, starts_at=begins - timedelta(days=40))
+    assert "2 занятия по вчерашний день не отмечены" in plain(recalculated(browser, client, method="forecast").text)
+    assert warning not in recalculated(browser, client, method="manual").text
+
+
 @pytest.mark.spec("B13", "B22")
 def test_a_bill_by_the_forecast_is_issued_as_it_was_shown(browser: Any, client: Any) -> None:
     page = recalculated(browser, client, method="forecast")

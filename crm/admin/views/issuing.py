@@ -8,13 +8,14 @@ account: with another of these «Пересчитать» shows it anew, and sta
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date
+from datetime import date, time
 from typing import Any
 
 from flask import flash, g, request, url_for
 from flask_admin import expose
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
+from flask_babel import ngettext
 from flask_login import current_user
 from wtforms import BooleanField, HiddenField, SelectField, StringField
 from wtforms.fields.choices import SelectChoice
@@ -36,6 +37,7 @@ from crm.errors import DomainError
 from crm.i18n import day
 from crm.ledger.models import Account, AccountKind
 from crm.protocol import ProtocolLine
+from crm.schedule.queries import count_unmarked
 from crm.subscriptions.models import Subscription
 
 
@@ -181,6 +183,7 @@ class CardIssuingView(CardSellingView):
             "is_fixed": method is BillMethod.FORECAST,
             "currency": branch.company.currency,
             "one_day": _is_one_day(form),
+            "unmarked": _unmarked(payer, branch, account) if method is BillMethod.FORECAST else "",
         }
         if is_resent or is_asked:
             if error is not None:
@@ -298,6 +301,20 @@ def _is_one_day(form: Any) -> bool:
     """Whether the term to the end of the month is one of a single day."""
     first: date | None = form.payable_from.data
     return form.term.data is Term.MONTH_END and first is not None and first == form.payable_until.data
+
+
+def _unmarked(payer: Client, branch: Branch, account: Account | None) -> str:
+    """Lessons that are over and not marked: what they will take is in no forecast, which begins today."""
+    if account is not None and account.kind is AccountKind.DEPOSIT:  # lessons take nothing off it
+        return ""
+    count = count_unmarked(payer.id, before=clock.at(clock.today(branch), time(0), branch))
+    if not count:
+        return ""
+    return ngettext(
+        "%(num)s lesson up to yesterday is not marked: it is not in the forecast.",
+        "%(num)s lessons up to yesterday are not marked: they are not in the forecast.",
+        count,
+    )
 
 
 def _said_of_issue(bill: Bill) -> str:
