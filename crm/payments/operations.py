@@ -28,7 +28,7 @@ from crm.ledger.models import Account, AccountType, Unit
 from crm.ledger.operations import check_amount, lock_funds, open_account
 from crm.ledger.reach import check_within_reach
 from crm.payments.crediting import AFTER_PAYMENT, account_to_credit, credit, credit_from, note
-from crm.payments.gateways.base import CreatedPayment, Gateway, GatewayError, GatewayRefused
+from crm.payments.gateways.base import CreatedPayment, Gateway, GatewayError, GatewayRefused, KeysRefused
 from crm.payments.models import (
     PAYMENT_MOVES,
     Payment,
@@ -352,12 +352,13 @@ def _ask_again(payment: Payment, gateway: Gateway, shop_id: int | None) -> None:
     """Note what the bank has finished meanwhile."""
     if payment.external_id is None:
         return
-    if (payment.gateway, payment.shop_id) != (gateway.name, shop_id):
-        try:
-            gateway = gateway_of(payment)
-        except LookupError:
-            return  # that bank is not connected any more
-    accept_notice(gateway, payment.external_id)
+    is_here = (payment.gateway, payment.shop_id) == (gateway.name, shop_id)
+    try:
+        accept_notice(gateway if is_here else gateway_of(payment), payment.external_id)
+    except (LookupError, KeysRefused):
+        if is_here:
+            raise
+        # that bank is not connected any more, or lets us in no more
 
 
 def _begin_order(

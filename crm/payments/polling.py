@@ -34,7 +34,7 @@ class Question:
 
 # A canceled one may be paid after all, at a form still open in another tab.
 CANCELED_ASKED = timedelta(days=1)
-CANCELED_PAUSE = timedelta(minutes=10)
+CANCELED_PAUSES = (timedelta(minutes=10), timedelta(hours=1))  # in the first hour, later
 
 
 def take_questions(*, now: datetime) -> list[Question]:
@@ -55,8 +55,10 @@ def take_questions(*, now: datetime) -> list[Question]:
             Payment.reported_amount.is_(None),  # came, and was given back
         ),
     )
+    is_canceled, is_young = Payment.status == PaymentStatus.CANCELED, Payment.created_at > now - PAUSES[0][0]
     next_poll_at = case(
-        (Payment.status == PaymentStatus.CANCELED, literal(now + CANCELED_PAUSE, UtcDateTime())),
+        (and_(is_canceled, is_young), literal(now + CANCELED_PAUSES[0], UtcDateTime())),
+        (is_canceled, literal(now + CANCELED_PAUSES[1], UtcDateTime())),
         *((Payment.created_at > now - age, literal(now + pause, UtcDateTime())) for age, pause in PAUSES),
         else_=literal(now + LONGEST_PAUSE, UtcDateTime()),
     )

@@ -35,6 +35,7 @@ from crm.payments.models import (
 from crm.payments.notices import claim_notices, take_notice
 from crm.payments.operations import accept_notice, start_payment
 from crm.payments.outcomes import payment_by_reference, reference_of
+from crm.payments.polling import take_questions
 from crm.payments.refunds import ask_refund, note_refund_elsewhere, refund_payment
 from crm.payments.shops import open_shop
 from tests.bank import TalkingBank, begin, decline_at, hear_all, pay_at
@@ -174,6 +175,18 @@ def test_paid_after_it_was_canceled_is_credited_without_a_notice(bill, bank):
         patch.undo()
     db.session.expire_all()
     assert (payment.status, bill.status) == (PaymentStatus.SUCCEEDED, BillStatus.PAID)
+
+
+def test_a_canceled_one_is_asked_about_for_a_day(bill, bank):
+    payment = begin(bill, bank)
+    accept_notice(bank, decline_at(bank, payment))
+    db.session.expire_all()
+    began, minutes = payment.created_at, []
+    for minute in range(5, 60 * 30, 5):
+        with transaction():
+            if take_questions(now=began + timedelta(minutes=minute)):
+                minutes.append(minute)
+    assert minutes == [*range(5, 60, 10), *range(65, 60 * 24, 60)]
 
 
 # --- two clicks -------------------------------------------------------------------------------------------------------
@@ -318,6 +331,20 @@ def test_the_order_of_one_shop_pays_nothing_of_another(network, bill, yookassa_s
     db.session.expire_all()
     assert (payment.status, payment.external_id) == (PaymentStatus.PENDING, own)
     assert {notice.status for notice in db.session.scalars(select(GatewayNotice))} == {NoticeStatus.UNKNOWN}
+
+
+def test_an_order_at_a_shop_that_lets_us_in_no_more_does_not_hold_the_payer(
+    network,
+    bill,
+    yookassa_shop,
+    local_yookassa,  # noqa: F811
+):
+    old = click(bill, yookassa_shop)
+    local_yookassa.shops = {"100001": "taken back", "100002": "two"}
+    new = make_shop(network.lesnoy, gateway=GatewayKind.YOOKASSA, shop_id="100002", secret="two")
+    assert click(bill, new).id != old.id
+    with pytest.raises(KeysRefused):
+        click(bill, yookassa_shop)
 
 
 # --- a refused key is not a refused refund ----------------------------------------------------------------------------
