@@ -15,7 +15,7 @@ from crm.access.models import Branch
 from crm.bills.models import Bill, BillMethod, BillStatus, bill_subscription, bill_title
 from crm.db import db
 from crm.errors import NotFound
-from crm.ledger.models import Account, AccountKind
+from crm.ledger.models import Account, AccountKind, Entry, Transaction
 from crm.subscriptions.models import Subscription, SubscriptionStatus
 
 
@@ -50,9 +50,18 @@ def _is_awaited(today: date) -> ColumnElement[bool]:
 
 def _stands(today: date) -> ColumnElement[bool]:
     """Condition: the bill is paid or can still be. A part paid of one that was archived or has expired lies on the
-    account: what is left may be asked for anew.
+    account: what is left may be asked for anew. One whose whole sum came when it was dead already stands.
     """
-    return or_(Bill.status == BillStatus.PAID, Bill.paid_amount >= Bill.amount, _is_awaited(today))
+    came = (
+        select(-func.sum(Entry.amount, type_=Entry.amount.type))
+        .join(Transaction, Transaction.id == Entry.transaction_id)
+        .join(Account, Account.id == Entry.account_id)
+        .where(Transaction.bill_id == Bill.id, Account.client_id.is_(None))  # out of tills, what went back deducted
+        .correlate(Bill)
+        .scalar_subquery()
+    )
+    is_paid = or_(Bill.status == BillStatus.PAID, Bill.paid_amount >= Bill.amount)
+    return or_(is_paid, _is_awaited(today), and_(Bill.payments_count > 0, came >= Bill.amount))
 
 
 def payable_bill_of(client_id: int, branch: Branch, account: Account) -> Bill | None:

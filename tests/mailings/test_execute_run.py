@@ -23,8 +23,13 @@ from crm.mailings import running
 from crm.mailings.models import MailingRun, MailingRunLine, Message, RunResult, RunStatus
 from crm.mailings.operations import plan_due_runs, run_now
 from crm.mailings.running import execute_run
+from crm.payments.models import Attention, PaymentMethod
+from crm.payments.operations import pay_bill_at_desk
+from crm.payments.outcomes import accept_notice
+from crm.payments.refunds import refund_payment
 from crm.sales.canceling import cancel_sale
 from crm.subscriptions.models import PlanAccount
+from tests.bank import bank, begin, pay_at  # noqa: F401
 from tests.factories import (
     make_account,
     make_bill,
@@ -270,6 +275,42 @@ def test_a_bill_archived_while_it_was_being_paid_is_not_asked_for_again(network)
     for at in (NOON + timedelta(days=1), datetime(2027, 4, 1, 9, tzinfo=UTC)):
         with clock.frozen(at):
             assert run(rule)[payer.id].result is RunResult.SKIPPED
+
+
+@pytest.mark.parametrize("is_given_back", [False, True])
+def test_nor_is_one_paid_at_the_bank_after_it_was_archived(network, bank, is_given_back):  # noqa: F811
+    """The money is on the base account, for a person to look at; given back, it is asked for again."""
+    payer = make_client(network.lesnoy)
+    make_subscription(payer)
+    rule = make_rule(network.lesnoy)
+    bill = run(rule)[payer.id].bill
+    payment = begin(bill, bank)
+    with transaction():
+        archive_bill(bill, by=SYSTEM)
+    accept_notice(bank, pay_at(bank, payment))
+    db.session.expire_all()
+    assert (payment.attention, bill.paid_amount) == (Attention.DEAD_BILL, 0)
+    if is_given_back:
+        make_payment(payment.account, 4000)  # what has come is for the subscription, else nothing could go back
+        with transaction():
+            refund_payment(payment, payment.amount, "Не нужен", by=SYSTEM)
+    with clock.frozen(NOON + timedelta(days=1)):
+        assert run(rule)[payer.id].result is (RunResult.ISSUED if is_given_back else RunResult.SKIPPED)
+
+
+def test_a_part_of_an_archived_bill_does_not_keep_the_next_one_back(network):
+    network.lesnoy.company.takes_part_payments = True
+    payer = make_client(network.lesnoy)
+    make_subscription(payer)
+    rule = make_rule(network.lesnoy)
+    bill = run(rule)[payer.id].bill
+    with transaction():
+        pay_bill_at_desk(bill, method=PaymentMethod.CASH, amount=Decimal(1000), by=SYSTEM)
+    with transaction():
+        archive_bill(bill, by=SYSTEM)
+    with clock.frozen(NOON + timedelta(days=1)):
+        again = run(rule)[payer.id].bill
+    assert (again.amount, again.dedupe_key) == (4000, f"{bill.dedupe_key}:2")
 
 
 def test_a_run_that_is_done_or_in_other_hands_is_left_alone(network):
