@@ -26,6 +26,7 @@ LANGUAGES = ("ru", "en")
 babel = Babel()
 
 _RUSSIAN = Locale("ru")
+_CODE_CLOSE = re.compile(r"([A-Z]{3})(?=\d)")
 _MONEY = parse_pattern("#,##0.00")  # read once: a page shows hundreds of sums
 
 
@@ -56,7 +57,10 @@ def money(value: Decimal | None, currency: str | None = None, locale: Locale | N
 def _written(value: Decimal, currency: str | None, language: str) -> str:
     """Most sums are prices, which are seldom new ones."""
     locale = Locale.parse(language)
-    return format_currency(value, currency, locale=locale) if currency else str(_MONEY.apply(value, locale))
+    if not currency:
+        return str(_MONEY.apply(value, locale))
+    # English has no sign for the rouble, and puts a code as close to the sum as it would put a sign.
+    return _CODE_CLOSE.sub("\\1\xa0", format_currency(value, currency, locale=locale))
 
 
 # Whole groups of three or no groups: `12,34.5` is a slip of the finger, not 1234.50.

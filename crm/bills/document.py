@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from decimal import Decimal
 from typing import Any
 
@@ -12,10 +13,11 @@ from num2words import num2words
 from crm import clock
 from crm.access.models import Company
 from crm.bills.links import bill_url
-from crm.bills.models import Bill, BillLine, BillStatus
+from crm.bills.models import Bill, BillLine, BillLineKind, BillStatus
 from crm.bills.requisites_qr import qr_svg
 from crm.clients.names import discreet_name
 from crm.i18n import day, money
+from crm.ledger.models import AccountKind
 from crm.pdf import render_pdf
 from crm.phones import format_phone
 
@@ -29,7 +31,7 @@ def bill_data(bill: Bill) -> dict[str, Any]:
     """What templates/pdf/bill.typ prints: texts alone, empty ones are left out there."""
     branch, company = bill.branch, bill.branch.company
     currency = company.currency
-    lines = [_line(line, currency) for line in bill.lines] or [["", _purpose(bill), "", money(bill.amount, currency)]]
+    lines = _numbered(bill.lines, currency) or [["1", "", _purpose(bill), "", money(bill.amount, currency)]]
     totals = [(_("Total"), money(bill.amount, currency))]
     if bill.status is BillStatus.PENDING and bill.paid_amount:
         totals += [(_("Paid already"), money(bill.paid_amount, currency)), (_("To pay"), money(bill.due, currency))]
@@ -55,8 +57,8 @@ def bill_data(bill: Bill) -> dict[str, Any]:
         ],
         "head": [_("Date"), _("For what"), _("Who attends"), _("Sum")],
         "lines": lines,
-        "has_days": any(line[0] for line in lines),
-        "has_students": any(line[2] for line in lines),
+        "has_days": any(line[1] for line in lines),
+        "has_students": any(line[3] for line in lines),
         "totals": totals,
         "words": amount_in_words(bill.due, currency),
         "qr": _drawing(qr) if qr else "",
@@ -127,8 +129,15 @@ def _provider(bill: Bill) -> str:
     return ", ".join(fact for fact in facts if fact)
 
 
+def purpose_of(purpose: str, kind: AccountKind, account: Callable[[], str]) -> str:
+    """What a bill is for, as its payer reads it. kind, account: of the account it tops up, and what that is called."""
+    if purpose or kind is not AccountKind.BASE:
+        return purpose or _("Top-up of the account “%(account)s”", account=account())
+    return _("Payment for lessons")
+
+
 def _purpose(bill: Bill) -> str:
-    return bill.purpose or _("Top-up of the account “%(account)s”", account=bill.account.title)
+    return purpose_of(bill.purpose, bill.account.kind, lambda: bill.account.title)
 
 
 def _term(bill: Bill) -> str:
@@ -144,6 +153,16 @@ def _marks(bill: Bill) -> list[str]:
     if bill.status is BillStatus.ARCHIVED:
         return [_("This bill is no longer valid. Please ask the administrator for a new one.")]
     return [_("Payment term expired")] if bill.is_overdue else []
+
+
+def _numbered(lines: Iterable[BillLine], currency: str) -> list[list[str]]:
+    """Rows of the table, what is on the account already without a number: it is nothing that is sold."""
+    rows, number = [], 0
+    for line in lines:
+        is_sold = line.kind is not BillLineKind.BALANCE
+        number += is_sold
+        rows.append([str(number) if is_sold else "", *_line(line, currency)])
+    return rows
 
 
 def _line(line: BillLine, currency: str) -> list[str]:

@@ -11,7 +11,7 @@ from functools import cache, lru_cache
 from typing import Any, cast
 
 from babel.numbers import format_decimal
-from flask import Response, redirect, request
+from flask import Response, redirect, request, url_for
 from flask_babel import get_locale
 from flask_babel import gettext as _
 from markupsafe import Markup
@@ -44,6 +44,7 @@ from crm.public.reading import (
     see_bundle,
     see_lines,
     see_order,
+    see_refund_moment,
 )
 
 # How often a page that waits for the bank looks again: often at first, then seldom, then not at all.
@@ -124,15 +125,27 @@ def document(token: str) -> Response:
     return Response(bill_pdf(bill), content_type="application/pdf", headers=headers)
 
 
+@blueprint.get("/pay/<token>/qr")
+def qr_page(token: str) -> str | BaseResponse:
+    """The payment QR on a page of its own: drawing it takes longer than the bill's page, and few look at it."""
+    bill = bill_by_token(token)
+    drawn = qr_svg(bill)
+    if drawn is None:
+        return redirect(url_for("public.bill_page", token=token), 303)  # which says why there is nothing to pay
+    return render("public/qr.html", bill=bill, company=bill.branch.company, drawn=Markup(drawn))  # noqa: S704 - ours
+
+
 @blueprint.get("/pay/<token>/qr.svg")
 def qr(token: str) -> Response | tuple[str, int]:
-    """The payment QR, a picture of its own: drawing it takes longer than the page, and few unfold it."""
-    drawn = qr_svg(bill_by_token(token))
+    """The payment QR as a file."""
+    bill = bill_by_token(token)
+    drawn = qr_svg(bill)
     if drawn is None:
         return "", 404
     if "xmlns=" not in drawn:
         drawn = drawn.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
-    return Response(drawn, content_type="image/svg+xml")
+    headers = {"Content-Disposition": f'attachment; filename="{bill.title}-qr.svg"'}
+    return Response(drawn, content_type="image/svg+xml", headers=headers)
 
 
 @blueprint.get("/offer")
@@ -176,9 +189,12 @@ def _read_sum(text: str | None) -> Decimal | None:
     if text is None:
         return None
     try:
-        return read_money(text)
+        value = read_money(text)
     except ValueError as error:
         raise DomainError("amount_invalid", str(error), "amount") from None
+    if value <= 0:
+        raise DomainError("amount_invalid", _("Enter a sum above zero."), "amount")
+    return value
 
 
 # --- paying ---------------------------------------------------------------------------------------------------------
@@ -241,6 +257,8 @@ def _page(token: str, bills: Sequence[SeenBill], order: Sequence[SeenPayment], a
     if failure is not None and failure.code in _REFUSALS:
         refusal, shared["failure"] = failure, None
     lines = see_lines(bill)
+    if bill.refunded:
+        shared["refunded_at"] = see_refund_moment(bill)
     is_free = payee.takes_part_payments or payee.takes_overpayments
     return render(
         "public/bill.html",
@@ -249,7 +267,7 @@ def _page(token: str, bills: Sequence[SeenBill], order: Sequence[SeenPayment], a
         refusal=refusal,
         due=money(bill.due, payee.currency, locale),
         status=_label(bill.status, language),
-        account="" if bill.purpose else _named(bill, language),
+        is_payable=refusal is None,
         period=f"{day(bill.period_from, locale)} – {day(bill.period_to, locale)}",
         term=[day(bill.payable_from, locale), day(bill.payable_until, locale)] if bill.payable_until else None,
         is_overdue=refusal is not None and refusal.code == "expired" and bill.status is BillStatus.PENDING,
@@ -263,22 +281,28 @@ def _page(token: str, bills: Sequence[SeenBill], order: Sequence[SeenPayment], a
 
 def _bundle_page(bills: Sequence[SeenBill], attempt: _Attempt | None, shared: dict[str, Any]) -> str:
     payable = [bill for bill in bills if bill.refusal is None] if shared["payee"].takes_online else []
+    standing = {bill.id for bill in bills if bill.refusal is None}
+    ticked = attempt.ticked if attempt and attempt.ticked is not None else {bill.id for bill in payable}
     return render(
         "public/bundle.html",
         **shared,
         bills=bills,
         payable={bill.id for bill in payable},
-        ticked=attempt.ticked if attempt and attempt.ticked is not None else {bill.id for bill in payable},
-        due=sum((bill.due for bill in bills if bill.refusal is None), Decimal(0)),
+        ticked=ticked,
+        is_whole=not payable or ticked >= standing,
+        due=sum((bill.due for bill in bills if bill.id in (standing & ticked if payable else standing)), Decimal(0)),
+        is_payable=bool(payable),
         refusal=None if shared["payee"].takes_online else _no_gateway(),
     )
 
 
 def _fate(order: Sequence[SeenPayment]) -> str:
-    """What became of an order, in one word for the page: received, held, waiting, declined; nothing where none is
-    asked for.
+    """What became of an order, in one word for the page: received, refunded, held, waiting, declined; nothing where
+    none is asked for.
     """
     statuses = {payment.status for payment in order}
+    if order and all(payment.is_refunded for payment in order):
+        return "refunded"
     if statuses & {PaymentStatus.SUCCEEDED, PaymentStatus.REVERSED}:
         return "received"
     if PaymentStatus.PENDING in statuses:
@@ -297,11 +321,6 @@ def _refresh_seconds(order: Sequence[SeenPayment]) -> int | None:
 @cache
 def _label(value: LabelEnum, language: str) -> str:
     return str(value.label)
-
-
-def _named(bill: SeenBill, language: str) -> str:
-    """The account a bill is for; most are of kinds that have no name of their own."""
-    return bill.account_type or (bill.account if bill.plan else _label(bill.account_kind, language))
 
 
 def _typed(amount: Decimal) -> str:

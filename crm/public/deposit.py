@@ -92,6 +92,13 @@ def confirm(token: str) -> str | tuple[str, int]:
     return _choice(token, order, proof_of(order, code))
 
 
+@blueprint.get("/pay/<token>/deposit/code")
+@blueprint.get("/pay/<token>/deposit/pay")
+def begin_anew(token: str) -> Response:
+    """An address of a step, opened again without its form: what was entered is in no address, so from the start."""
+    return redirect(url_for("deposit.start", token=token), 303)
+
+
 @blueprint.post("/pay/<token>/deposit/pay")
 def pay(token: str) -> Response | tuple[str, int]:
     """Pay, once for a code, and lead back to the bill."""

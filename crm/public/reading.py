@@ -17,22 +17,26 @@ from sqlalchemy import (
     Select,
     and_,
     bindparam,
+    case,
     create_engine,
     event,
     exists,
+    func,
     literal_column,
     or_,
     select,
+    type_coerce,
 )
 
 from crm.access.models import Branch, Company
+from crm.bills.document import purpose_of
 from crm.bills.models import Bill, BillBundle, BillLine, BillLineKind, BillStatus, bill_bundle_bill, bill_title
 from crm.bills.operations import check_payable
 from crm.clients.models import Client
-from crm.db import configure_engine, db
+from crm.db import Money, configure_engine, db
 from crm.errors import DomainError
 from crm.ledger.models import Account, AccountKind, AccountType
-from crm.payments.models import Attention, Payment, PaymentStatus, Shop
+from crm.payments.models import Attention, Payment, PaymentStatus, Refund, RefundStatus, Shop
 from crm.subscriptions.models import Plan, Subscription
 
 
@@ -74,8 +78,9 @@ class Payee:
 
 @dataclass(frozen=True)
 class SeenBill:
-    """A bill as its payer sees it. has_lines: how its sum was found is kept with it. has_account: it may be paid from
-    an account of his, as accounts_for() finds them, whatever is on it.
+    """A bill as its payer sees it. refunded: given back of what was paid; None: nothing was ever paid. has_lines: how
+    its sum was found is kept with it. has_account: it may be paid from an account of his, as accounts_for() finds them,
+    whatever is on it.
     """
 
     payee: Payee
@@ -98,6 +103,7 @@ class SeenBill:
     account_type: str | None
     subscription_id: int | None
     plan: str | None
+    refunded: Decimal | None
     has_lines: bool
     has_account: bool
 
@@ -113,6 +119,15 @@ class SeenBill:
     def due(self) -> Decimal:
         """As Bill.due."""
         return self.amount if self.status is BillStatus.PAID else max(self.amount - self.paid_amount, Decimal(0))
+
+    @property
+    def is_refunded(self) -> bool:
+        """All that was paid has been given back."""
+        return bool(self.refunded) and (self.refunded or 0) >= self.paid_amount
+
+    @property
+    def purpose_shown(self) -> str:
+        return purpose_of(self.purpose, self.account_kind, lambda: self.account)
 
     @property
     def account(self) -> str:
@@ -167,6 +182,10 @@ class SeenPayment:
     account = SeenBill.account
 
     @property
+    def is_refunded(self) -> bool:
+        return self.refunded >= self.amount
+
+    @property
     def bill(self) -> str:
         return bill_title(self.year, self.number)
 
@@ -204,6 +223,17 @@ _HAS_ACCOUNT = and_(
         _there.company_id == _branch.company_id,
     ),
 )
+# Most bills have no payments: then nothing is looked up.
+_refunded = Payment.__table__.alias("refunded").c
+_REFUNDED = type_coerce(
+    case(
+        (
+            _bill.payments_count > literal_column("0"),
+            select(func.sum(_refunded.refunded)).where(_refunded.bill_id == _bill.id).scalar_subquery(),
+        )
+    ),
+    Money(),
+)
 _OF_PAYEE = (
     *(_company.name, _company.legal_name, _company.inn, _company.kpp, _company.ogrn, _company.bank_name, _company.bic),
     *(_company.settlement_account, _company.correspondent_account, _company.address, _company.phone, _company.email),
@@ -215,6 +245,7 @@ _OF_BILL = (
     *(_bill.id, _bill.token, _bill.year, _bill.number, _bill.status, _bill.amount, _bill.paid_amount, _bill.purpose),
     *(_bill.period_from, _bill.period_to, _bill.payable_from, _bill.payable_until, _bill.is_repeatable, _bill.paid_at),
     *(_client.name, *_OF_ACCOUNT),
+    _REFUNDED,
     exists().where(_line.bill_id == _bill.id),
     _HAS_ACCOUNT,
 )
@@ -320,6 +351,14 @@ _BILLS_OF = _Statement(
     )
 )
 _LINES_OF = _Statement(_LINES.where(_line.bill_id == bindparam("bill_id")))
+_refund = Refund.__table__.c
+_REFUNDED_ON = _Statement(
+    select(func.max(_refund.finished_at))
+    .select_from(Refund.__table__.join(Payment.__table__, _payment.id == _refund.payment_id))
+    .where(
+        _payment.bill_id == bindparam("bill_id"), _refund.status == literal_column(f"'{RefundStatus.SUCCEEDED.value}'")
+    )
+)
 _ORDER_OF = _Statement(
     _PAYMENT.where(or_(_payment.id == bindparam("id"), _payment.order_id == bindparam("id"))).order_by(_payment.id)
 )
@@ -339,6 +378,11 @@ def see_bundle(token: str) -> list[SeenBill]:
 def see_lines(bill: SeenBill) -> list[SeenLine]:
     """How the bill's sum was found, in order."""
     return [SeenLine(*row) for row in _LINES_OF.rows(bill_id=bill.id)] if bill.has_lines else []
+
+
+def see_refund_moment(bill: SeenBill) -> datetime | None:
+    """When money of the bill was given back, the last time."""
+    return _REFUNDED_ON.rows(bill_id=bill.id)[0][0] if bill.refunded else None
 
 
 def see_order(bills: Sequence[SeenBill], payment_id: int) -> list[SeenPayment]:

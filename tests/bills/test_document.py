@@ -12,7 +12,7 @@ from flask_babel import force_locale
 
 from crm.access.actors import SYSTEM
 from crm.access.requisites import set_requisites
-from crm.bills.document import amount_in_words, bill_pdf
+from crm.bills.document import amount_in_words, bill_data, bill_pdf
 from crm.bills.links import bill_url
 from crm.bills.models import BillLine, BillLineKind
 from crm.bills.operations import archive_bill
@@ -62,6 +62,18 @@ def test_it_shows_the_requisites_the_number_and_the_sum_in_words(app, network, p
     ):
         assert fact in text, fact
     assert bill_url(bill) in text.replace(" ", "")
+
+
+def test_the_address_can_be_copied(app, network, payer):
+    with force_locale("ru"):
+        page = pypdf.PdfReader(BytesIO(bill_pdf(bill := make_bill(payer)))).pages[0]
+    assert bill_url(bill) in page.extract_text().splitlines()
+
+
+def test_what_is_on_the_account_has_no_number_of_a_line(app, network, payer):
+    kept = BillLine(position=3, kind=BillLineKind.BALANCE, title="Долг на счёте", amount=Decimal(100))
+    rows = bill_data(make_bill(payer, amount=Decimal(300), lines=[*lessons(2), kept]))["lines"]
+    assert [row[0] for row in rows] == ["1", "2", ""]
 
 
 def test_it_tells_no_more_of_the_payer_than_the_page(app, network, payer):

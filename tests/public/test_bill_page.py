@@ -17,10 +17,14 @@ from crm.access.actors import SYSTEM
 from crm.access.requisites import set_requisites
 from crm.bills.models import BillLine, BillLineKind
 from crm.bills.operations import archive_bill
-from crm.clients.names import discreet_name
+from crm.clients.names import discreet_name, first_name
 from crm.db import db, transaction
+from crm.i18n import moment
+from crm.ledger.operations import base_account
 from crm.payments.models import Payment
-from tests.bank import begin
+from crm.payments.operations import accept_notice
+from crm.payments.refunds import refund_payment, refunds_of
+from tests.bank import begin, pay_at
 from tests.bills.test_archive import settle_at_desk
 from tests.bills.test_payable import EXPIRED
 from tests.factories import make_account, make_bill, make_client
@@ -210,13 +214,51 @@ def test_the_bill_as_pdf_and_the_qr_for_a_banks_app(network, bank, web):
     assert f'href="{bill.token}/bill.pdf"' in page
     pdf = browser.get(f"/pay/{bill.token}/bill.pdf")
     assert (pdf.content_type, pdf.data[:5]) == ("application/pdf", b"%PDF-")
-    assert f'href="{bill.token}/qr.svg"' in page
+    assert f'href="{bill.token}/qr"' in page
+    opened = browser.get(f"/pay/{bill.token}/qr")
+    assert '<svg role="img"' in opened.text
+    assert f'href="../{bill.token}">Вернуться к счёту' in opened.text
+    assert 'href="qr.svg" download' in opened.text
     drawn = browser.get(f"/pay/{bill.token}/qr.svg")
     assert drawn.content_type == "image/svg+xml"
+    assert drawn.headers["Content-Disposition"] == f'attachment; filename="{bill.title}-qr.svg"'
     assert "http://www.w3.org/2000/svg" in drawn.text
     settled = settle_at_desk(bill)
-    assert "qr.svg" not in browser.get(f"/pay/{settled.token}").text
+    assert f'href="{bill.token}/qr' not in browser.get(f"/pay/{settled.token}").text
     assert browser.get(f"/pay/{settled.token}/qr.svg").status_code == 404
+    assert browser.get(f"/pay/{settled.token}/qr").headers["Location"].endswith(f"/pay/{settled.token}")
+
+
+def test_money_given_back_is_said_first_of_all(network, bank, web):
+    bill, browser = make_bill(make_client(network.lesnoy)), web()
+    payment = begin(bill, bank)
+    accept_notice(bank, pay_at(bank, payment))
+    for amount, said in (("500.50", "Часть денег возвращена 500,50 ₽"), ("999.50", "Деньги возвращены 1 500,00 ₽")):
+        with transaction():
+            refund_payment(payment, Decimal(amount), "Болел", by=SYSTEM)
+        on = moment(refunds_of(payment)[-1].finished_at, network.lesnoy.time_zone)
+        db.session.commit()
+        for path in (f"/pay/{bill.token}", f"/pay/{bill.token}?payment={payment.id}"):
+            assert f"{said} · {on}" in text_of(browser.get(path))
+    assert "Спасибо" not in text_of(browser.get(path))
+    assert "Возвращён" in text_of(browser.get(path))
+    assert "Оплачен " not in text_of(browser.get(path))
+
+
+def test_what_nobody_can_pay_asks_for_nothing(network, bank, web):
+    bill, browser = make_bill(make_client(network.lesnoy)), web()
+    asks = ("Сумма к оплате", "принимаете условия")
+    assert all(text in text_of(browser.get(f"/pay/{bill.token}")) for text in asks)
+    settle_at_desk(bill)
+    assert not any(text in text_of(browser.get(f"/pay/{bill.token}")) for text in asks)
+
+
+def test_a_bill_without_a_purpose_is_for_lessons_or_for_the_account(network, bank, web):
+    client = make_client(network.lesnoy)
+    base = make_bill(client, account=base_account(client.id, network.lesnoy.id))
+    deposit = make_bill(client, account=make_account(client))
+    assert "Назначение Оплата занятий" in text_of(web().get(f"/pay/{base.token}"))
+    assert "Пополнение счёта «Депозиты»" in text_of(web().get(f"/pay/{deposit.token}"))
 
 
 def test_opening_the_page_takes_nothing_but_one_statement_of_the_driver(network, bank, web):
@@ -290,7 +332,7 @@ def test_in_english_for_who_reads_english(network, bank, web):
     bill = make_bill(make_client(network.lesnoy), amount=Decimal("14300.50"))
     answer = web(language="en").get(f"/pay/{bill.token}")
     assert "Proceed to payment" in answer.text
-    assert "₽14,300.50" in answer.text.replace("RUB", "₽")
+    assert "RUB\xa014,300.50" in answer.text
     assert not re.search(
         "[а-яё]", re.sub(r"<dd.*?</dd>|«.*?»|<p class=\"(company|branch)\">.*?</p>|·.*", "", answer.text)
     )
@@ -317,6 +359,22 @@ def test_names_cannot_break_out_into_the_page(network, bank, web):
 )
 def test_a_name_enough_for_its_owner(name, shown):
     assert discreet_name(name) == shown
+
+
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [
+        ("Иванова Анна Сергеевна", "Анна"),
+        ("Анна Сергеевна Иванова", "Анна"),
+        ("Берёзкин Виктор", "Виктор"),
+        ("Виктор Берёзкин", "Виктор"),
+        ("Фёдоров Фёдор", "Фёдор"),
+        ("Ким Джиён", "Джиён"),
+        ("Соня", "Соня"),
+    ],
+)
+def test_a_student_is_called_by_the_first_name(name, first):
+    assert first_name(name) == first
 
 
 def test_staff_of_another_branch_see_the_public_page_like_anybody(network, bank, web):

@@ -81,6 +81,18 @@ def test_bills_can_be_left_out(network, bank, web, payer):
     assert "500,00 ₽" in text_of(page)
 
 
+def test_the_total_is_of_what_is_ticked(network, bank, web, payer):
+    bundle, bills = bundled(payer, "100", "200", "400")
+    browser = web()
+    assert "За все счета 700,00 ₽" in text_of(browser.get(f"/pay/{bundle.token}"))
+    with transaction():
+        archive_bill(bills[2], by=SYSTEM)
+    answer = browser.post(f"/pay/{bundle.token}", data={"bill": [bills[0].id, bills[2].id]})
+    assert answer.status_code == 422
+    assert "За отмеченные счета 100,00 ₽" in text_of(answer)
+    assert ticks(answer) == {bills[0].id: True, bills[1].id: False}
+
+
 def test_nothing_ticked_is_said(network, bank, web, payer):
     bundle, bills = bundled(payer, "100", "200")
     foreign = make_bill(make_client(network.lesnoy))

@@ -89,6 +89,13 @@ def test_looking_changes_nothing(browser, payer, deposit):
     assert bill.status is BillStatus.PENDING
 
 
+@pytest.mark.parametrize("step", ["code", "pay"])
+def test_a_step_opened_again_without_its_form_begins_anew(browser, payer, deposit, step):
+    bill = make_bill(payer)
+    answer = browser.get(f"/pay/{bill.token}/deposit/{step}")
+    assert (answer.status_code, answer.headers["Location"]) == (303, f"/pay/{bill.token}/deposit")
+
+
 def test_no_cookie_is_set(browser, payer, deposit):
     bill = make_bill(payer)
     answers = [browser.get(f"/pay/{bill.token}/deposit"), browser.post(f"/pay/{bill.token}/deposit")]

@@ -105,6 +105,25 @@ def test_a_bill_is_paid_in_parts(network, bank, web):
     assert (bill.status, bill.account.balance) == (BillStatus.PAID, Decimal(1500))
 
 
+@pytest.mark.parametrize("typed", ["0", "-5"])
+@pytest.mark.parametrize("rules", [{}, {"parts": True}, {"parts": True, "over": True}])
+def test_nothing_is_no_sum(network, bank, web, rules, typed):
+    take(network, **rules)
+    answer = web().post(f"/pay/{make_bill(make_client(network.lesnoy)).token}", data={"amount": typed})
+    assert "Введите сумму больше нуля." in text_of(answer)
+
+
+def test_a_paid_bill_has_nothing_left_to_pay(network, bank, web):
+    take(network, parts=True)
+    bill, browser = make_bill(make_client(network.lesnoy), is_repeatable=True), web()
+    pay_at(bank, begin(bill, bank))
+    payment = db.session.scalars(select(Payment)).one()
+    for path in (f"/pay/{bill.token}?payment={payment.id}", f"/pay/{bill.token}"):
+        page = browser.get(path)
+        assert has_button(page)
+        assert not re.search("остал(?!ись вопросы)", text_of(page).lower())
+
+
 @pytest.mark.spec("X8")
 def test_a_repeatable_bill_paid_twice_stays_paid_and_counts_both(network, bank, web):
     bill, browser = make_bill(make_client(network.lesnoy), is_repeatable=True), web()

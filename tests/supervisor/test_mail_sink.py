@@ -41,6 +41,16 @@ def test_letters_are_listed_newest_first_and_shown_with_their_links(app, network
     assert "Лесная школа" in shown
 
 
+def test_an_sms_is_shown_whatever_the_sender_is_called(post):
+    folder = mail_sink.folder_of(post.config["SETTINGS"])
+    mail_sink.keep_sms(folder, sender="Школа «Лесная»", recipient="+79990000001", text="Счёт: 100 ₽")
+    (kept,) = mail_sink.letters(folder)
+    page = post.test_client().get(f"/demo-mail/{kept.id}")
+    assert page.status_code == 200
+    assert "Школа «Лесная»" in page.text
+    assert "Счёт: 100 ₽" in page.text
+
+
 def test_an_empty_list_says_what_to_do(post):
     page = post.test_client().get("/demo-mail/")
     assert page.status_code == 200
