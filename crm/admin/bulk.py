@@ -34,7 +34,7 @@ from crm.once import AlreadySubmitted, SubmittedForm, fingerprint_of
 from crm.protocol import ProtocolLine
 
 # What the pages of an action send along beside the choice itself.
-_OWN_FIELDS = frozenset({"csrf_token", "form_key", "confirmed", "count"})
+_OWN_FIELDS = frozenset({"csrf_token", "form_key", "confirmed", "count", "back"})
 PREFIX = "set."  # of the action's own form: a field may be called as the grid's arguments are
 
 
@@ -58,6 +58,8 @@ class BulkAction:
     change: Callable[..., Change] | None = None
     is_undoable: bool = False
     leads_to: Callable[[Selection], str] | None = None
+    facts: Callable[..., list[tuple[Any, Any]]] | None = None
+    knows_start: bool = False
 
     def bind(self, sent: MultiDict[str, str] | None) -> Form | None:
         """Its form with what was sent, or as it is first shown; None when it has none."""
@@ -190,7 +192,8 @@ class BulkView(FormsView):
         if action.leads_to is not None:
             return redirect(action.leads_to(selection))
         form = action.bind(request.form if request.form.get("filled") == "1" else None)
-        if form is not None and (request.form.get("filled") != "1" or not form.validate()):
+        is_back = request.form.get("back") == "1"
+        if form is not None and (is_back or request.form.get("filled") != "1" or not form.validate()):
             page = self._ask("admin/bulk_form.html", action, selection, count, form=form)
             return page, 422 if form.errors else 200
         values = form.data if form is not None else {}
@@ -204,6 +207,8 @@ class BulkView(FormsView):
         # What was confirmed is a number of rows; when it is another by now, the person is asked again.
         if request.form.get("confirmed") != "1" or request.form.get("count", str(count)) != str(count):
             shown = [] if form is None else self._filled_in(form, values)
+            if action.facts is not None:
+                shown += action.facts(selection, count, **values)
             return self._ask("admin/confirm.html", action, selection, count, preview=preview, shown=shown)
         key, sent = request.form.get("form_key"), fingerprint_of(request.full_path, request.form.items(multi=True))
         try:

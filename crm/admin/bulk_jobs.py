@@ -39,6 +39,8 @@ def run_action(job: BackgroundJob, progress: Progress) -> None:
         found = selection.aggregate(sa.func.count()).where(view.model.id <= params["until"])
         if (db.session.scalar(found) or 0) > (total or 0):
             raise DomainError("rows_changed", _("More rows match now than were confirmed. Choose them again."))
+    if action.knows_start:
+        values = {**values, "since": job.created_at}
     batches = selection.id_batches(BATCH, after=after, until=params["until"])
     _work_off(batches, lambda ids: action.run(list(ids), **values), int, int, progress)
 

@@ -174,6 +174,9 @@ class DateField(wtforms.DateField):
     data: Any
 
     def process_formdata(self, valuelist: list[str]) -> None:
+        if not any(text.strip() for text in valuelist):  # nothing typed is no wrong date
+            self.data = None
+            return
         super().process_formdata(valuelist)
         _refuse_senseless(self, self.data)
 
@@ -284,17 +287,26 @@ class ReferenceField(SelectField):
 
 
 class ReferencesField(SelectMultipleField):
-    """Several rows of a small table as checkboxes. Data: list of rows; those not on offer to this person stay."""
+    """Several rows of a small table as checkboxes. Data: list of rows; those not on offer to this person stay.
+
+    title: what a row is called, str() by default.
+    """
 
     widget = ListWidget(prefix_label=False)
     option_widget = CheckboxInput()
 
     def __init__(
-        self, target: type[Any], label: Any = None, *, query: Callable[[], Iterable[Any]] | None = None, **kwargs: Any
+        self,
+        target: type[Any],
+        label: Any = None,
+        *,
+        query: Callable[[], Iterable[Any]] | None = None,
+        title: Callable[[Any], str] = str,
+        **kwargs: Any,
     ) -> None:
         self.rows = {str(row.id): row for row in (query() if query else rows_on_offer(target))}
         super().__init__(
-            label, choices=[SelectChoice(key, str(row)) for key, row in self.rows.items()], coerce=self._row, **kwargs
+            label, choices=[SelectChoice(key, title(row)) for key, row in self.rows.items()], coerce=self._row, **kwargs
         )
 
     def _row(self, value: Any) -> Any:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -24,9 +24,10 @@ from crm.bills.forecast import Forecast, ForecastLine, forecasts
 from crm.bills.links import new_token
 from crm.bills.models import Bill, BillLine, BillLineKind, BillMethod, BillStatus, bill_subscription
 from crm.bills.operations import check_purpose, check_term, issue_bill, take_numbers
-from crm.bills.queries import issued_alike, without_billed
+from crm.bills.queries import issued_since, unpaid_bills_of, without_billed
 from crm.bills.terms import farthest_end
 from crm.clients.models import Client
+from crm.clients.names import first_name
 from crm.clients.queries import payer_of
 from crm.db import db, insert_rows
 from crm.debts.queries import debts_of_subscriptions
@@ -243,7 +244,9 @@ def bill_lines(lines: Sequence[ForecastLine]) -> list[BillLine]:
 
 @dataclass(frozen=True)
 class Terms:
-    """What is the same for all the bills of an action. amount: of each, by hand; the other methods find their own."""
+    """What is the same for all the bills of an action. amount: of each, by hand; the other methods find their own.
+    is_reissued: also onto an account an unpaid bill stands for. since: when the action began that goes on with these.
+    """
 
     method: BillMethod
     period_to: date
@@ -251,6 +254,8 @@ class Terms:
     is_repeatable: bool = False
     purpose: str = ""
     amount: Decimal | None = None
+    is_reissued: bool = False
+    since: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -274,9 +279,10 @@ def issue_many(client_ids: Sequence[int], terms: Terms, *, by: Actor) -> list[Pr
     today there; as many statements for one as for some hundreds. The caller commits, soon: the company's numbers and
     the accounts of all of them wait for it.
 
-    One line per id, in the order given: the bill's number and sum, or why there is none; one who shares an account with
-    another is told of that one's bill. By subscriptions only those are asked for that no bill asks for yet and that
-    were not paid for at the sale; else nobody gets a bill twice on a day, whether the action is repeated or not.
+    One line per id, in the order given: the bill's number and sum, or why there is none; who shares an account with
+    another is told of that one's bill. While a bill for the account waits for payment there is no other, unless
+    terms.is_reissued; an archived or expired one does not count. By subscriptions only those are asked for that no bill
+    asks for yet and that were not paid for at the sale.
     Raises DomainError beside the field of what is the same for all: "required", "too_long", those of check_amount().
     """
     require(by, "bill.issue")
@@ -286,32 +292,47 @@ def issue_many(client_ids: Sequence[int], terms: Terms, *, by: Actor) -> list[Pr
             raise DomainError("required", _("Enter the sum."), "amount")
         terms = replace(terms, amount=check_amount(terms.amount))
     asked, errors = _asked_for(client_ids)
-    drafts = _drafts({one.key: one for one in asked.values()}, terms, errors)
+    numbers = dict[_Key, str]()
+    drafts = _drafts({one.key: one for one in asked.values()}, terms, errors, numbers, by=by)
     bills = _write_bills(drafts, terms, by=by)
-    return [_told(id, asked.get(id), bills, errors) for id in client_ids]
+    return [_told(id, asked.get(id), bills, errors, numbers) for id in client_ids]
 
 
-def _told(id: int, one: _Asked | None, bills: Mapping[_Key, Bill], errors: dict[int | _Key, str]) -> ProtocolLine:
-    """What became of a client. errors: by client or account; who comes first with an account has its bill."""
+def total_of_many(client_ids: Sequence[int], terms: Terms, *, by: Actor) -> tuple[int, Decimal]:
+    """How many bills issue_many() would issue now, and for how much in all. Only a look."""
+    asked, errors = _asked_for(client_ids, is_held=False)
+    drafts = _drafts({one.key: one for one in asked.values()}, terms, errors, {}, by=by, is_held=False)
+    return len(drafts), sum((draft.amount for draft in drafts.values()), Decimal(0))
+
+
+def _told(
+    id: int,
+    one: _Asked | None,
+    bills: Mapping[_Key, Bill],
+    errors: Mapping[int | _Key, str],
+    numbers: dict[_Key, str],
+) -> ProtocolLine:
+    """What became of a client. errors: by client or account; numbers: of bills an earlier one of the same action is
+    told of, by account.
+    """
     if one is None:
-        return ProtocolLine(id, f"#{id}", errors[id])
+        return ProtocolLine(id, f"№ {id}", errors[id])
     name = one.client.shown_name
+    if number := numbers.get(one.key):
+        return ProtocolLine(id, _("%(name)s: in the payer's bill %(number)s", name=name, number=number)[:200], None)
     if one.key in errors:
         return ProtocolLine(id, name, errors[one.key])
     bill = bills[one.key]
-    errors[one.key] = _issued_already(bill.title)
+    numbers[one.key] = bill.title
     return ProtocolLine(id, f"{name}: {bill.title}, {money(bill.amount)}"[:200], None)
 
 
-def _issued_already(number: str) -> str:
-    return _("Issued already: bill %(number)s.", number=number)
-
-
-def _asked_for(client_ids: Sequence[int]) -> tuple[dict[int, _Asked], dict[int | _Key, str]]:
+def _asked_for(client_ids: Sequence[int], *, is_held: bool = True) -> tuple[dict[int, _Asked], dict[int | _Key, str]]:
     """The clients and their payers, held; and what is wrong with the others, by client id."""
     rows = db.session.execute(select(Client.id, Client.payer_id).where(Client.id.in_(client_ids))).all()
     ids = {id for row in rows for id in row if id is not None}
-    hold_cards(ids)
+    if is_held:
+        hold_cards(ids)
     query = select(Client).where(Client.id.in_(ids))
     known = {client.id: client for client in db.session.scalars(query)}
     branches = {branch.id: branch for branch in db.session.scalars(select(Branch))}
@@ -328,10 +349,21 @@ def _asked_for(client_ids: Sequence[int]) -> tuple[dict[int, _Asked], dict[int |
     return asked, errors
 
 
-def _drafts(wanted: Mapping[_Key, _Asked], terms: Terms, errors: dict[int | _Key, str]) -> dict[_Key, Draft]:
-    """What is asked for onto each account; why nothing is, is added to `errors`."""
+def _drafts(
+    wanted: Mapping[_Key, _Asked],
+    terms: Terms,
+    errors: dict[int | _Key, str],
+    numbers: dict[_Key, str],
+    *,
+    by: Actor,
+    is_held: bool = True,
+) -> dict[_Key, Draft]:
+    """What is asked for onto each account; why nothing is, is added to `errors`, and what the same action has issued
+    already to `numbers`.
+    """
     known = _known_bases(wanted)
-    _hold_families([payer_id for payer_id, _branch_id in wanted], [])
+    if is_held:
+        _hold_families([payer_id for payer_id, _branch_id in wanted], [])
     todays = {one.branch.id: clock.today(one.branch) for one in wanted.values()}
     accounts = dict[_Key, Account]()
     for key, one in wanted.items():
@@ -339,22 +371,28 @@ def _drafts(wanted: Mapping[_Key, _Asked], terms: Terms, errors: dict[int | _Key
             errors[key] = error
         else:
             accounts[key] = known.get(key) or _base_to_be(one.payer, one.branch)
-    if terms.method is BillMethod.SUBSCRIPTION:
-        drafts = _drafts_by_cost(accounts, terms, todays)
-    else:
-        alike = issued_alike(
-            [one for one in accounts.values() if one.id is not None],
+    if terms.since is not None:
+        alike = issued_since(
+            terms.since,
+            accounts.values(),
+            by=by,
             method=terms.method,
             period_to=terms.period_to,
-            todays=todays,
-            amount=terms.amount,
             purpose=terms.purpose,
         )
-        errors |= {key: _issued_already(alike[one.id]) for key, one in accounts.items() if one.id in alike}
-        fresh = {key: one for key, one in accounts.items() if key not in errors}
-        drafts = _drafts_by_forecast(fresh, terms, todays)
+        numbers |= {key: alike[one.id] for key, one in accounts.items() if one.id in alike}
+    if not terms.is_reissued:
+        unpaid = unpaid_bills_of(accounts.values())
+        errors |= {key: _unpaid(unpaid[one.id][0]) for key, one in accounts.items() if one.id in unpaid}
+    fresh = {key: one for key, one in accounts.items() if key not in errors and key not in numbers}
+    by_method = _drafts_by_cost if terms.method is BillMethod.SUBSCRIPTION else _drafts_by_forecast
+    drafts = by_method(fresh, terms, todays)
     errors |= {key: draft.reason for key, draft in drafts.items() if not draft.amount}
     return {key: draft for key, draft in drafts.items() if draft.amount}
+
+
+def _unpaid(bill: Bill) -> str:
+    return _("There is an earlier unpaid bill: %(number)s.", number=bill.title)
 
 
 def _refusal(terms: Terms, today: date) -> str | None:
@@ -570,7 +608,7 @@ def _cost_lines(subscriptions: Sequence[Subscription], owed: Mapping[int, Decima
         ForecastLine(
             BillLineKind.SUBSCRIPTION,
             one.cost if one.replaces_id is None else owed.get(one.id, Decimal(0)),
-            student=one.client.name[:200],
+            student=first_name(one.client.name)[:200],
             title=one.plan.name[:300],
             note=f"{day(one.starts_on)} – {day(one.ends_on)}",
         )

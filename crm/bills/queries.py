@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date
-from decimal import Decimal
+from datetime import date, datetime
 
 from flask_babel import gettext as _
 from sqlalchemy import ColumnElement, and_, false, func, or_, select
 
 from crm import clock
+from crm.access.actors import Actor
 from crm.access.models import Branch
 from crm.bills.models import Bill, BillMethod, BillStatus, bill_subscription, bill_title
 from crm.db import db
@@ -108,29 +108,36 @@ def without_billed(subscriptions: Sequence[Subscription], *, today: date) -> lis
     return [one for one in subscriptions if one.id not in billed]
 
 
-def issued_alike(
-    accounts: Sequence[Account],
-    *,
-    method: BillMethod,
-    period_to: date,
-    todays: Mapping[int, date],
-    amount: Decimal | None = None,
-    purpose: str = "",
-) -> dict[int, str]:
-    """Bills of the same kind for the same days from today on that can still be paid, by account: their numbers. By hand
-    also of the same sum and purpose. todays: by branch.
+def unpaid_bills_of(accounts: Iterable[Account]) -> dict[int, list[Bill]]:
+    """Bills for these accounts that wait for payment and have not expired by today of their branches, oldest first, by
+    account; only of accounts that have any.
     """
+    known = [one for one in accounts if one.id is not None]
+    today = {branch.id: clock.today(branch) for branch in db.session.scalars(select(Branch))} if known else {}
     by_day: dict[date, list[int]] = {}
-    for account in accounts:
-        by_day.setdefault(todays[account.branch_id], []).append(account.id)
-    of_today = [
-        and_(Bill.account_id.in_(ids), Bill.period_from == today, _is_awaited(today)) for today, ids in by_day.items()
-    ]
+    for account in known:
+        by_day.setdefault(today[account.branch_id], []).append(account.id)
+    of_accounts = [and_(Bill.account_id.in_(ids), _is_awaited(day)) for day, ids in by_day.items()]
+    found: dict[int, list[Bill]] = {}
+    for bill in db.session.scalars(select(Bill).where(or_(false(), *of_accounts)).order_by(Bill.id)):
+        found.setdefault(bill.account_id, []).append(bill)
+    return found
+
+
+def issued_since(
+    since: datetime, accounts: Iterable[Account], *, by: Actor, method: BillMethod, period_to: date, purpose: str
+) -> dict[int, str]:
+    """Bills a person has issued after a moment by this method, until this day and for this purpose, by account: their
+    numbers.
+    """
     query = select(Bill.account_id, Bill.year, Bill.number).where(
-        Bill.method == method, Bill.period_to == period_to, or_(false(), *of_today)
+        Bill.account_id.in_([one.id for one in accounts if one.id is not None]),
+        Bill.issued_at > since,
+        Bill.author_id == by.id,
+        Bill.method == method,
+        Bill.period_to == period_to,
+        Bill.purpose == purpose,
     )
-    if method is BillMethod.MANUAL:
-        query = query.where(Bill.amount == amount, Bill.purpose == purpose)
     rows = db.session.execute(query.order_by(Bill.id.desc()))
     return {account_id: bill_title(year, number) for account_id, year, number in rows}
 

@@ -208,8 +208,8 @@ def test_accounts_are_offered_only_where_there_is_a_choice(browser: Any, client:
     select = re.search(r'<select[^>]*name="account".*?</select>', page, re.DOTALL)
     assert select
     offered = [plain(option) for option in re.findall(r"<option.*?</option>", select[0])]
-    assert offered[0] == "Базовый счёт"
-    assert "Йога 8" in offered[1]
+    assert offered[0] == "Базовый счёт: 0,00"
+    assert offered[1].startswith("Йога 8 № ")
     assert offered[2].startswith("Депозиты")
     assert len(offered) == 3
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -14,7 +15,7 @@ from crm import clock
 from crm.access.actors import SYSTEM
 from crm.access.scope import Scope, scoped_to
 from crm.audit.models import AuditAction, AuditEntry
-from crm.bills.issuing import Terms, draft_bill, issue_draft, issue_many
+from crm.bills.issuing import Terms, draft_bill, issue_draft, issue_many, total_of_many
 from crm.bills.models import Bill, BillCounter, BillMethod
 from crm.bills.operations import archive_bill, issue_bill
 from crm.clients.models import Client
@@ -140,7 +141,23 @@ def test_a_payer_and_his_child_share_one_bill(network: Any, kind: Any) -> None:
     lines = issue(child, payer)
     (bill,) = bills()
     assert (bill.client_id, bill.amount) == (payer.id, 2000)
-    assert [line.error for line in lines] == [None, f"Выставлен ранее: счёт {bill.title}."]
+    assert [line.error for line in lines] == [None, None]
+    assert lines[1].label == f"{payer.shown_name}: вошло в счёт плательщика {bill.title}"
+
+
+def test_who_comes_in_a_later_batch_of_the_action_is_in_the_bill_of_the_first(network: Any, kind: Any) -> None:
+    payer = make_client(network.lesnoy)
+    child = make_child(payer)
+    expect(kind, payer, child)
+    terms = replace(TERMS, since=clock.now(), is_reissued=True)
+    with clock.frozen(NOON + timedelta(seconds=1)):
+        issue(payer, terms=terms)
+        (line,) = issue(child, terms=terms)
+    (bill,) = bills()
+    assert (line.error, bill.title in line.label) == (None, True)
+    with clock.frozen(NOON + timedelta(seconds=2)):
+        issue(child, terms=replace(terms, since=clock.now()))
+    assert len(bills()) == 2
 
 
 def test_the_same_again_issues_nothing(network: Any, kind: Any) -> None:
@@ -149,9 +166,66 @@ def test_the_same_again_issues_nothing(network: Any, kind: Any) -> None:
     expect(kind, payer, child)
     issue(payer)
     (bill,) = bills()
-    assert [line.error for line in issue(payer, child)] == [f"Выставлен ранее: счёт {bill.title}."] * 2
+    assert [line.error for line in issue(payer, child)] == [f"Есть неоплаченный счёт: {bill.title}."] * 2
     assert bills() == [bill]
     assert db.session.scalars(select(BillCounter.last)).all() == [1]
+
+
+@pytest.mark.spec("W8", "B98", "B99")
+@pytest.mark.parametrize("method", list(BillMethod))
+def test_nobody_is_billed_while_a_bill_waits_for_payment_unless_it_is_asked_for(
+    network: Any, kind: Any, method: BillMethod
+) -> None:
+    client = make_client(network.lesnoy)
+    expect(kind, client)
+    issue(client)
+    (bill,) = bills()
+    make_subscription(client)
+    amount = Decimal(500) if method is BillMethod.MANUAL else None
+    terms = Terms(method, TERMS.period_to + timedelta(days=31), amount=amount)
+    assert total_of_many([client.id], terms, by=SYSTEM) == (0, 0)
+    assert [line.error for line in issue(client, terms=terms)] == [f"Есть неоплаченный счёт: {bill.title}."]
+    assert [line.error for line in issue(client, terms=replace(terms, is_reissued=True))] == [None]
+    assert len(bills()) == 2
+
+
+@pytest.mark.spec("W8")
+@pytest.mark.parametrize("end", ["archived", "expired", "paid"])
+def test_a_bill_that_cannot_be_paid_any_more_stands_in_nobodys_way(network: Any, kind: Any, end: str) -> None:
+    client = make_client(network.lesnoy)
+    expect(kind, client)
+    make_lesson(network.lesnoy, client, lesson_type=kind, starts_at=NOON + timedelta(days=3))
+    issue(client, terms=replace(TERMS, period_to=TODAY + timedelta(days=2), payable_until=TODAY))
+    (bill,) = bills()
+    with transaction():
+        if end == "archived":
+            archive_bill(bill, by=SYSTEM)
+        elif end == "paid":
+            pay_bill_at_desk(bill, method=PaymentMethod.CASH, by=SYSTEM)
+    with clock.frozen(NOON + timedelta(days=end == "expired")):
+        assert [line.error for line in issue(client)] == [None]
+    assert len(bills()) == 2
+
+
+@pytest.mark.spec("B98")
+def test_a_bill_for_another_account_stands_in_nobodys_way(network: Any, kind: Any) -> None:
+    client = make_client(network.lesnoy)
+    expect(kind, client)
+    deposit = make_account(client)
+    with transaction():
+        issue_bill(client, amount=Decimal(1), period_from=TODAY, period_to=TODAY, account=deposit, by=SYSTEM)
+    assert [line.error for line in issue(client)] == [None]
+
+
+def test_what_it_comes_to_is_known_before(network: Any, kind: Any) -> None:
+    payer, other, idle = (make_client(network.lesnoy) for _ in range(3))
+    child = make_child(payer)
+    expect(kind, payer, child, other)
+    ids = [one.id for one in (child, payer, other, idle)]
+    assert total_of_many(ids, TERMS, by=SYSTEM) == (2, 3000)
+    assert bills() == []
+    issue(child, payer, other, idle)
+    assert [bill.amount for bill in bills()] == [2000, 1000]
 
 
 @pytest.mark.spec("W1")
@@ -220,7 +294,8 @@ def test_by_cost_what_no_bill_has_asked_for_and_nobody_has_paid(network: Any) ->
     assert [line.amount for line in bill.lines] == [4000, 4000]
     assert [line.error is None for line in lines] == [True, False, False]
     assert [line.error for line in lines][1] != lines[2].error
-    assert issue(fresh, terms=terms)[0].error == lines[1].error
+    again = Terms(BillMethod.SUBSCRIPTION, TERMS.period_to, is_reissued=True)
+    assert issue(fresh, terms=again)[0].error == lines[1].error
 
 
 @pytest.mark.parametrize("is_whole", [False, True])
@@ -274,7 +349,7 @@ def test_no_period_ends_more_than_two_years_ahead(network: Any, kind: Any, metho
 @pytest.mark.parametrize("method", list(BillMethod))
 def test_as_many_statements_for_many_as_for_few(network: Any, kind: Any, statements: Any, method: BillMethod) -> None:
     counts, groups = [], []
-    terms = Terms(method, TERMS.period_to, amount=Decimal(100))
+    terms = Terms(method, TERMS.period_to, amount=Decimal(100), is_reissued=True)
     for many in (2, 9):
         clients = [make_client(network.lesnoy, surname="Ёлкина") for _ in range(many)]
         for client in clients:

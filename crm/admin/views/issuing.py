@@ -7,38 +7,46 @@ account: with another of these «Пересчитать» shows it anew, and sta
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import date, time
 from typing import Any
 
+import sqlalchemy as sa
 from flask import flash, g, request, url_for
 from flask_admin import expose
+from flask_babel import format_decimal, ngettext
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
-from flask_babel import ngettext
 from flask_login import current_user
 from wtforms import BooleanField, HiddenField, SelectField, StringField
 from wtforms.fields.choices import SelectChoice
 from wtforms.validators import Length, Optional, ValidationError
 
 from crm import clock
+from crm.access.fields import field_rules
 from crm.access.models import Branch
 from crm.admin.base import BulkAction, permission
 from crm.admin.fields import REQUIRED, DateField, EnumField, Form, MoneyField, ReferenceField, ReferencesField
 from crm.admin.money import account_with_balance
+from crm.admin.selection import Selection
 from crm.admin.views.selling import CardSellingView
-from crm.bills.issuing import Draft, Terms, accounts_to_bill, draft_bill, issue_draft, issue_many
+from crm.bills.issuing import Draft, Terms, accounts_to_bill, draft_bill, issue_draft, issue_many, total_of_many
 from crm.bills.models import Bill, BillMethod
 from crm.bills.operations import PURPOSE_LENGTH
+from crm.bills.queries import unpaid_bills_of
 from crm.bills.terms import Term, farthest_end, month_end
 from crm.clients.models import Client
 from crm.clients.queries import payer_of
+from crm.db import db
 from crm.errors import DomainError
-from crm.i18n import day
+from crm.i18n import day, money
 from crm.ledger.models import Account, AccountKind
 from crm.protocol import ProtocolLine
 from crm.schedule.queries import count_unmarked
 from crm.subscriptions.models import Subscription
+
+# Clients whose bills are counted before they are issued.
+COUNTED_AT_MOST = 500
 
 
 def _term_field(**kwargs: Any) -> SelectField:
@@ -60,6 +68,11 @@ def _purpose_field() -> StringField:
     )
 
 
+def _numbered(text: Any) -> str:
+    """With the number of a subscription as people write it."""
+    return str(text).replace(" #", " № ")
+
+
 class WayForm(Form):
     """What the rest of the form hangs on."""
 
@@ -69,7 +82,7 @@ class WayForm(Form):
         Account,
         _l("Client account"),
         query=lambda: g.accounts_to_bill,
-        title=account_with_balance,
+        title=lambda account: _numbered(account_with_balance(account)),
         is_optional=True,
         blank=AccountKind.BASE.label,
         description=_l("The money is credited to it when the bill is paid."),
@@ -89,11 +102,12 @@ class IssueForm(WayForm):
         Subscription,
         _l("For which subscriptions"),
         query=lambda: g.subscriptions_to_bill,
+        title=_numbered,
         validators=[_some_of_them],
     )
     amount = MoneyField(_l("Sum"), [REQUIRED])
     period_from = DateField(_l("For the period"), [REQUIRED])
-    period_to = DateField(_l("to"), [REQUIRED])
+    period_to = DateField(_l("until"), [REQUIRED])
     term = _term_field(
         label=_l("Usual terms"),
         blank=_l("by the dates below"),
@@ -107,6 +121,8 @@ class IssueForm(WayForm):
     is_repeatable = BooleanField(_l("The bill may be paid repeatedly"))
     purpose = _purpose_field()
     basis = HiddenField()  # the method and the account the page was made for
+    # Names of fields changed while the page was on its way for another way: what stands there was typed.
+    typed = HiddenField()
 
 
 def _by_hand_alone(form: Any, field: Any) -> None:
@@ -116,6 +132,11 @@ def _by_hand_alone(form: Any, field: Any) -> None:
         raise ValidationError(_("Enter the sum."))
     if not is_manual and field.data is not None:
         raise ValidationError(_("The sum is found for each by this method: leave the field empty."))
+
+
+def _not_over(form: Any, field: Any) -> None:
+    if field.data is not None and field.data < clock.today(g.here):
+        raise ValidationError(_("The period is over: enter today or a later day for its end."))
 
 
 def _not_too_far(form: Any, field: Any) -> None:
@@ -131,9 +152,13 @@ class IssueManyForm(Form):
         [_by_hand_alone],
         description=_l("Of each bill, and only by hand: otherwise each has the sum found for it."),
     )
-    period_to = DateField(_l("For the period up to"), [REQUIRED, _not_too_far])
+    period_to = DateField(_l("For the period up to"), [REQUIRED, _not_over, _not_too_far])
     term = _term_field(label=_l("Payment term"), default=Term.UNLIMITED)
     is_repeatable = BooleanField(_l("The bill may be paid repeatedly"))
+    is_reissued = BooleanField(
+        _l("Issue a bill again when an unpaid one exists"),
+        description=_l("Otherwise who has a bill that can still be paid gets no other, and the protocol says which."),
+    )
     purpose = _purpose_field()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -165,13 +190,17 @@ class CardIssuingView(CardSellingView):
         basis = _basis(method, account)
         is_other = sent is None or form.basis.data not in {"", basis}
         is_asked = sent is not None and "recalculate" in sent
-        draft, error = self._draft(form, payer, drafting, is_other=is_other)
+        typed = set((form.typed.data or "").split()) if sent is not None else set[str]()
+        draft, error = self._draft(form, payer, drafting, typed, is_other=is_other)
         if is_other or is_asked:
-            _fill(form, draft, method, branch, is_other=is_other)
+            _fill(form, draft, method, branch, typed, is_other=is_other)
             is_resent = sent is not None and not is_asked
         else:
             is_resent = False
         form.basis.raw_data, form.basis.data = None, basis
+        form.typed.raw_data, form.typed.data = None, ""
+        if "account" in form:
+            form.account.choices[0] = SelectChoice("", account_with_balance(accounts[0]))
         _apply_term(form)
         shown = {
             "title": _("New bill"),
@@ -182,7 +211,8 @@ class CardIssuingView(CardSellingView):
             "draft": draft,
             "is_fixed": method is BillMethod.FORECAST,
             "currency": branch.company.currency,
-            "one_day": _is_one_day(form),
+            "doubtful_term": _doubt_of_term(form.payable_from.data, form.payable_until.data, clock.today(branch)),
+            "unpaid": [bill for own in unpaid_bills_of([account or accounts[0]]).values() for bill in own],
             "unmarked": _unmarked(payer, branch, account) if method is BillMethod.FORECAST else "",
         }
         if is_resent or is_asked:
@@ -222,15 +252,16 @@ class CardIssuingView(CardSellingView):
                 field.render_kw = {**(field.render_kw or {}), "readonly": True}
 
     def _draft(
-        self, form: Any, payer: Client, drafting: dict[str, Any], *, is_other: bool
+        self, form: Any, payer: Client, drafting: dict[str, Any], typed: Collection[str], *, is_other: bool
     ) -> tuple[Draft | None, DomainError | None]:
-        """What the bill would ask for by what is filled in; by itself alone, where the way has just been changed."""
+        """What the bill would ask for by what is filled in; where the way has just been changed, by what was typed
+        since.
+        """
         chosen: dict[str, Any] = {}
-        if not is_other:
-            if drafting["method"] is not BillMethod.SUBSCRIPTION:
-                chosen["period_to"] = form.period_to.data
-            if "subscriptions" in form:
-                chosen["subscriptions"] = form.subscriptions.data
+        if drafting["method"] is not BillMethod.SUBSCRIPTION and (not is_other or "period_to" in typed):
+            chosen["period_to"] = form.period_to.data
+        if "subscriptions" in form and (not is_other or "subscriptions" in typed):
+            chosen["subscriptions"] = form.subscriptions.data
         try:
             return draft_bill(payer, **drafting, **chosen), None
         except DomainError as error:
@@ -238,7 +269,7 @@ class CardIssuingView(CardSellingView):
 
     @staticmethod
     def _bill_facts(form: Any) -> dict[str, Any]:
-        return {name: value for name, value in form.data.items() if name not in {"term", "basis"}}
+        return {name: value for name, value in form.data.items() if name not in {"term", "basis", "typed"}}
 
     def issuing_actions(self) -> list[BulkAction]:
         """«Выставить счета» for many clients."""
@@ -252,6 +283,8 @@ class CardIssuingView(CardSellingView):
                 _issue_each,
                 is_dangerous=False,
                 form=lambda: IssueManyForm,
+                facts=_facts_of_many,
+                knows_start=True,
             )
         ]
 
@@ -261,30 +294,35 @@ def _basis(method: BillMethod, account: Account | None) -> str:
     return method.value if method is BillMethod.MANUAL or account is None else f"{method.value}:{account.id}"
 
 
-def _fill(form: Any, draft: Draft | None, method: BillMethod, branch: Branch, *, is_other: bool) -> None:
-    """Put into the form what the system finds, and with another method or account what it begins with."""
+def _fill(
+    form: Any, draft: Draft | None, method: BillMethod, branch: Branch, typed: Collection[str], *, is_other: bool
+) -> None:
+    """Put into the form what the system finds, and with another method or account what it begins with; not over what
+    was typed since.
+    """
     today = clock.today(branch)
     if form.payable_from.data is None and not form.payable_from.raw_data:
         form.payable_from.data = today
     if is_other:
-        if "subscriptions" in form:
+        if "subscriptions" in form and "subscriptions" not in typed:
             _set(form.subscriptions, list(form.subscriptions.rows.values()))
         if method is BillMethod.MANUAL:
             first, last = today.replace(day=1), month_end(today)
         else:
             first, last = (draft.period_from, draft.period_to) if draft is not None else (today, month_end(today))
-        _set(form.period_from, first)
-        _set(form.period_to, last)
-    if method is not BillMethod.MANUAL:
-        _fix(form, draft, is_sum_alone=method is BillMethod.SUBSCRIPTION)
+        for name, day_ in (("period_from", first), ("period_to", last)):
+            if name not in typed:
+                _set(form[name], day_)
+    if method is BillMethod.FORECAST:
+        _fix(form, draft)
+    elif method is BillMethod.SUBSCRIPTION and draft is not None and "amount" not in typed:
+        _set(form.amount, draft.amount)
 
 
-def _fix(form: Any, draft: Draft | None, *, is_sum_alone: bool = False) -> None:
+def _fix(form: Any, draft: Draft | None) -> None:
     """What is found, in place of what was typed."""
-    if draft is None:
-        return
-    _set(form.amount, draft.amount)
-    if not is_sum_alone:
+    if draft is not None:
+        _set(form.amount, draft.amount)
         _set(form.period_from, draft.period_from)
 
 
@@ -297,10 +335,15 @@ def _apply_term(form: Any) -> None:
         _set(form.payable_until, form.term.data.until(form.payable_from.data))
 
 
-def _is_one_day(form: Any) -> bool:
-    """Whether the term to the end of the month is one of a single day."""
-    first: date | None = form.payable_from.data
-    return form.term.data is Term.MONTH_END and first is not None and first == form.payable_until.data
+def _doubt_of_term(first: date | None, last: date | None, today: date) -> str:
+    """What to warn of in a term that is allowed: it is over already, or a single day."""
+    if last is None or (first is not None and last < first):
+        return ""
+    if last < today:
+        return _("The term is over already: the bill cannot be paid by the link.")
+    if first == last:
+        return _("The term is a single day: the bill can be paid on that day only.")
+    return ""
 
 
 def _unmarked(payer: Client, branch: Branch, account: Account | None) -> str:
@@ -318,11 +361,34 @@ def _unmarked(payer: Client, branch: Branch, account: Account | None) -> str:
 
 
 def _said_of_issue(bill: Bill) -> str:
-    if bill.payable_until is not None and bill.payable_until == bill.payable_from:
-        flash(_("The term is a single day: the bill can be paid on that day only."), "warning")
+    if doubt := _doubt_of_term(bill.payable_from, bill.payable_until, clock.today(bill.branch)):
+        flash(doubt, "warning")
     return _("The bill is issued. Copy the link and send it to the client.")
 
 
-def _issue_each(ids: Sequence[int], *, term: Term, **values: Any) -> list[ProtocolLine]:
-    until = term.until(clock.today(g.here))
-    return issue_many(ids, Terms(**values, payable_until=until), by=current_user)
+def _terms(*, term: Term, **values: Any) -> Terms:
+    return Terms(**values, payable_until=term.until(clock.today(g.here)))
+
+
+def _issue_each(ids: Sequence[int], **values: Any) -> list[ProtocolLine]:
+    return issue_many(ids, _terms(**values), by=current_user)
+
+
+def _facts_of_many(selection: Selection, count: int, **values: Any) -> list[tuple[Any, Any]]:
+    """How many are chosen and, while it is soon found, what the bills would come to."""
+    payers = selection.aggregate(sa.func.count(sa.distinct(sa.func.coalesce(Client.payer_id, Client.id))))
+    facts: list[tuple[Any, Any]] = [
+        (_("Clients chosen"), format_decimal(count)),
+        (_("Their payers"), format_decimal(db.session.scalar(payers) or 0)),
+    ]
+    if count > COUNTED_AT_MOST:
+        text = _("not counted for more than %(count)s clients", count=COUNTED_AT_MOST)
+        return [*facts, (_("Bills to be issued"), text)]
+    ids = next(iter(selection.id_batches(COUNTED_AT_MOST)), [])
+    bills, total = total_of_many(ids, _terms(**values), by=current_user)
+    facts.append((_("Bills to be issued"), format_decimal(bills)))
+    return (
+        [*facts, (_("Total of the bills"), money(total))]
+        if "amount" not in field_rules(current_user, "bill").hidden
+        else facts
+    )
