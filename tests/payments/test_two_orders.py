@@ -266,6 +266,27 @@ def test_what_a_notice_wrote_meanwhile_is_not_written_over(bill, tbank_shop, loc
     assert (payment.external_id in local_tbank.payments, payment.status) == (True, PaymentStatus.SUCCEEDED)
 
 
+def test_word_of_the_order_given_up_for_the_one_being_made_does_not_cancel_it(bill, tbank_shop, local_tbank):  # noqa: F811
+    local_tbank.faults = ["lost"]
+    with pytest.raises(GatewayError):
+        click(bill, tbank_shop)
+    (lost,) = local_tbank.payments
+    gateway = open_shop(tbank_shop)
+    create = gateway.create
+
+    def create_and_hear(**asked):
+        made = create(**asked)
+        take_notice("tbank", {}, local_tbank.notice(lost))
+        hear_all()
+        return made
+
+    gateway.create = create_and_hear
+    db.session.commit()
+    payment = start_payment(bill, gateway=gateway, shop=tbank_shop, return_url=BACK)
+    assert local_tbank.payments[lost]["Status"] == "CANCELED"
+    assert (payment.status, payment.external_id == lost) == (PaymentStatus.PENDING, False)
+
+
 def test_the_bank_is_told_the_same_whatever_language_the_payer_reads(bill, yookassa_shop, local_yookassa):  # noqa: F811
     local_yookassa.faults = ["lost"]
     with force_locale("ru"), pytest.raises(GatewayError):
