@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+from datetime import date
 from typing import Any
 
 import pytest
@@ -100,6 +101,15 @@ def test_a_letter_has_a_subject_and_a_text_an_sms_a_text_alone(network: Any, bro
     assert "Тема письма" not in plain(sms)
     assert errors(send(browser, path_of(client, to="email"), text="Привет").text) == {"subject": "Заполните это поле."}
     assert send(browser, path_of(client, to="phone"), text="Привет").status_code == 302
+
+
+def test_the_choice_of_a_bill_tells_an_expired_one(network: Any, browser: Any) -> None:
+    client = make_client(network.lesnoy)
+    term = {"payable_from": date(2020, 1, 1), "payable_until": date(2020, 1, 5)}
+    good, expired = make_bill(client), make_bill(client, **term)
+    page = plain(browser.get(path_of(client, to="email")).text)
+    assert f"{good.title} · 1 500,00 · Ожидает оплаты" in page
+    assert f"{expired.title} · 1 500,00 · Срок оплаты истёк" in page
 
 
 @pytest.mark.spec("B37")

@@ -21,7 +21,7 @@ from wtforms import StringField
 from wtforms.validators import Length
 
 from crm import clock
-from crm.access.fields import FieldRules
+from crm.access.fields import FieldRules, field_rules
 from crm.access.models import Branch
 from crm.admin.base import BulkAction, GridColumn, QuickFilter, permission
 from crm.admin.cells import Joins, SqlCell
@@ -48,7 +48,15 @@ from crm.i18n import money
 from crm.ledger.models import Account
 from crm.ledger.queries import open_accounts_of
 from crm.ledger.reach import is_within_reach
-from crm.payments.models import Payment, PaymentMethod, Refund, RefundStatus, desk_methods
+from crm.payments.models import (
+    Payment,
+    PaymentMethod,
+    PaymentStatus,
+    Refund,
+    RefundStatus,
+    desk_methods,
+    shown_refunded,
+)
 from crm.payments.operations import pay_bill_at_desk
 
 
@@ -257,6 +265,7 @@ class BillView(BillLinksView):
                 _l("This action cannot be undone. Payment by the link will be unavailable."),
                 lambda ids: archive_bills(ids, by=current_user),
                 change=lambda: archiving_bills(by=current_user),
+                facts=_received_of,
             ),
             BulkAction("together", _l("One link for several bills"), "issue", "", leads_to=self._together_url),
         ]
@@ -300,6 +309,7 @@ class BillView(BillLinksView):
         return {
             "public_url": bill_url(row),
             "payments": payments,
+            "refunded": _refunded_of(payments),
             "refunds": _refunds_of(payments) if current_user.may("refund.view") else {},
             "payment_url": self._payment_url,
             "bundles": bundles_with(row),
@@ -373,15 +383,40 @@ class BillView(BillLinksView):
             title=_("Send bill %(number)s to the archive?", number=bill.title),
             back=self.row_url(bill),
             said=_l("The bill is in the archive."),
-            warning=_("This action cannot be undone. Payment by the link will be unavailable."),
+            warning=" ".join(
+                [_("This action cannot be undone. Payment by the link will be unavailable."), *_said_of_part(bill)]
+            ),
             submit=_("Send to the archive"),
         )
+
+
+def _said_of_part(bill: Bill) -> list[str]:
+    if not bill.paid_amount or {"amount", "paid_amount"} & field_rules(current_user, "bill").hidden:
+        return []
+    got = money(bill.paid_amount, bill.branch.company.currency)
+    return [_("%(sum)s has been received for it: the money stays on the client's account.", sum=got)]
+
+
+def _received_of(selection: Selection, count: int) -> list[tuple[Any, Any]]:
+    """What has been received for the chosen bills that would be archived."""
+    if {"amount", "paid_amount"} & field_rules(current_user, "bill").hidden:
+        return []
+    parts = sa.case((Bill.status == BillStatus.PENDING, Bill.paid_amount), else_=0)
+    total = db.session.scalar(selection.aggregate(sa.func.sum(parts)))
+    return [(_("Received for those to be archived; it stays on the clients' accounts"), money(total))] if total else []
 
 
 def _said_of_payment(bill: Bill) -> str:
     if bill.status is not BillStatus.PENDING:
         return _("The bill is paid.")
     return _("The payment is taken; left to pay: %(sum)s.", sum=money(bill.due, bill.branch.company.currency))
+
+
+def _refunded_of(payments: Sequence[Payment]) -> str:
+    """What a bill is called of whose money some was given back; nothing where none was."""
+    received = [one for one in payments if one.status is PaymentStatus.SUCCEEDED]
+    refunded = sum((one.refunded for one in received), Decimal(0))
+    return shown_refunded(refunded, sum((one.amount for one in received), Decimal(0))) if refunded else ""
 
 
 def _refunds_of(payments: Sequence[Payment]) -> dict[int, list[Refund]]:

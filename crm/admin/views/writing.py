@@ -79,7 +79,8 @@ class MessageForm(Form):
 
 def _titled(bill: Bill) -> str:
     sum_ = "" if "amount" in field_rules(current_user, "bill").hidden else f" · {money(bill.amount)}"
-    return f"{bill.title}{sum_} · {bill.status.label}"
+    state = _("Payment term expired") if bill.is_overdue else bill.status.label
+    return f"{bill.title}{sum_} · {state}"
 
 
 class CardWritingView(KontoraView):
