@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from flask_babel import gettext as _
+from flask_babel import lazy_gettext as _l
+from flask_babel import lazy_pgettext as _lp
 
 from crm.access.scope import current_scope
 from crm.errors import Forbidden, NotFound
@@ -33,6 +35,20 @@ class System:
 
 
 SYSTEM = System()
+
+# What acts without a person, as people read it: payment services go by the names of their gateways.
+_SHOWN: dict[str, Any] = {
+    SYSTEM.name: _l("System"),
+    "public page": _lp("author", "Page of the bill"),
+    "demo": _l("Demo bank"),
+    "yookassa": _l("YooKassa"),
+    "tbank": _l("T-Bank"),
+}
+
+
+def author_shown(name: str) -> str:
+    """An author's name as people read it."""
+    return str(_SHOWN.get(name, name))
 
 
 def require(by: Actor, permission: str, subject: Any = None) -> None:

@@ -9,6 +9,7 @@ from flask_babel import pgettext
 from flask_bootstrap import Bootstrap5
 from flask_login import current_user
 
+from crm.access.actors import author_shown
 from crm.access.fields import field_rules
 from crm.admin import exports, session  # noqa: F401 - exports registers what workers run
 from crm.admin.home import HomeView
@@ -31,6 +32,7 @@ def register(app: Flask) -> None:
     """Attach the panel at /admin/ and the sign-in pages."""
     app.config["BOOTSTRAP_SERVE_LOCAL"] = True
     bootstrap.init_app(app)
+    app.jinja_env.filters.update(author=author_shown)
     app.jinja_env.globals.update(
         menu_sections=menu_sections,
         phone=format_phone,

@@ -18,7 +18,7 @@ from sqlalchemy.orm import MANYTOONE, InstrumentedAttribute, RelationshipPropert
 from crm.access.fields import FieldRules, field_rules
 from crm.admin.column import GridColumn
 from crm.admin.custom import CustomColumn, custom_columns
-from crm.admin.kinds import Kind, Place, ReferenceKind, kind_of
+from crm.admin.kinds import AuthorKind, Kind, Place, ReferenceKind, kind_of
 from crm.admin.labels import LABELS
 from crm.admin.ordering import SortKey
 from crm.admin.selection import Selection, Sort
@@ -30,6 +30,7 @@ from crm.search import holds, parts_of, searchable_sql
 from crm.security import chosen_branch
 
 DEFAULT_ZONE = "Europe/Moscow"
+AUTHOR, AUTHORS = AuthorKind(), frozenset({"author_name", "actor_name"})
 
 
 def permission(action: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -153,7 +154,7 @@ class ColumnsView(ModelView):
             attribute = getattr(model, part, None)
             if isinstance(attribute, InstrumentedAttribute) and isinstance(attribute.property, RelationshipProperty):
                 model = attribute.property.mapper.class_
-        kind = self.column_kinds.get(name) or kind_of(attribute)
+        kind = self.column_kinds.get(name) or (AUTHOR if name in AUTHORS else kind_of(attribute))
         sql: Any = None
         if isinstance(attribute, InstrumentedAttribute) and "." not in name:
             if not isinstance(attribute.property, RelationshipProperty):

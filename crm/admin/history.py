@@ -10,7 +10,7 @@ from flask import request
 from flask_admin import expose
 
 from crm.admin.columns import ColumnsView, GridColumn, permission
-from crm.admin.kinds import ReferenceKind
+from crm.admin.kinds import Place, ReferenceKind
 from crm.audit.models import AuditAction, AuditEntry
 from crm.db import db
 
@@ -78,10 +78,11 @@ class HistoryView(ColumnsView):
             has_next=len(lines) > HISTORY_PAGE,
         )
 
-    def changes_of(self, entry: AuditEntry) -> list[FieldChange]:
+    def changes_of(self, entry: AuditEntry, row: Any = None) -> list[FieldChange]:
         """An audit line as a person reads it, without fields hidden from him; keys and time stamps of creation are left
-        out.
+        out. row: whose it is, for the clock of its branch.
         """
+        place = self.place_of(row)
         hidden, changes = self.field_rules().hidden, []
         for key, (old, new) in entry.changes.items():
             name, is_key = self._name_of(key)
@@ -91,8 +92,11 @@ class HistoryView(ColumnsView):
             if is_noise or name in hidden or (not old and not new):  # nothing became nothing
                 continue
             column = self.column(name)
-            said = self._recall_row if is_key else self._recall
-            changes.append(FieldChange(name, column.label, said(column, old), said(column, new)))
+            was, is_now = (
+                self._recall_row(column, value) if is_key else self._recall(column, value, place)
+                for value in (old, new)
+            )
+            changes.append(FieldChange(name, column.label, was, is_now))
         return changes
 
     def _name_of(self, key: str) -> tuple[str, bool]:
@@ -106,10 +110,10 @@ class HistoryView(ColumnsView):
         """Whether the field may get the value back that it had before this line."""
         return False
 
-    def _recall(self, column: GridColumn, value: Any) -> Any:
+    def _recall(self, column: GridColumn, value: Any, place: Place) -> Any:
         if isinstance(value, list) and not column.is_custom:
             return ", ".join(map(str, value))
-        return "" if value in (None, "") else column.kind.show(column.kind.recall(value), self.here())
+        return "" if value in (None, "") else column.kind.show(column.kind.recall(value), place)
 
     def _recall_row(self, column: GridColumn, value: Any) -> Any:
         """The row a key stands for; its number, when it is gone or out of sight."""

@@ -19,6 +19,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from wtforms import BooleanField, IntegerField, StringField, TextAreaField, TimeField, validators
 
 from crm import clock
+from crm.access.actors import author_shown
 from crm.admin.fields import (
     REQUIRED,
     DateField,
@@ -151,6 +152,16 @@ class Kind:
         if column.default is not None and not column.nullable:
             rules[0] = validators.Optional()
         return StringField(label, rules)
+
+
+class AuthorKind(Kind):
+    """Who did a thing, or which payment service: what is no person has a name that people read."""
+
+    def show(self, value: Any, place: Place) -> str | Markup:
+        return author_shown(value) if value else NOTHING
+
+    def export(self, value: Any) -> Any:
+        return author_shown(value) if value else None
 
 
 class PhoneKind(Kind):

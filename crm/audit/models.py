@@ -5,12 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
 from sqlalchemy import ForeignKey, Index, String
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from crm.access.actors import SYSTEM
+from crm.access.actors import author_shown
 from crm.access.models import Branch, User
 from crm.db import BigId, LabelEnum, Model, PrimaryKey, label_enum
 
@@ -51,7 +50,7 @@ class AuditEntry(Model):
     @property
     def who(self) -> str:
         """The name of who did it, as people read it."""
-        return _("System") if self.actor_id is None and self.actor_name == SYSTEM.name else self.actor_name
+        return author_shown(self.actor_name) if self.actor_id is None else self.actor_name
 
     def __str__(self) -> str:
         return f"#{self.id}"

@@ -9,6 +9,7 @@ from typing import Any
 
 from flask_babel import lazy_gettext as _l
 from flask_babel import lazy_pgettext as _lp
+from flask_babel import pgettext
 from sqlalchemy import JSON, Boolean, CheckConstraint, ForeignKey, Index, Integer, String, Text, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column, relationship
@@ -187,8 +188,20 @@ class Payment(BranchScoped, Model):
     bundle: Mapped[BillBundle | None] = relationship()
     events: Mapped[list[PaymentEvent]] = relationship(back_populates="payment", order_by="PaymentEvent.id")
 
+    @property
+    def status_shown(self) -> tuple[str, str]:
+        """Its status as people read it, and by what name it is coloured: what was given back counts as no money."""
+        if self.status is PaymentStatus.SUCCEEDED and self.refunded:
+            return shown_refunded(self.refunded, self.amount), "refunded"
+        return str(self.status.label), self.status.value
+
     def __str__(self) -> str:
         return f"#{self.id}"
+
+
+def shown_refunded(refunded: Decimal, amount: Decimal) -> str:
+    """What a payment is called of which something was given back."""
+    return pgettext("payment", "Given back") if refunded >= amount else pgettext("payment", "Given back in part")
 
 
 class PaymentEventKind(LabelEnum):

@@ -12,6 +12,7 @@ from flask_babel import gettext as _
 from sqlalchemy import select
 from sqlalchemy.orm import contains_eager, joinedload
 
+from crm.access.actors import author_shown
 from crm.access.models import Company
 from crm.db import db
 from crm.errors import NotFound
@@ -153,7 +154,7 @@ def _facts(row: AccountOperation) -> list[tuple[str, str]]:
         _("Way of payment"): method,
         _("What it was for"): ", ".join(map(str, row.purpose)),
         _("Employee"): row.employee or "",
-        _("Author of the operation"): row.author_name,
+        _("Author of the operation"): author_shown(row.author_name),
     }
     return [(name, str(value)) for name, value in found.items() if value]
 

@@ -21,7 +21,7 @@ from crm.audit.operations import transition
 from crm.db import UtcDateTime, after_commit, db, end_reading, transaction
 from crm.errors import Conflict, DomainError, report_exception
 from crm.i18n import money
-from crm.ledger.models import Transaction, TransactionKind
+from crm.ledger.models import Account, AccountKind, Transaction, TransactionKind
 from crm.ledger.operations import Cause, Line, base_account, check_amount, lock_funds, post, reverse
 from crm.payments.crediting import account_to_credit, flag, hold_destinations, note
 from crm.payments.gateways.base import Gateway, GatewayError, GatewayRefused, RemoteRefund, RemoteStatus
@@ -137,6 +137,27 @@ def left_of(payment: Payment) -> Decimal:
     return payment.amount - asked_back([payment]) if payment.status is PaymentStatus.SUCCEEDED else Decimal(0)
 
 
+def kept_for_refund(payment: Payment) -> Decimal:
+    """What is on the account a refund is taken off: below zero, what is owed. As _take_off() finds it."""
+    if not payment.account.is_closed:
+        return payment.account.balance
+    balance = db.session.scalar(
+        select(Account.balance).where(
+            Account.client_id == payment.client_id,
+            Account.branch_id == payment.branch_id,
+            Account.kind == AccountKind.BASE,
+        )
+    )
+    return balance or Decimal(0)
+
+
+def is_unasked(payment: Payment) -> bool:
+    """Whether an online payment never got a number at the bank, which did not answer."""
+    leader = leader_of(payment)
+    is_being_asked = leader.asking_until is not None and leader.asking_until > clock.now()
+    return payment.method is PaymentMethod.ONLINE and leader.external_id is None and not is_being_asked
+
+
 def is_held(payment: Payment) -> bool:
     """Whether money came that was not credited, and waits for a person to say what is done with it."""
     return (
@@ -213,7 +234,15 @@ def _take_off(refund: Refund, *, by: Actor) -> Transaction:
     source = hold_till(payment.method.till_kind, payment.branch_id, pays_out=refund.amount)
     hold_destinations([refund.account])
     refund.account = account_to_credit(refund.account)
-    lock_funds(refund.account, refund.amount)
+    try:
+        lock_funds(refund.account, refund.amount)
+    except DomainError as error:
+        if error.code != "not_enough":
+            raise
+        kept = db.session.scalar(select(Account.balance).where(Account.id == refund.account_id)) or Decimal(0)
+        balance = money(kept, _currency(payment))
+        text = _("The balance of the account is %(sum)s: no more than that can be given back.", sum=balance)
+        raise DomainError(error.code, text, error.field) from None
     return post(
         TransactionKind.REFUND,
         [Line(refund.account, -refund.amount), Line(source, refund.amount)],

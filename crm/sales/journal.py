@@ -13,7 +13,7 @@ from flask_babel import gettext as _
 from sqlalchemy import or_, select
 from sqlalchemy.orm import joinedload
 
-from crm.access.actors import Actor
+from crm.access.actors import Actor, author_shown
 from crm.access.models import User
 from crm.audit.models import AuditEntry
 from crm.clients.models import Client
@@ -99,7 +99,7 @@ def _moved(client: Client, by: Actor) -> list[JournalLine]:
 
 
 def _name(transaction: Transaction) -> str:
-    return _("System") if transaction.author_id is None else transaction.author_name
+    return author_shown(transaction.author_name) if transaction.author_id is None else transaction.author_name
 
 
 def _lessons(ids: Collection[int]) -> dict[int | None, Lesson]:

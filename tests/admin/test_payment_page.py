@@ -6,14 +6,18 @@ import re
 from decimal import Decimal
 
 import pytest
+from sqlalchemy import select
 
 from crm.access.actors import SYSTEM
 from crm.bills.operations import archive_bill
 from crm.db import db, transaction
+from crm.i18n import moment
 from crm.payments.crediting import flag
+from crm.payments.desk import write_off
 from crm.payments.gateways.base import RemotePayment, RemoteStatus
-from crm.payments.models import Attention, NoticeStatus, PaymentStatus
+from crm.payments.models import Attention, NoticeStatus, Payment, PaymentStatus
 from crm.payments.outcomes import accept_notice
+from crm.payments.refunds import refund_payment
 from crm.payments.resolving import accept_reported
 from tests.admin.test_grids import plain
 from tests.admin.world import send
@@ -41,6 +45,74 @@ def test_a_refund_from_the_form(network, web, payment):
     page = plain(browser.get(f"/admin/payment/details/?id={payment.id}").text)
     assert "Болел" in page
     assert "В банке и у нас" in page
+
+
+def test_the_refund_form_says_the_most_that_can_be_given_back(network, web, payment):
+    browser = web(network.owner)
+    with transaction():
+        write_off(payment.account, amount=Decimal("900"), reason="Занятия", by=SYSTEM)
+    url = f"/admin/payment/refund/?id={payment.id}"
+    form = browser.get(url).text
+    assert 'value="600,00"' in form
+    assert "осталось 1 500,00 ₽, на счёте 600,00 ₽" in plain(form)
+    refused = send(browser, url, amount="700", reason="Болел")
+    assert "600,00 ₽" in plain(refused.text)
+    with transaction():
+        write_off(payment.account, amount=Decimal("600"), reason="Занятия", by=SYSTEM)
+    assert browser.get(url).status_code == 302
+    assert "возвращать нечего" in plain(browser.get(f"/admin/payment/details/?id={payment.id}").text)
+
+
+@pytest.mark.parametrize(("amount", "said"), [("500", "Возвращён частично"), ("1500", "Возвращён")])
+def test_what_was_given_back_is_said_wherever_the_payment_is_shown(network, web, payment, amount, said):
+    with transaction():
+        refund_payment(payment, Decimal(amount), "Болел", by=SYSTEM)
+    db.session.commit()
+    browser = web(network.owner)
+    mark = re.compile(rf'<span class="status is-refunded[^"]*">{said}</span>')
+    for path in (
+        f"/admin/payment/details/?id={payment.id}",
+        "/admin/payment/",
+        f"/admin/bill/details/?id={payment.bill_id}",
+    ):
+        assert mark.search(browser.get(path).text), path
+
+
+def test_services_and_pages_go_by_names_people_read(network, web, bank):  # noqa: F811
+    bill = make_bill(make_client(network.lesnoy))
+    db.session.commit()
+    visitor = web()
+    visitor.with_csrf = False
+    visitor.post(f"/pay/{bill.token}")
+    payment = db.session.scalars(select(Payment)).one()
+    accept_notice(bank, pay_at(bank, payment))
+    db.session.commit()
+    browser = web(network.owner)
+    page = plain(browser.get(f"/admin/payment/details/?id={payment.id}").text)
+    assert "Банк Демо-банк" in page
+    assert "Страница счёта" in page
+    for raw in (" demo ", "public page", "Given back", "Shop"):
+        assert raw not in page
+    assert "Демо-банк" in plain(browser.get("/admin/payment/").text)
+
+
+def test_a_payment_that_never_reached_the_bank_says_so(network, web, bank):  # noqa: F811
+    payment = begin(make_bill(make_client(network.lesnoy)), bank)
+    with transaction():
+        payment.external_id = payment.confirmation_url = payment.asking_until = None
+    page = plain(web(network.owner).get(f"/admin/payment/details/?id={payment.id}").text)
+    assert "Банк не ответил, платёж не начат" in page
+
+
+def test_the_history_keeps_the_clock_of_the_branch(network, web, bank):  # noqa: F811
+    with transaction():
+        network.mira.time_zone = "Asia/Vladivostok"
+    payment = begin(make_bill(make_client(network.mira)), bank)
+    accept_notice(bank, pay_at(bank, payment))
+    db.session.commit()
+    page = plain(web(network.owner).get(f"/admin/payment/details/?id={payment.id}").text)
+    assert page.count(moment(payment.received_at, "Asia/Vladivostok")) >= 3
+    assert moment(payment.received_at, "Europe/Moscow") not in page
 
 
 def test_what_needs_attention_is_counted_found_and_settled(network, web, bank):  # noqa: F811

@@ -7,6 +7,8 @@ import dataclasses
 import pytest
 
 from crm import create_app, mail_sink, supervisor
+from crm.db import transaction
+from crm.i18n import moment
 from crm.mailings.delivery import deliver_batch
 from crm.mailings.models import MessageStatus
 from tests.factories import make_client, make_message
@@ -39,6 +41,18 @@ def test_letters_are_listed_newest_first_and_shown_with_their_links(app, network
     assert "<script>" not in shown
     assert "Ягодкина Ксения Викторовна &lt;anna@demo.test&gt;" in shown
     assert "Лесная школа" in shown
+
+
+def test_a_letter_is_dated_by_the_clock_of_its_branch(app, network, post, monkeypatch):
+    monkeypatch.setitem(app.config, "SETTINGS", post.config["SETTINGS"])
+    with transaction():
+        network.mira.time_zone = "Asia/Vladivostok"
+    make_message(make_client(network.mira, email="far@demo.test"), subject="Далеко")
+    deliver_batch()
+    (kept,) = mail_sink.letters(post.config["SETTINGS"].data_dir / "mail")
+    there = moment(kept.received_at, "Asia/Vladivostok")
+    visitor = post.test_client()
+    assert all(there in visitor.get(path).text for path in ("/demo-mail/", f"/demo-mail/{kept.id}"))
 
 
 def test_an_sms_is_shown_whatever_the_sender_is_called(post):

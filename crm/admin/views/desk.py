@@ -16,6 +16,7 @@ from flask_login import current_user
 from wtforms import StringField
 from wtforms.validators import Length
 
+from crm.access.actors import author_shown
 from crm.access.models import Employee
 from crm.admin.base import permission
 from crm.admin.fields import REQUIRED, EnumField, Form, ReferenceField
@@ -389,7 +390,7 @@ class AccountDeskView(ImportableView):
 
     @staticmethod
     def _told(operation: Transaction) -> str:
-        parts = [operation.kind.label, operation.author_name, operation.comment]
+        parts = [operation.kind.label, author_shown(operation.author_name), operation.comment]
         return " · ".join(str(part) for part in parts if part)
 
     # --- to another client ------------------------------------------------------------------------------------------

@@ -7,17 +7,19 @@ from decimal import Decimal
 from typing import Any
 
 import sqlalchemy as sa
-from flask import abort, request
+from flask import abort, flash, redirect, request
 from flask_admin import expose
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
 from flask_login import current_user
+from markupsafe import Markup
 from wtforms import SelectField, StringField, validators
 
 from crm.admin.base import GridColumn, KontoraView, QuickFilter, permission
 from crm.admin.cells import Joins, SqlCell
 from crm.admin.exporting import labels_of
 from crm.admin.fields import REQUIRED, Form, MoneyField
+from crm.admin.kinds import AuthorKind
 from crm.clients.queries import client_matches
 from crm.db import db
 from crm.errors import DomainError
@@ -33,10 +35,13 @@ from crm.payments.models import (
     Refund,
     RefundStatus,
     Shop,
+    shown_refunded,
 )
 from crm.payments.notices import READABLE_AGAIN, read_again
 from crm.payments.refunds import (
     is_held,
+    is_unasked,
+    kept_for_refund,
     leader_of,
     left_of,
     note_refund_elsewhere,
@@ -97,6 +102,7 @@ class PaymentView(KontoraView):
         "reported_amount": _l("Sum the bank reports"),
         "reported_currency": _l("Currency the bank reports"),
     }
+    column_kinds = {"gateway": AuthorKind()}
     column_filters = (
         *("client", "status", "method", "amount", "received_at", "attention", "attention_closed_at", "external_id"),
         "branch",
@@ -115,9 +121,32 @@ class PaymentView(KontoraView):
     def search_condition(self, text: str) -> Any:
         return client_matches(Payment.client_id, text, by=current_user)
 
+    def cell(self, row: Any, column: GridColumn) -> str | Markup:
+        if column.name == "status" and self._shows_refunds():
+            label, look = row.status_shown
+            return Markup('<span class="status is-{}">{}</span>').format(look, label)
+        return super().cell(row, column)
+
+    def _shows_refunds(self) -> bool:
+        """Whether he may see what was given back."""
+        return not {"refunded", "amount"} & self.field_rules().hidden
+
+    def exporter(self, column: GridColumn) -> Callable[[Any], Any]:
+        if column.name == "status" and self._shows_refunds():
+            return lambda payment: payment.status_shown[0]
+        return super().exporter(column)
+
     def sql_cell(self, column: GridColumn, joins: Joins) -> SqlCell | None:
         if column.name == "shop":
             return SqlCell((Payment.shop_id,), labels_of(Shop).get)
+        if column.name == "status" and self._shows_refunds():
+            export = column.kind.exporter()
+
+            def status(found: PaymentStatus, refunded: Decimal, amount: Decimal) -> Any:
+                is_back = found is PaymentStatus.SUCCEEDED and refunded
+                return shown_refunded(refunded, amount) if is_back else export(found)
+
+            return SqlCell((Payment.status, Payment.refunded, Payment.amount), status)
         return super().sql_cell(column, joins)
 
     def sql_label(self, row: Any) -> SqlCell | None:
@@ -141,6 +170,7 @@ class PaymentView(KontoraView):
             "refunds": refunds_of(row) if self.may("refund.view") else [],
             "beside": db.session.scalars(beside.order_by(Payment.id)).all(),
             "is_open": is_open,
+            "is_unasked": row.status is PaymentStatus.PENDING and is_unasked(row),
             "may_refund": self.may("refund") and row.method is PaymentMethod.ONLINE and left_of(row) > 0,
             "may_settle": is_open and self.may("resolve"),
             "sees_sums": "amount" not in self.field_rules(row).hidden,
@@ -153,17 +183,25 @@ class PaymentView(KontoraView):
         payment: Payment = self.get_one(request.values.get("id"))
         form = RefundForm(request.form if request.method == "POST" else None)
         currency = payment.branch.company.currency
+        left, kept = left_of(payment), kept_for_refund(payment)
+        most = min(left, max(kept, Decimal(0)))
         if request.method != "POST":
-            form.amount.data = left_of(payment) or None
+            if not most:
+                flash(_nothing_to_give_back(left, kept, currency), "info")
+                return redirect(self.row_url(payment))
+            form.amount.data = most
         return self.answer(
             form,
             lambda: refund_payment(payment, form.amount.data or Decimal(0), form.reason.data or "", by=current_user),
             title=_("Refund of payment %(number)s", number=payment),
             subtitle=_(
-                "%(client)s · left of the payment: %(sum)s. The money leaves the client's account at once; the bank "
-                "gives it back to the card it was paid with.",
+                "%(client)s · left of the payment: %(sum)s, on the account: %(balance)s. No more than %(most)s can be "
+                "given back now. The money leaves the client's account at once; the bank gives it back to the card it "
+                "was paid with.",
                 client=payment.client.shown_name,
-                sum=money(left_of(payment), currency),
+                sum=money(left, currency),
+                balance=money(kept, currency),
+                most=money(most, currency),
             ),
             back=self.row_url(payment),
             done=lambda refund: self.row_url(payment),
@@ -244,6 +282,16 @@ class PaymentView(KontoraView):
         return ways
 
 
+def _nothing_to_give_back(left: Decimal, kept: Decimal, currency: str) -> str:
+    if left <= 0:
+        return _("Nothing is left of this payment: all of it has been given back.")
+    return _(
+        "%(sum)s is left of this payment, but %(balance)s is on the client's account: there is nothing to give back.",
+        sum=money(left, currency),
+        balance=money(kept, currency),
+    )
+
+
 class RefundView(KontoraView):
     entity = "refund"
     icon = "arrow-return-left"
@@ -300,6 +348,7 @@ class NoticeView(KontoraView):
         "next_try_at": _l("Next try"),
         "digest": _l("Digest"),
     }
+    column_kinds = {"gateway": AuthorKind()}
     column_filters = ("status", "gateway", "received_at", "external_id")
     column_searchable_list = ("external_id",)
     column_default_sort = "-id"

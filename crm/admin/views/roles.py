@@ -151,7 +151,7 @@ class RoleView(KontoraView):
             ]
         return lines
 
-    def changes_of(self, entry: AuditEntry) -> list[FieldChange]:
+    def changes_of(self, entry: AuditEntry, row: Any = None) -> list[FieldChange]:
         """Permissions and fields under the names they have in the matrix."""
         names = {view.entity: view for view in self.admin._views if isinstance(view, KontoraView)}
         lines = []

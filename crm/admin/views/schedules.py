@@ -23,7 +23,7 @@ from crm.admin.base import GridColumn, KontoraView, permission
 from crm.admin.cells import Joins, SqlCell
 from crm.admin.fields import REQUIRED, EnumField, Form
 from crm.admin.history import FieldChange
-from crm.admin.kinds import NOTHING, ListKind
+from crm.admin.kinds import NOTHING, ListKind, Place
 from crm.admin.selection import Selection
 from crm.admin.views.mailings import WEEKDAYS
 from crm.audit.models import AuditEntry
@@ -145,16 +145,16 @@ class ScheduleView(KontoraView):
             return ", ".join(str(view.column(name).label) for name in row.columns)
         return None
 
-    def changes_of(self, entry: AuditEntry) -> list[FieldChange]:
+    def changes_of(self, entry: AuditEntry, row: Any = None) -> list[FieldChange]:
         """Without what is chosen in the grid and never changes: the page itself shows it."""
-        return [change for change in super().changes_of(entry) if change.name not in {"columns", "selection"}]
+        return [change for change in super().changes_of(entry, row) if change.name not in {"columns", "selection"}]
 
-    def _recall(self, column: GridColumn, value: Any) -> Any:
+    def _recall(self, column: GridColumn, value: Any, place: Place) -> Any:
         if column.name == "entity" and value:
             return str(view.name) if (view := self._view(value)) else value
         if column.name == "weekdays" and value:
             return ", ".join(str(WEEKDAYS[number]) for number in value)
-        return super()._recall(column, value)
+        return super()._recall(column, value, place)
 
     def _view(self, entity: str) -> KontoraView | None:
         views = (view for view in self.admin._views if isinstance(view, KontoraView))

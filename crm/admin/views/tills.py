@@ -21,6 +21,7 @@ from markupsafe import Markup
 from wtforms import BooleanField, HiddenField, IntegerField, StringField, TextAreaField, validators
 
 from crm import clock
+from crm.access.actors import author_shown
 from crm.access.fields import FieldRules, field_rules
 from crm.access.models import Branch, Employee
 from crm.admin.base import GridColumn, KontoraView, QuickFilter, grid_url, permission
@@ -420,7 +421,7 @@ class ShiftView(KontoraView):
                 ". ".join(filter(None, (str(line.kind.label), str(line.client or ""), line.comment))),
                 money(line.came_in),
                 money(line.went_out),
-                line.author_name,
+                author_shown(line.author_name),
             ]
             for line in reversed(_movements(*_span(shift), limit=MOVEMENTS_PRINTED))
         ]
