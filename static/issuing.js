@@ -18,7 +18,7 @@ document.addEventListener("change", (event) => {
   if (!form) return;
   noteTyped(event);
   if (!ASKS.has(field.name)) return;
-  if (typing.has(field) && field === document.activeElement) waiting.add(field);
+  if (typing.has(field)) waiting.add(field);
   else void recalculate(form);
 });
 
