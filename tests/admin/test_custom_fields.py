@@ -153,9 +153,9 @@ def test_a_contract_is_filled_with_the_fields_of_the_card(network: Any, web: Any
 ISSUE = {
     "method": "manual",
     "amount": "1000",
-    "period_from": "2030-01-01",
-    "period_to": "2030-01-31",
-    "payable_from": "2030-01-01",
+    "period_from": "2026-01-01",
+    "period_to": "2026-01-31",
+    "payable_from": "2026-01-01",
 }
 
 
