@@ -73,7 +73,7 @@ def test_in_english(network: Any, web: Any, account: Any) -> None:
     text = slip(web(network.administrator, language="en"))
     assert f"Receipt No. {last().id}" in text
     assert "Way of payment By card" in text
-    assert "Credited RUB1,234.56 Balance before RUB0.00 Balance after RUB1,234.56" in text
+    assert "Credited RUB 1,234.56 Balance before RUB 0.00 Balance after RUB 1,234.56" in text
 
 
 def test_the_time_is_the_branchs(network: Any, web: Any) -> None:
