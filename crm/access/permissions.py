@@ -38,7 +38,7 @@ ACTIONS: dict[str, tuple[str, ...]] = {
     "payment": (*SEEN, "refund", "resolve"),
     "refund": SEEN,
     "shop": EDITED,
-    "notice": SEEN,
+    "notice": (*SEEN, "again"),
     "subscription": (
         *(*SEEN, "edit", "sell", "freeze", "prolong", "archive", "recalculate", "return", "cancel"),
         *("add_lessons", "transfer_lessons"),
@@ -79,6 +79,7 @@ ACTION_NAMES: dict[str, Any] = {
     "delete": _lp("permission", "Delete"),
     "archive": _l("Archive and restore"),
     "add_lessons": _l("Add lessons"),
+    "again": _l("Read once more"),
     "all": _l("Everybody's, not only one's own"),
     "cancel": _lp("permission", "Cancel"),
     "discount": _l("Set a client's discount"),
@@ -197,7 +198,7 @@ ROLES: dict[str, dict[str, tuple[str, ...]]] = {
     | {
         "till": EDITED,
         "audit": READ,
-        "notice": READ,
+        "notice": (*READ, "again"),
         "client": ("view",),
         "mailingrule": READ,
         "mailingrun": READ,

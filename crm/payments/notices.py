@@ -313,7 +313,7 @@ def ring_for_notices(*, now: datetime) -> None:
 
 def read_again(notice: GatewayNotice, *, by: Actor) -> None:
     """Have a notice read once more that could not be acted upon. The caller commits."""
-    require(by, "payment.resolve")
+    require(by, "notice.again")
     moved: Any = db.session.execute(
         update(GatewayNotice)
         .where(GatewayNotice.id == notice.id, GatewayNotice.status.in_(READABLE_AGAIN))

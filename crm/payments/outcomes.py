@@ -77,6 +77,9 @@ def apply_remote(gateway: Gateway, remote: RemotePayment, *, notice: GatewayNoti
             return leader
     by = System(gateway.name)
     if remote.status is RemoteStatus.SUCCEEDED:
+        if _is_gone(payments, remote):
+            _let_go(payments, by=by, notice_id=notice_id)
+            return leader
         if leader.status is not PaymentStatus.SUCCEEDED:
             _receive(payments, remote, by=by, notice_id=notice_id)
         elif notice is not None:
@@ -172,6 +175,30 @@ def _receive(payments: Sequence[Payment], remote: RemotePayment, *, by: Actor, n
     leader.comment = text
     is_same = remote.currency == currency
     flag(leader, Attention.WRONG_SUM if is_same else Attention.WRONG_CURRENCY, text, notice_id=notice_id)
+
+
+def _is_gone(payments: Sequence[Payment], remote: RemotePayment) -> bool:
+    """Whether the bank itself has given back, whole, money that was held here and never credited."""
+    leader = payments[0]
+    is_wholly_back = remote.is_refunded or (remote.refunded is not None and remote.refunded >= remote.amount > 0)
+    return (
+        is_wholly_back
+        and leader.status is not PaymentStatus.SUCCEEDED
+        and leader.reported_amount is not None
+        and not asked_back(payments)
+    )
+
+
+def _let_go(payments: Sequence[Payment], *, by: Actor, notice_id: int | None) -> None:
+    """There is nothing left to accept; a person is told."""
+    leader = payments[0]
+    if leader.attention is Attention.REFUNDED_ELSEWHERE:
+        return  # said before
+    for payment in payments:
+        if payment.status is PaymentStatus.PENDING:
+            transition(payment, PAYMENT_MOVES, PaymentStatus.CANCELED, by=by)
+    text = _("The bank has given back what had come; nothing of it was credited here.")
+    flag(leader, Attention.REFUNDED_ELSEWHERE, text, notice_id=notice_id)
 
 
 def _once_more(first: Payment, remote: RemotePayment) -> Payment:

@@ -159,11 +159,11 @@ def is_unasked(payment: Payment) -> bool:
 
 
 def is_held(payment: Payment) -> bool:
-    """Whether money came that was not credited, and waits for a person to say what is done with it."""
+    """Whether money came, was not credited, is still there and waits for a person to say what is done with it."""
     return (
         payment.status in {PaymentStatus.PENDING, PaymentStatus.CANCELED}
         and bool(payment.reported_amount)
-        and payment.attention is not None
+        and payment.attention not in {None, Attention.REFUNDED_ELSEWHERE}
         and payment.attention_closed_at is None
     )
 

@@ -4,6 +4,7 @@ leaves a line in the payment's history.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import time, timedelta
 from decimal import Decimal
 
@@ -192,6 +193,22 @@ def test_money_that_is_held_is_not_waved_through(underpaid, network):
     with pytest.raises(DomainError) as refused, transaction():
         resolve_attention(underpaid, by=network.owner)
     assert refused.value.code == "held"
+
+
+def test_held_money_the_bank_has_given_back_is_not_there_to_accept(underpaid, bill, network):
+    def given_back(external_id):
+        return replace(says(RemoteStatus.SUCCEEDED, "1400.00")(external_id), refunded=Decimal("1400.00"))
+
+    for _ in range(2):
+        accept_notice(TalkingBank(given_back), underpaid.external_id)
+    db.session.expire_all()
+    assert (underpaid.status, underpaid.attention) == (PaymentStatus.CANCELED, Attention.REFUNDED_ELSEWHERE)
+    assert count_events(underpaid, PaymentEventKind.HELD) == 2  # the sum, then that it is gone
+    with pytest.raises(Conflict), transaction():
+        accept_reported(underpaid, by=network.owner)
+    with transaction():
+        resolve_attention(underpaid, by=network.owner)
+    assert (bill.paid_amount, underpaid.attention_closed_at is not None) == (0, True)
 
 
 def test_only_who_may_settles(underpaid, network):

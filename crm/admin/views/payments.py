@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import sqlalchemy as sa
-from flask import abort, flash, redirect, request
+from flask import flash, redirect, request
 from flask_admin import expose
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
@@ -360,14 +360,12 @@ class NoticeView(KontoraView):
         return [QuickFilter(status.label, (("f.status.is", status.value),)) for status in shown]
 
     def details_context(self, row: GatewayNotice) -> dict[str, Any]:
-        return {"may_again": self.may("payment.resolve") and row.status in READABLE_AGAIN}
+        return {"may_again": self.may("again") and row.status in READABLE_AGAIN}
 
     @expose("/again/", methods=("GET", "POST"))
-    @permission("payment.resolve")
+    @permission("again")
     def again_view(self) -> Any:
-        """Read a notice once more that could not be acted upon; who does not see notices does not see this one."""
-        if not self.may("view"):
-            abort(403)
+        """Read a notice once more that could not be acted upon."""
         notice: GatewayNotice = self.get_one(request.values.get("id"))
         return self.answer(
             Form(request.form),
