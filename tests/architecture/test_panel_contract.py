@@ -177,6 +177,7 @@ TAKES_ID = {
     "remove_view",
     "again_view",
     "check_view",
+    "preview_view",
     "refund_view",
     "settle_view",
 }

@@ -15,6 +15,7 @@ from flask_login import current_user
 from markupsafe import Markup
 from wtforms import SelectField, StringField, validators
 
+from crm.access.scope import current_scope
 from crm.admin.base import GridColumn, KontoraView, QuickFilter, permission
 from crm.admin.cells import Joins, SqlCell
 from crm.admin.exporting import labels_of
@@ -331,7 +332,7 @@ class RefundView(KontoraView):
 
 
 class NoticeView(KontoraView):
-    """What payment services sent; not of any branch before it is known whose it is."""
+    """What payment services sent. In a branch, what is about its payments; in the network also what is nobody's."""
 
     entity = "notice"
     icon = "bell"
@@ -354,6 +355,13 @@ class NoticeView(KontoraView):
     column_default_sort = "-id"
     details_template = "admin/notice.html"
     empty_hint = _l("Notices appear when payment services tell of payments.")
+
+    def within_sight(self, query: Any) -> Any:
+        branch_ids = current_scope().branch_ids
+        if branch_ids is None:
+            return query
+        seen = sa.select(Payment.id).where(Payment.branch_id.in_(branch_ids))
+        return query.where(GatewayNotice.payment_id.in_(seen))
 
     def quick_filters(self) -> list[QuickFilter]:
         shown = (NoticeStatus.FAILED, NoticeStatus.HELD, NoticeStatus.UNKNOWN)
