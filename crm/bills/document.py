@@ -48,7 +48,8 @@ def bill_data(bill: Bill) -> dict[str, Any]:
             (name, value)
             for name, value in (
                 (_("Provider"), _provider(bill)),
-                (_("Payer"), discreet_name(bill.client.name)),
+                # The card may have been merged into one of a branch out of sight: the bill stays here.
+                (_("Payer"), discreet_name(bill.client.name) if bill.client is not None else ""),
                 (_("Purpose"), _purpose(bill)),
                 (_("For the period"), f"{day(bill.period_from)} – {day(bill.period_to)}"),
                 (_("Payment term"), _term(bill)),

@@ -170,10 +170,11 @@ def _student(bill: Bill) -> str:
     """Whom the bill is for when it is one person other than the payer, as discreetly as its page names him."""
     if bill.subscriptions:
         others = {one.client_id: one.client for one in bill.subscriptions if one.client_id != bill.client_id}
-        return discreet_name(next(iter(others.values())).name) if len(others) == 1 else ""
+        found = list(others.values())
+        return discreet_name(found[0].name) if len(found) == 1 and found[0] is not None else ""
     if named := {line.student for line in bill.lines if line.student}:
         return named.pop() if len(named) == 1 else ""
-    family = bill.client.family
+    family = bill.client.family if bill.client is not None else []
     return discreet_name(family[0].name) if len(family) == 1 else ""
 
 

@@ -449,7 +449,8 @@ def test_bills_are_filtered_by_the_status_the_grid_shows(network: Any, web: Any)
         page = browser.get("/admin/bill/").text
         chips = dict(re.findall(r'class="chip chip-quick" href="([^"]+)"[^>]*>([^<]+)', page))
         found = {
-            label: first_column(browser.get(f"/admin/bill/{html.unescape(url)}").text) for url, label in chips.items()
+            label.strip(): first_column(browser.get(f"/admin/bill/{html.unescape(url)}").text)
+            for url, label in chips.items()
         }
         assert found["Ожидает оплаты"] == [ends_today, open_ended]
         assert found["Срок оплаты истёк"] == [here]

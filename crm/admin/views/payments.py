@@ -199,7 +199,7 @@ class PaymentView(KontoraView):
                 "%(client)s · left of the payment: %(sum)s, on the account: %(balance)s. No more than %(most)s can be "
                 "given back now. The money leaves the client's account at once; the bank gives it back to the card it "
                 "was paid with.",
-                client=payment.client.shown_name,
+                client=payment.client.shown_name if payment.client is not None else f"#{payment.client_id}",
                 sum=money(left, currency),
                 balance=money(kept, currency),
                 most=money(most, currency),
