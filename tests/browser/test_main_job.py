@@ -71,7 +71,8 @@ def test_from_sign_in_to_a_paid_bill(demo_url: str, page: Page, phone_page: Page
 
     page.get_by_role("link", name="Счета на оплату").click()
     page.get_by_role("link", name="Добавить счет").click()
-    page.get_by_label("Клиентский счет").select_option(label="Депозиты")
+    deposit = page.locator("#account option", has_text="Депозиты").get_attribute("value")
+    page.get_by_label("Клиентский счет").select_option(deposit)
     page.get_by_label("Сумма").fill("4000")
     page.get_by_role("button", name="Сохранить").click()
     expect(page.locator(".status", has_text="Ожидает оплаты")).to_be_visible()
