@@ -108,7 +108,9 @@ def test_statuses_lead_where_they_may(network: Any) -> None:
         with pytest.raises(Conflict), transaction():
             move_visit(visit, status, by=by)
     lines = db.session.scalars(
-        select(AuditEntry.changes).where(AuditEntry.entity == "visit", AuditEntry.entity_id == visit.id)
+        select(AuditEntry.changes)
+        .where(AuditEntry.entity == "visit", AuditEntry.entity_id == visit.id)
+        .order_by(AuditEntry.id)
     ).all()
     assert [line["status"] for line in lines if "status" in line][-1] == ["planned", "canceled"]
 
