@@ -276,7 +276,7 @@ def test_every_movement_is_in_exactly_one_shift(network: Any, till: Till, app: A
     assert failures == []
     db.session.expire_all()
     shifts = db.session.scalars(select(Shift).where(Shift.till_id == till_id).order_by(Shift.id)).all()
-    entries = db.session.scalars(select(Entry.id).where(Entry.account_id == till.account_id)).all()
+    entries = db.session.scalars(select(Entry.id).where(Entry.account_id == till.account_id).order_by(Entry.id)).all()
     holders = [
         sum(
             shift.from_entry_id < entry and (shift.to_entry_id is None or entry <= shift.to_entry_id)
