@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from flask import g, url_for
+from flask import g, request, url_for
 from flask_admin import Admin
 from flask_babel import gettext as _
 from flask_login import current_user
@@ -17,9 +17,11 @@ from crm.admin.base import KontoraView
 from crm.admin.column import LoadedColumn
 from crm.admin.selection import Selection
 from crm.admin.views.reports import ReportView
+from crm.clients.queries import find_clients
 
 # Whose records are found, in this order.
 ENTITIES = ("client", "account", "bill", "subscription")
+FOUND_AT_MOST = 25  # clients to choose from
 
 
 @dataclass(frozen=True)
@@ -98,3 +100,10 @@ def _all_commands(admin: Admin) -> Iterator[Found]:
 
 def _plain(text: str) -> str:
     return text.casefold().replace("ё", "е")
+
+
+def found_clients() -> dict[str, Any]:
+    """What the page of a search for a client shows: the text asked for and who was found."""
+    text = request.values.get("q", "").replace("\x00", "").strip()[:200]
+    found = find_clients(text, limit=FOUND_AT_MOST, by=current_user) if current_user.may("client.view") else []
+    return {"text": text, "found": found}

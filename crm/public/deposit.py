@@ -39,16 +39,23 @@ blueprint = public_blueprint("deposit", __name__)
 blueprint.register_error_handler(NotFound, show_missing)
 
 
+class _NotOffered(Exception):
+    """The bill cannot be paid this way; the payer is told why."""
+
+    def __init__(self, error: DomainError) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+@blueprint.errorhandler(_NotOffered)
+def _show_refusal(refusal: _NotOffered) -> tuple[str, int]:
+    return _refused((request.view_args or {})["token"], refusal.error)
+
+
 @blueprint.get("/pay/<token>/deposit")
 def start(token: str) -> str | tuple[str, int]:
     """Where the code is asked for and, once it has been sent, entered."""
-    try:
-        order = order_of(token)
-        _check_reachable(order)
-    except NotFound:
-        raise
-    except DomainError as error:
-        return _refused(token, error)
+    order = _reachable_order(token)
     # A code that is on its way can be entered still.
     if awaited_code(order) is None and mailings_off(order.branch):
         return _refused(token, _codes_off())
@@ -58,13 +65,7 @@ def start(token: str) -> str | tuple[str, int]:
 @blueprint.post("/pay/<token>/deposit")
 def send(token: str) -> Response | tuple[str, int]:
     """Send a code and lead to where it is entered."""
-    try:
-        order = order_of(token)
-        _check_reachable(order)
-    except NotFound:
-        raise
-    except DomainError as error:
-        return _refused(token, error)
+    order = _reachable_order(token)
     try:
         with transaction():
             _queue_code(order)
@@ -78,13 +79,7 @@ def send(token: str) -> Response | tuple[str, int]:
 @blueprint.post("/pay/<token>/deposit/code")
 def confirm(token: str) -> str | tuple[str, int]:
     """With the right code: the accounts that have enough, to choose from."""
-    try:
-        order = order_of(token)
-        _check_reachable(order)
-    except NotFound:
-        raise
-    except DomainError as error:
-        return _refused(token, error)
+    order = _reachable_order(token)
     try:
         code = check_code(order, request.form.get("code", ""))
     except DomainError as error:
@@ -142,6 +137,18 @@ def _address(order: Order) -> tuple[Channel, str] | None:
         if address := address_of(order.payer, channel):
             return channel, address
     return None
+
+
+def _reachable_order(token: str) -> Order:
+    """What the link asks for, when it may be paid this way now and a code reaches the payer."""
+    try:
+        order = order_of(token)
+        _check_reachable(order)
+    except NotFound:
+        raise
+    except DomainError as error:
+        raise _NotOffered(error) from error
+    return order
 
 
 def _check_reachable(order: Order) -> None:

@@ -28,6 +28,7 @@ from crm.admin.cells import Joins, SqlCell
 from crm.admin.column import FoundColumn
 from crm.admin.exporting import Export
 from crm.admin.fields import REQUIRED, EnumField, Form, MoneyField, ReferenceField
+from crm.admin.finding import found_clients
 from crm.admin.kinds import DateKind, EnumKind, MoneyKind, Place
 from crm.admin.money import account_with_balance, till_field, tills_to_choose, with_slip
 from crm.admin.selection import COUNT_LIMIT, Selection
@@ -41,7 +42,7 @@ from crm.bills.operations import archive_bill, archive_bills, archiving_bills, c
 from crm.bills.queries import is_overdue
 from crm.bills.sums import takes_other_sums
 from crm.bills.terms import month_end
-from crm.clients.queries import client_matches, find_clients
+from crm.clients.queries import client_matches
 from crm.db import Money, db
 from crm.exchange.excel import content_disposition
 from crm.i18n import money
@@ -114,7 +115,6 @@ REGISTER = (
     *("title", "issued_at", "client", "branch", "account", "method", "purpose", "period_from", "period_to"),
     *("payable_until", "status", "amount", "paid_amount", "left", "paid_at"),
 )
-FOUND_AT_MOST = 20
 
 
 def left_to_pay() -> Any:
@@ -293,12 +293,9 @@ class BillView(BillLinksView):
     @permission("issue")
     def find_payer_view(self) -> Any:
         """Whom the bill is for, found by a search; it is issued from the card."""
-        text = request.args.get("q", "").replace("\x00", "").strip()[:200]
-        found = find_clients(text, limit=FOUND_AT_MOST, by=current_user) if current_user.may("client.view") else []
         return self.render(
             "admin/visit_client.html",
-            text=text,
-            found=found,
+            **found_clients(),
             title=_("Add a bill"),
             question=_("Who is the bill for?"),
             leads_to=lambda client: url_for("client.issue_bill_view", id=client.id),

@@ -20,20 +20,18 @@ from crm.access.models import Branch, Employee
 from crm.admin.base import GridColumn, KontoraView, QuickFilter, grid_url, permission
 from crm.admin.column import LoadedColumn
 from crm.admin.fields import REQUIRED, DateField, Form, ReferenceField
+from crm.admin.finding import found_clients
 from crm.admin.kinds import IntegerKind, LimitKind
 from crm.admin.selection import Selection
 from crm.catalogue.models import LessonType, Room, Subject
 from crm.catalogue.queries import instructors_of, lesson_types_on_offer, rooms_of, subjects_on_offer
 from crm.clients.models import Client
-from crm.clients.queries import find_clients
 from crm.db import db
 from crm.errors import DomainError
 from crm.schedule.groups import MAX_CAPACITY, Joined, Left, change_group, create_group, join_group, leave_group
 from crm.schedule.models import ClientGroup, GroupMember
 from crm.schedule.queries import groups_to_join, lessons_in_sight, lessons_left_to, lessons_of_group, members_of
 from crm.security import chosen_branch
-
-FOUND_AT_MOST = 25
 
 
 def _group_in_hand() -> Any:
@@ -330,10 +328,3 @@ def client_chosen(view: KontoraView) -> Client:
         raise DomainError("client_required", _("Choose a client."))
     client: Client = view.view_of(Client).get_one(number)  # type: ignore[union-attr]
     return client
-
-
-def found_clients() -> dict[str, Any]:
-    """What the page of a search for a client shows: the text asked for and who was found."""
-    text = request.values.get("q", "").replace("\x00", "").strip()[:200]
-    found = find_clients(text, limit=FOUND_AT_MOST, by=current_user) if current_user.may("client.view") else []
-    return {"text": text, "found": found}

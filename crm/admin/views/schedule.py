@@ -17,8 +17,9 @@ from crm import clock
 from crm.admin.base import GridColumn, QuickFilter, permission
 from crm.admin.column import LoadedColumn
 from crm.admin.fields import Form
+from crm.admin.finding import found_clients
 from crm.admin.kinds import IntegerKind, LimitKind
-from crm.admin.views.groups import client_chosen, found_clients
+from crm.admin.views.groups import client_chosen
 from crm.admin.views.marking import LessonMarkingView
 from crm.admin.views.planning import LessonPlanningView
 from crm.db import db

@@ -28,6 +28,7 @@ from crm.admin.cells import Joins, SqlCell
 from crm.admin.column import FoundColumn
 from crm.admin.exporting import labels_of
 from crm.admin.fields import REQUIRED, DateField, Form
+from crm.admin.finding import found_clients
 from crm.admin.kinds import NOTHING, BadFilter, EnumKind, IntegerKind, MoneyKind, Place
 from crm.admin.money import sees_balances
 from crm.admin.views.debts import unpaid_subscriptions
@@ -35,7 +36,7 @@ from crm.admin.views.operations import SUMS
 from crm.admin.views.sales import SubscriptionSalesView, sale_buttons
 from crm.audit.bulk import Change
 from crm.clients.models import Client
-from crm.clients.queries import client_matches, find_clients, payer_of
+from crm.clients.queries import client_matches, payer_of
 from crm.db import db
 from crm.errors import NotFound
 from crm.i18n import day
@@ -74,8 +75,6 @@ from crm.subscriptions.queries import (
     today_there,
 )
 
-# How many clients a search for the one who buys shows.
-FOUND_AT_MOST = 25
 _DEBT = "_debt_found"
 
 
@@ -288,12 +287,9 @@ class SubscriptionView(SubscriptionSalesView):
     @permission("sell")
     def find_buyer_view(self) -> Any:
         """Who buys, found by a search; the sale itself is made from the card."""
-        text = request.args.get("q", "").replace("\x00", "").strip()[:200]
-        found = find_clients(text, limit=FOUND_AT_MOST, by=current_user) if current_user.may("client.view") else []
         return self.render(
             "admin/visit_client.html",
-            text=text,
-            found=found,
+            **found_clients(),
             title=_("Sell a subscription"),
             question=_("Who will attend?"),
             leads_to=lambda client: url_for("client.sell_view", id=client.id),

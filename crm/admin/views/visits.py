@@ -22,9 +22,10 @@ from crm import clock
 from crm.access.models import Employee
 from crm.admin.base import DEFAULT_ZONE, GridColumn, KontoraView, QuickFilter, permission
 from crm.admin.fields import REQUIRED, EnumField, Form, MoneyField, ReferenceField
+from crm.admin.finding import found_clients
 from crm.admin.money import account_with_balance, sees_balances, till_field, tills_to_choose, with_slip
 from crm.clients.models import Client
-from crm.clients.queries import client_matches, find_clients
+from crm.clients.queries import client_matches
 from crm.db import amount as to_amount
 from crm.db import db
 from crm.errors import Conflict, DomainError, NotFound
@@ -35,9 +36,6 @@ from crm.security import chosen_branch
 from crm.visits.models import VISIT_MOVES, Visit, VisitStatus, WayToPay
 from crm.visits.operations import book_visit, check_visit_payable, edit_visit, move_visit, pay_visit
 from crm.visits.queries import accounts_to_pay_from, debt_made_by, debt_of, payer_of_visit, payment_of
-
-# How many clients a search for the one who comes shows.
-FOUND_AT_MOST = 25
 
 
 def _zone() -> ZoneInfo:
@@ -152,9 +150,7 @@ class VisitView(KontoraView):
         if not self.may_create:
             abort(403)
         if not request.args.get("client"):
-            text = request.args.get("q", "").replace("\x00", "").strip()[:200]
-            found = find_clients(text, limit=FOUND_AT_MOST, by=current_user) if current_user.may("client.view") else []
-            return self.render("admin/visit_client.html", text=text, found=found, title=self.create_label)
+            return self.render("admin/visit_client.html", **found_clients(), title=self.create_label)
         client = self._client()
         g.visit_branch, g.visit_employee_id = client.branch, None
         form = self.form_class()(request.form if request.method == "POST" else None)
