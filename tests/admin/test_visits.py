@@ -245,7 +245,7 @@ def test_the_deposit_pays_the_visit(network: Any, browser: Any, client: Any) -> 
     answer = send(browser, paying(visit), way="cash", account=None)
     assert answer.status_code in {409, 422}
     assert "Визит уже оплачен." in plain(answer.text)
-    assert db.session.scalars(select(Payment)).all()[-1].account_id == short.id
+    assert db.session.scalars(select(Payment).order_by(Payment.id)).all()[-1].account_id == short.id
 
 
 def test_the_same_form_sent_twice_pays_once(browser: Any, client: Any) -> None:

@@ -181,7 +181,8 @@ def test_looking_makes_no_account(network: Any, client: Client) -> None:
 
 def test_marking_and_issuing_at_the_same_moment_agree(network: Any, client: Client, in_parallel: Any) -> None:
     """Today's lesson is marked meanwhile: it is billed, or off the balance; never both, never neither."""
-    lesson_id = db.session.scalars(select(Attendance.lesson_id).where(Attendance.client_id == client.id)).first()
+    attended = select(Attendance.lesson_id).where(Attendance.client_id == client.id).order_by(Attendance.lesson_id)
+    lesson_id = db.session.scalars(attended).first()
     with transaction():
         make_payment(base_account(client.id, client.branch_id), 100)
     client_id = client.id

@@ -164,7 +164,8 @@ def test_a_base_account_opens_with_a_debt_once(network: Network, do_import: Call
     corrected = do_import("account", make_csv([ACCOUNT_HEADER, twin]))
     assert [refusal.code for refusal in corrected.refusals] == ["imported_before"]
     assert total(AccountKind.BASE) == Decimal("-62.50")
-    opening = db.session.scalars(select(Transaction).where(Transaction.kind == TransactionKind.OPENING)).first()
+    openings = select(Transaction).where(Transaction.kind == TransactionKind.OPENING).order_by(Transaction.id)
+    opening = db.session.scalars(openings).first()
     assert opening is not None
     assert opening.happened_at == datetime(2026, 2, 1, 9, tzinfo=UTC)  # noon in Moscow
 

@@ -83,7 +83,7 @@ def carried_out(plan: LessonPlan, **options: Any) -> Any:
 
 
 def attendances(client: Client) -> list[Attendance]:
-    return list(db.session.scalars(select(Attendance).where(Attendance.client_id == client.id)))
+    return list(db.session.scalars(select(Attendance).where(Attendance.client_id == client.id).order_by(Attendance.id)))
 
 
 # --- a series -------------------------------------------------------------------------------------------------------

@@ -274,9 +274,9 @@ def test_the_section_shows_who_waits_for_whom_and_why(network: Any, web: Any) ->
         assert text in page
     assert "Чужой Ждун" not in page
     assert "Ждун Пётр" in browser.get("/admin/waiting/?q=ждун").text
-    assert browser.get(f"/admin/waiting/details/?id={db.session.scalars(select(Waiting)).first().id}").location == (
-        f"/admin/client/card/{client.id}/"
-    )
+    first = db.session.scalars(select(Waiting).order_by(Waiting.id)).first()
+    card = browser.get(f"/admin/waiting/details/?id={first.id}")
+    assert card.location == f"/admin/client/card/{client.id}/"
     assert f"/admin/lesson/plan/?client={client.id}" in page
     assert "В расписание" in page
     assert "/admin/lesson/plan/" not in web(network.manager, network.lesnoy).get("/admin/waiting/").text
