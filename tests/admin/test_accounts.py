@@ -270,8 +270,8 @@ def test_only_money_is_topped_up(network: Any, browser: Any, client: Any) -> Non
 
 
 def test_who_may_not_see_accounts_sees_none_on_the_card(network: Any, web: Any, client: Any) -> None:
-    make_account(client, balance=777)
+    make_account(client, balance=Decimal("777.31"))
     page = plain(web(network.instructor).get(f"/admin/client/card/{client.id}/?tab=accounts").text)
-    assert "777" not in page
+    assert "777,31" not in page
     assert "Счета клиента" not in page
     assert "Счетов пока нет." not in page

@@ -229,24 +229,25 @@ def test_a_childs_card_shows_the_payers_accounts_and_the_familys_own(network: An
 
 @pytest.mark.parametrize("name", ["accounts", "history"])
 def test_hidden_sums_stay_hidden(network: Any, browser: Any, client: Any, name: str) -> None:
-    make_account(client, balance=777)
+    make_account(client, balance=Decimal("777.31"))
     settings = db.session.scalars(select(RoleSettings).where(RoleSettings.role == Role.ADMINISTRATOR)).one()
     with transaction():
         change_role(settings, permissions={}, fields={"account.balance": FieldRule.HIDE}, by=SYSTEM)
     page = tab(browser, client, name)
-    assert "777" not in page
+    assert "777,31" not in page
+    assert "777.31" not in page
     assert "Пополнение" in plain(page)
     assert "standing-" not in page
-    assert "777" not in str(excel_of(browser, page))
+    assert "777.31" not in str(excel_of(browser, page))
 
 
 def test_without_the_permission_there_is_no_history(network: Any, browser: Any, client: Any) -> None:
-    make_account(client, balance=777)
+    make_account(client, balance=Decimal("777.31"))
     settings = db.session.scalars(select(RoleSettings).where(RoleSettings.role == Role.ADMINISTRATOR)).one()
     with transaction():
         change_role(settings, permissions={"entry.view": False}, fields={}, by=SYSTEM)
     page = tab(browser, client, "accounts")
-    assert "777,00" in page  # the balance
+    assert "777,31" in page  # the balance
     assert "История изменений" not in page
     assert "tab=history" not in page
 
@@ -254,15 +255,15 @@ def test_without_the_permission_there_is_no_history(network: Any, browser: Any, 
 def test_nothing_of_a_foreign_branch(network: Any, web: Any, client: Any) -> None:
     """An account a merged card had elsewhere: who does not see that branch does not see its operations."""
     account = make_account(client, balance=10)
-    theirs = make_account(make_client(network.mira), balance=888)
+    theirs = make_account(make_client(network.mira), balance=Decimal("888.31"))
     with transaction():
         db.session.execute(
             Account.__table__.update().where(Account.__table__.c.id == theirs.id).values(client_id=client.id)
         )
     assert account.client_id == client.id
     for name in ("accounts", "history"):
-        assert "888" not in tab(web(network.director), client, name)
-        assert "888" in tab(web(network.owner), client, name)
+        assert "888,31" not in tab(web(network.director), client, name)
+        assert "888,31" in tab(web(network.owner), client, name)
 
 
 # --- the history of finances ----------------------------------------------------------------------------------------
