@@ -105,6 +105,16 @@ def drop_reference(table: str, column: str, target: str) -> None:
     op.drop_column(table, column)
 
 
+def drop_constraint(table: str, name: str, kind: str) -> None:
+    """Take away a constraint the table was created with. kind: as Alembic calls it (`check`, `foreignkey`)."""
+    if op.get_bind().dialect.name == "sqlite":
+        _rewrite_table(
+            table, lambda sql: re.sub(rf",\s*CONSTRAINT {name} (?:[^\n]*[^\s,])(?=,?\s*\n)", "", sql, count=1)
+        )
+    else:
+        op.drop_constraint(op.f(name), table, type_=kind)
+
+
 def _rewrite_table(table: str, rewrite: Callable[[str], str]) -> None:
     run = op.get_bind().exec_driver_sql
     sql = run("SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = ?", (table,)).scalar_one()

@@ -24,13 +24,14 @@ from crm.background.operations import EXECUTORS, start_job
 from crm.bills.models import Bill
 from crm.bills.operations import issue_bill
 from crm.catalogue.models import Holiday, LessonFormat, LessonType, Room, Subject
-from crm.clients.models import Client
+from crm.clients.models import Client, ClientStatus
 from crm.clients.operations import create_client
+from crm.contacts.models import Channel
 from crm.db import db, transaction
 from crm.exchange.schedules.models import ExportSchedule
 from crm.exchange.schedules.operations import create_schedule
 from crm.ledger.models import Account, AccountKind, AccountType
-from crm.mailings.models import BilledAccounts, Channel, MailingKind, MailingRule, Message, Periodicity, Template
+from crm.mailings.models import BilledAccounts, MailingKind, MailingRule, MailingWay, Message, Periodicity, Template
 from crm.payments.crediting import credit
 from crm.payments.models import GatewayKind, GatewayNotice, NoticeStatus, Payment, PaymentMethod, Refund, Shop
 from crm.payments.operations import open_account_paid, top_up
@@ -452,15 +453,16 @@ def make_rule(branch: Branch, *, template: Template | None = None, **changes: An
         "branch_id": branch.id,
         "name": f"Рассылка {next(_numbers)}",
         "kind": MailingKind.BILLS,
-        "accounts": BilledAccounts.BASE,
+        "accounts": BilledAccounts.ALL,
+        "statuses": [ClientStatus.ACTIVE.value],
         "periodicity": Periodicity.DAILY,
         "send_time": time(10),
-        "template_id": template.id,
         "created_at": clock.now(),
         **changes,
     }
+    channel = facts.pop("channel", template.channel)
     with transaction():
-        rule = MailingRule(**facts)
+        rule = MailingRule(**facts, ways=[MailingWay(position=0, channel=channel, template=template)])
         db.session.add(rule)
     return rule
 

@@ -28,6 +28,13 @@ class PhoneKind(LabelEnum):
     OTHER = "other", _lp("phone", "Other")
 
 
+class ClientKind(LabelEnum):
+    """«Тип клиента»."""
+
+    PERSON = "person", _lp("client", "Individual")
+    ORGANISATION = "organisation", _lp("client", "Legal entity")
+
+
 class ClientStatus(LabelEnum):
     ACTIVE = "active", _lp("client", "Active")
     ARCHIVED = "archived", _lp("client", "Archived")
@@ -77,6 +84,7 @@ class Client(HasCustomFields, BranchScoped, Model):
     payer_id: Mapped[int | None] = mapped_column(ForeignKey("client.id"))
     merged_into_id: Mapped[int | None] = mapped_column(ForeignKey("client.id"))
     status: Mapped[ClientStatus] = mapped_column(label_enum(ClientStatus), default=ClientStatus.ACTIVE)
+    kind: Mapped[ClientKind] = mapped_column(label_enum(ClientKind), default=ClientKind.PERSON, server_default="person")
     name: Mapped[Text200]
     surname: Mapped[Text200] = mapped_column(default="", server_default=text("''"))
     patronymic: Mapped[Text200] = mapped_column(default="", server_default=text("''"))

@@ -15,11 +15,13 @@ from crm.access.requisites import set_requisites
 from crm.catalogue.models import LessonFormat, LessonType, Room, Subject
 from crm.catalogue.operations import create_holiday, create_lesson_type, create_room, create_subject
 from crm.catalogue.queries import instructors_of
+from crm.contacts.models import Channel
 from crm.db import db
 from crm.ledger.models import AccountType
 from crm.ledger.operations import create_account_type
-from crm.mailings.models import Channel
-from crm.mailings.operations import save_rule, save_template
+from crm.mailings.models import Term
+from crm.mailings.operations import save_template
+from crm.mailings.rules import RuleFacts, Way, save_rule
 from crm.subscriptions.models import ChargeMoment, Plan, PlanAccount
 from crm.subscriptions.plans import create_plan
 
@@ -164,15 +166,14 @@ def build_network() -> DemoNetwork:
     ]
     template = save_template(None, name="Счёт на оплату", subject="Счёт за занятия", body=LETTER, by=users["owner"])
     save_template(None, name="Ссылка на счёт (SMS)", channel=Channel.SMS, subject="", body=SMS, by=users["owner"])
-    save_rule(
-        None,
+    facts = RuleFacts(
         name="Счета на оплату клиентам",
         branch=lesnoy,
         send_time=time(10),
-        template=template,
-        term_days=7,
-        by=users["director"],
+        ways=[Way(Channel.EMAIL, template)],
+        term=Term.WEEK_1,
     )
+    save_rule(None, facts, by=users["director"])
     return DemoNetwork(
         branches=branches,
         account_types=account_types,

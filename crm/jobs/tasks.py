@@ -31,8 +31,9 @@ from crm.jobs.queues import answer_bell
 from crm.ledger.queries import check_ledger
 from crm.ledger.turnover import keep_turnover
 from crm.mailings.delivery import deliver_batch, give_up_lost_claims
-from crm.mailings.operations import DELIVER, EXECUTE_RUN, plan_due_runs, ring_for_waiting
+from crm.mailings.operations import DELIVER
 from crm.mailings.running import execute_run
+from crm.mailings.runs import EXECUTE_RUN, plan_due_runs, ring_for_waiting
 from crm.once import forget_forms
 from crm.payments.gateways.base import GatewayError
 from crm.payments.models import Payment

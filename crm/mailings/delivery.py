@@ -19,13 +19,14 @@ from sqlalchemy import select, update
 from crm import clock
 from crm.access.models import Branch, Company
 from crm.bills.models import Bill, BillStatus
+from crm.contacts.models import Channel
 from crm.db import db, transaction
 from crm.mail_sink import folder_of
 from crm.mailings.channels.base import ChannelNotSet, Fate, Letter, Outcome, Sender
 from crm.mailings.channels.demo import DemoSmsSender
 from crm.mailings.channels.email import EmailSender
 from crm.mailings.channels.sms import SmsSender
-from crm.mailings.models import CODE_KEY, HIDDEN, MESSAGE_MOVES, Channel, Message, MessageStatus
+from crm.mailings.models import CODE_KEY, HIDDEN, MESSAGE_MOVES, Message, MessageStatus
 from crm.payments.confirmation import LIFE as CODE_LIVES
 from crm.phones import is_landline
 

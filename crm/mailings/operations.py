@@ -5,37 +5,22 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, time
 
 from flask_babel import gettext as _
-from sqlalchemy import or_, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import select
 
 from crm import clock
-from crm.access.actors import SYSTEM, Actor, require
+from crm.access.actors import Actor, require
 from crm.access.mailing_option import check_mailings
-from crm.access.models import Branch
 from crm.bell import ring
 from crm.bills.models import Bill, BillStatus
 from crm.clients.models import Client, PhoneKind
+from crm.contacts.models import Channel
 from crm.db import db
-from crm.errors import Conflict, DomainError
+from crm.errors import DomainError
 from crm.mailings.channels.sms import SmsLength, sms_length
 from crm.mailings.delivery import landline_text, move_message
-from crm.mailings.models import (
-    BilledAccounts,
-    BillingMethod,
-    Channel,
-    MailingKind,
-    MailingRule,
-    MailingRun,
-    Message,
-    MessageStatus,
-    Periodicity,
-    RunStatus,
-    Template,
-)
-from crm.mailings.schedule import latest_planned
+from crm.mailings.models import MailingRule, MailingRun, MailingWay, Message, MessageStatus, Template
 from crm.mailings.tags import check_tags, render
 from crm.phones import is_landline
 
@@ -44,7 +29,7 @@ EXECUTE_RUN = "mailings.execute_run"
 DELIVER = "mailings.deliver"
 
 
-# --- templates and rules ---------------------------------------------------------------------------------------------
+# --- templates ------------------------------------------------------------------------------------------------------
 
 
 def save_template(
@@ -94,123 +79,13 @@ def save_template(
 
 def _refuse_while_used(template: Template) -> None:
     # Beside the scope: a template is the network's, its mailings may be another branch's.
-    rules = MailingRule.__table__
-    used = select(rules.c.name).where(rules.c.template_id == template.id).order_by(rules.c.id).limit(1)
+    rules, ways = MailingRule.__table__, MailingWay.__table__
+    used = select(rules.c.name).join(ways, ways.c.rule_id == rules.c.id).where(ways.c.template_id == template.id)
+    used = used.order_by(rules.c.id).limit(1)
     if name := db.session.connection().scalar(used):
         raise DomainError(
             "template_used", _("The mailing “%(name)s” sends by this template another way.", name=name), "channel"
         )
-
-
-def save_rule(
-    rule: MailingRule | None,
-    *,
-    name: str | None,
-    branch: Branch | None,
-    send_time: time | None,
-    template: Template | None,
-    by: Actor,
-    periodicity: Periodicity = Periodicity.DAILY,
-    weekday: int | None = None,
-    month_day: int | None = None,
-    kind: MailingKind = MailingKind.BILLS,
-    method: BillingMethod = BillingMethod.SUBSCRIPTION,
-    accounts: BilledAccounts = BilledAccounts.BASE,
-    term_days: int | None = None,
-    is_repeatable: bool = False,
-    is_active: bool = True,
-    channel: Channel = Channel.EMAIL,
-) -> MailingRule:
-    """Add a rule (None) or change one. Raises DomainError beside the field. The caller commits.
-
-    weekday, month_day: needed by a weekly or monthly rule, forgotten by the others.
-    """
-    require(by, "mailingrule.edit" if rule else "mailingrule.create", rule)
-    name = " ".join((name or "").split())
-    if not name:
-        raise DomainError("name_empty", _("Enter the name."), "name")
-    if branch is None:
-        raise DomainError("branch_empty", _("Choose a branch."), "branch")
-    if send_time is None:
-        raise DomainError("time_required", _("Enter the time."), "send_time")
-    if periodicity is Periodicity.WEEKLY and (weekday is None or not 0 <= weekday <= 6):
-        raise DomainError("weekday_required", _("Choose the day of the week."), "weekday")
-    if periodicity is Periodicity.MONTHLY and (month_day is None or not 1 <= month_day <= 31):
-        raise DomainError("month_day_required", _("Choose the day of the month, 1 to 31."), "month_day")
-    if template is None:
-        raise DomainError("template_required", _("Choose a template: without it no letter is sent."), "template")
-    if template.channel is not channel:
-        raise DomainError("template_channel", _("This template is for another way of sending."), "template")
-    if term_days is not None and term_days < 1:
-        raise DomainError("term_invalid", _("The term is one day or more."), "term_days")
-    rule = rule or MailingRule(created_at=clock.now(), author_id=by.id)
-    rule.branch_id = branch.id
-    rule.name, rule.template_id, rule.channel = name, template.id, channel
-    rule.kind, rule.method, rule.accounts = kind, method, accounts
-    rule.term_days, rule.is_repeatable, rule.is_active = term_days, is_repeatable, is_active
-    rule.periodicity, rule.send_time = periodicity, send_time.replace(second=0, microsecond=0)
-    rule.weekday = weekday if periodicity is Periodicity.WEEKLY else None
-    rule.month_day = month_day if periodicity is Periodicity.MONTHLY else None
-    db.session.add(rule)
-    db.session.flush()
-    return rule
-
-
-# --- runs ------------------------------------------------------------------------------------------------------------
-
-
-def plan_due_runs(*, now: datetime) -> list[MailingRun]:
-    """Make the run each active rule is due for and ring for it; what was planned already is left alone.
-
-    After down-time the latest missed moment is caught up once. Two schedulers at once make one run: UNIQUE decides.
-    The caller commits.
-    """
-    planned = []
-    for rule in db.session.scalars(select(MailingRule).where(MailingRule.is_active).order_by(MailingRule.id)):
-        moment = latest_planned(rule, now=now)
-        if moment >= rule.schedule_since and (run := _new_run(rule, moment, by=SYSTEM)) is not None:
-            planned.append(run)
-    return planned
-
-
-def run_now(rule: MailingRule, *, by: Actor) -> MailingRun:
-    """Run a rule at once, whatever its schedule. The caller commits.
-
-    A run of this rule that is still on its way is returned instead of a second one. Raises DomainError "mailings_off".
-    """
-    require(by, "mailingrule.run", rule)
-    check_mailings(rule.branch_id)
-    now = clock.now()
-    query = (
-        select(MailingRun)
-        .where(
-            MailingRun.rule_id == rule.id,
-            or_(MailingRun.status != RunStatus.DONE, MailingRun.planned_at == now),
-        )
-        .order_by(MailingRun.id.desc())
-        .limit(1)
-    )
-    run = db.session.scalar(query) or _new_run(rule, now, by=by, is_manual=True)
-    if run is None:
-        raise Conflict("run_planned", _("This mailing has just been started by somebody else."))
-    if run.status is not RunStatus.DONE:
-        ring(EXECUTE_RUN, run.id)
-    return run
-
-
-def _new_run(rule: MailingRule, moment: datetime, *, by: Actor, is_manual: bool = False) -> MailingRun | None:
-    """The run of `rule` for `moment`, with its bell; None when it exists."""
-    if db.session.scalar(select(MailingRun.id).where(MailingRun.rule_id == rule.id, MailingRun.planned_at == moment)):
-        return None
-    run = MailingRun(branch_id=rule.branch_id, rule_id=rule.id, planned_at=moment, is_manual=is_manual, author_id=by.id)
-    try:
-        with db.session.begin_nested():
-            db.session.add(run)
-            db.session.flush()
-    except IntegrityError:
-        return None  # another scheduler was faster
-    ring(EXECUTE_RUN, run.id)
-    return run
 
 
 # --- messages --------------------------------------------------------------------------------------------------------
@@ -397,37 +272,3 @@ def resend_messages(messages: Sequence[Message], *, by: Actor) -> int:
     if queued:
         ring(DELIVER)
     return queued
-
-
-# --- what the bell missed --------------------------------------------------------------------------------------------
-
-
-def ring_for_waiting(*, now: datetime) -> None:
-    """Ring again for every run and letter that waits: their bell may have been lost. The caller commits."""
-    waiting = select(MailingRun.id).where(
-        or_(
-            MailingRun.status == RunStatus.PLANNED,
-            (MailingRun.status == RunStatus.RUNNING) & (MailingRun.lease_until <= now),
-        )
-    )
-    for run_id in db.session.scalars(waiting.order_by(MailingRun.id)):
-        ring(EXECUTE_RUN, run_id)
-    due = select(Message.id).where(Message.status == MessageStatus.PENDING, Message.next_try_at <= now).limit(1)
-    if db.session.scalar(due) is not None:
-        ring(DELIVER)
-
-
-__all__ = [
-    "DELIVER",
-    "EXECUTE_RUN",
-    "address_of",
-    "draft_message_to",
-    "plan_due_runs",
-    "queue_message",
-    "resend_messages",
-    "ring_for_waiting",
-    "run_now",
-    "save_rule",
-    "save_template",
-    "send_message_to",
-]

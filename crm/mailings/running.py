@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date
 
 import structlog
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import func, select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import aliased
 
 from crm import clock
-from crm.access.actors import Actor
+from crm.access.actors import SYSTEM, Actor
 from crm.access.mailing_option import MAILINGS_OFF, mailings_off
 from crm.audit.operations import transition
 from crm.bell import ring
@@ -21,20 +21,20 @@ from crm.bills.models import Bill, BillMethod
 from crm.bills.operations import issue_bill
 from crm.bills.queries import generations_of, payable_bill_of, without_billed
 from crm.clients.models import Client, ClientStatus
+from crm.contacts.models import Channel
 from crm.db import db, give_way, transaction
 from crm.errors import DomainError, report_exception
 from crm.ledger.models import Account
-from crm.mailings.models import RUN_MOVES, Channel, MailingRun, MailingRunLine, RunResult, RunStatus
-from crm.mailings.operations import DELIVER, EXECUTE_RUN, address_of, queue_message
-from crm.mailings.schedule import month_of
+from crm.mailings.models import RUN_MOVES, MailingRun, MailingRunLine, RunResult, RunStatus
+from crm.mailings.operations import DELIVER, address_of, queue_message
+from crm.mailings.runs import EXECUTE_RUN
+from crm.mailings.schedule import last_payable_day, month_of
 from crm.mailings.tags import render
 from crm.subscriptions.models import PlanAccount, Subscription, SubscriptionStatus
 from crm.subscriptions.operations import account_of
 from crm.subscriptions.queries import subscriptions_paid_by, sum_to_ask, without_paid
 
-# Renewed with every payer, so it only has to outlast the slowest one.
-LEASE = timedelta(minutes=2)
-# Payers per turn: between the turns of a long run its worker sends the letters there are, and hears it is to stop.
+# Lines per turn: between the turns of a long run its worker sends the messages there are, and hears it is to stop.
 TURN = 200
 
 _NO_ADDRESS = {
@@ -47,16 +47,11 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class _Claim:
-    """A run in this worker's hands, and the month it bills. `lease_until` is the proof: another worker changes it."""
+    """A run, and the period it bills."""
 
     run_id: int
-    lease_until: datetime
     period_from: date
     period_to: date
-
-
-class _LeaseLost(Exception):
-    """Another worker has taken the run over."""
 
 
 class _OptionOff(Exception):
@@ -68,146 +63,124 @@ class _Skip(Exception):
 
 
 def execute_run(run_id: int, *, by: Actor, limit: int = TURN) -> bool:
-    """Do up to `limit` payers of a run and ring for the rest; True when the run is done by this.
+    """Do up to `limit` lines of a run and ring for the rest; True when the run is done by this.
 
-    False too when another worker has it, or it was done before. Commits by itself, payer by payer: whatever a worker
-    that died had committed stays as it is and is not done again.
+    False too when it was done before, rests or has been cancelled. Commits by itself, line by line; workers share a
+    run, and a line is in the hands of the transaction that does it alone: what a worker that died had not committed is
+    done by another.
     """
-    claim = _claim(run_id)
+    claim = _begin(run_id)
     if claim is None:
         return False
-    try:
-        if note := _why_off(claim):
-            return _end_turn(claim, is_done=True, by=by, note=note)
-        payers = _payers_left(claim)
-        for payer_id in payers[:limit]:
-            try:
-                claim = _do_payer(claim, payer_id, by=by)
-            except _OptionOff as off:
-                return _end_turn(claim, is_done=True, by=by, note=str(off))
-            give_way()
-        return _end_turn(claim, is_done=len(payers) <= limit, by=by)
-    except _LeaseLost:
-        log.warning("mailing_run_lease_lost", run_id=run_id)
-        return False
+    for _number in range(limit):
+        try:
+            if not _do_line(claim, by=by):
+                return _end(claim, by=by)
+        except _OptionOff as off:
+            return _end(claim, by=by, note=str(off))
+        give_way()
+    with transaction():
+        ring(DELIVER)
+        ring(EXECUTE_RUN, run_id)
+    return False
 
 
-def _why_off(claim: _Claim) -> str:
+def _begin(run_id: int) -> _Claim | None:
+    """Write the lines of a planned run; None when there is nothing to do for it (now)."""
+    with transaction():
+        query = select(MailingRun).where(MailingRun.id == run_id).with_for_update()
+        run = db.session.scalars(query.execution_options(populate_existing=True)).one()
+        if run.status not in (RunStatus.PLANNED, RunStatus.RUNNING):
+            return None
+        if note := _why_off(run):
+            _close(run, note=note, by=SYSTEM)
+            return None
+        # The month of the planned moment, not of this one: a run resumed after midnight bills what it began to bill.
+        claim = _Claim(run_id, *month_of(clock.local(run.planned_at, run.branch).date()))
+        if run.status is RunStatus.PLANNED:
+            run.total = _write_lines(run, claim)
+            transition(run, RUN_MOVES, RunStatus.RUNNING, by=SYSTEM, started_at=clock.now())
+        return claim
+
+
+def _why_off(run: MailingRun) -> str:
     """Why nothing is done: the company has no mailing option, or the rule has been switched off since the run was
     planned, which one by hand does not mind. Empty when the run goes on.
     """
-    with transaction():
-        run = db.session.get_one(MailingRun, claim.run_id, populate_existing=True)
-        db.session.refresh(run.rule)
-        if not run.is_manual and not run.rule.is_active:
-            return _("The mailing was switched off before this run ended.")
-        return mailings_off(run.branch)
+    db.session.refresh(run.rule)
+    if not run.is_manual and not run.rule.is_active:
+        return _("The mailing was switched off before this run ended.")
+    return mailings_off(run.branch)
 
 
-def _end_turn(claim: _Claim, *, is_done: bool, by: Actor, note: str = "") -> bool:
+def _end(claim: _Claim, *, by: Actor, note: str = "") -> bool:
+    """Close the run when no line waits, in nobody's hands either; or with a note on why the rest gets nothing."""
     with transaction():
-        _renew(claim)
-        run = db.session.get_one(MailingRun, claim.run_id, populate_existing=True)
+        run = db.session.get_one(MailingRun, claim.run_id, with_for_update=True, populate_existing=True)
+        waiting = select(MailingRunLine.id).where(
+            MailingRunLine.run_id == run.id, MailingRunLine.result == RunResult.WAITING
+        )
         ring(DELIVER)
-        if is_done:
-            transition(
-                run, RUN_MOVES, RunStatus.DONE, by=by, finished_at=clock.now(), lease_until=None, note=note[:200]
-            )
-        else:
-            run.lease_until = clock.now()  # free for the next turn, whoever takes it
-            ring(EXECUTE_RUN, run.id)
-    return is_done
+        if run.status is not RunStatus.RUNNING or (not note and db.session.scalar(waiting.limit(1)) is not None):
+            return False
+        _close(run, note=note, by=by)
+    return True
 
 
-def _claim(run_id: int) -> _Claim | None:
-    now = clock.now()
-    lease_until = now + LEASE
-    with transaction():
-        free = or_(
-            MailingRun.status == RunStatus.PLANNED,
-            (MailingRun.status == RunStatus.RUNNING) & (MailingRun.lease_until <= now),
-        )
-        won = db.session.execute(
-            update(MailingRun)
-            .where(MailingRun.id == run_id, free)
-            .values(
-                status=RunStatus.RUNNING, lease_until=lease_until, started_at=func.coalesce(MailingRun.started_at, now)
-            )
-            .execution_options(synchronize_session=False)
-        )
-        if won.rowcount != 1:  # type: ignore[attr-defined]
-            return None
-        run = db.session.get_one(MailingRun, run_id, populate_existing=True)
-        # The month of the planned moment, not of this one: a run resumed after midnight bills what it began to bill.
-        period_from, period_to = month_of(clock.local(run.planned_at, run.branch).date())
-        return _Claim(run_id, lease_until, period_from, period_to)
+def _close(run: MailingRun, *, note: str, by: Actor) -> None:
+    if run.status is RunStatus.PLANNED:
+        transition(run, RUN_MOVES, RunStatus.RUNNING, by=by, started_at=clock.now())
+    transition(run, RUN_MOVES, RunStatus.DONE, by=by, finished_at=clock.now(), note=note[:200])
 
 
-def _renew(claim: _Claim) -> _Claim:
-    """Hold the run on; its row stays locked until the payer's transaction ends. Raises _LeaseLost."""
-    lease_until = clock.now() + LEASE
-    held = db.session.execute(
-        update(MailingRun)
-        .where(
-            MailingRun.id == claim.run_id,
-            MailingRun.status == RunStatus.RUNNING,
-            MailingRun.lease_until == claim.lease_until,
-        )
-        .values(lease_until=lease_until)
-        .execution_options(synchronize_session=False)
-    )
-    if held.rowcount != 1:  # type: ignore[attr-defined]
-        raise _LeaseLost
-    return _Claim(claim.run_id, lease_until, claim.period_from, claim.period_to)
-
-
-def _payers_left(claim: _Claim) -> list[int]:
-    """Ids of the active payers with a subscription in the branch and the period and without a line yet, wherever their
-    cards are; notes the total.
+def _write_lines(run: MailingRun, claim: _Claim) -> int:
+    """A waiting line for each of the active payers with a subscription in the branch and the period, wherever their
+    cards are; how many there are.
     """
-    with transaction():
-        run = db.session.get_one(MailingRun, claim.run_id)
-        student = aliased(Client)
-        paying = (
-            select(func.coalesce(student.payer_id, student.id))
-            .join_from(Subscription, student, student.id == Subscription.client_id)
-            .where(
-                Subscription.branch_id == run.branch_id,
-                Subscription.status == SubscriptionStatus.ACTIVE,
-                Subscription.starts_on <= claim.period_to,
-                Subscription.ends_on >= claim.period_from,
-            )
+    student = aliased(Client)
+    paying = (
+        select(func.coalesce(student.payer_id, student.id))
+        .join_from(Subscription, student, student.id == Subscription.client_id)
+        .where(
+            Subscription.branch_id == run.branch_id,
+            Subscription.status == SubscriptionStatus.ACTIVE,
+            Subscription.starts_on <= claim.period_to,
+            Subscription.ends_on >= claim.period_from,
         )
-        done = select(MailingRunLine.client_id).where(MailingRunLine.run_id == run.id)
-        ids = list(
-            db.session.scalars(
-                select(Client.id)
-                .where(
-                    Client.id.in_(paying),
-                    Client.status == ClientStatus.ACTIVE,
-                    Client.id.not_in(done),
-                )
-                .order_by(Client.id)
-            )
-        )
-        lines = db.session.scalar(select(func.count()).select_from(done.subquery())) or 0
-        run.total = lines + len(ids)
-        return ids
+    )
+    query = select(Client.id).where(Client.id.in_(paying), Client.status == ClientStatus.ACTIVE).order_by(Client.id)
+    ids = db.session.scalars(query).all()
+    db.session.add_all(MailingRunLine(run_id=run.id, client_id=id) for id in ids)
+    return len(ids)
 
 
-def _do_payer(claim: _Claim, payer_id: int, *, by: Actor) -> _Claim:
-    """Bill one payer and note what came of it. Only the loss of the lease or of the database stops the run."""
+def _do_line(claim: _Claim, *, by: Actor) -> bool:
+    """Bill the payer of the next waiting line and note what came of it; False when none is free."""
+    line_id: int | None = None
     try:
         with transaction():
-            held = _renew(claim)
+            running = select(MailingRun.id).where(MailingRun.id == claim.run_id, MailingRun.status == RunStatus.RUNNING)
+            if db.session.scalar(running.with_for_update(read=True)) is None:
+                return False
+            waiting = (
+                select(MailingRunLine)
+                .where(MailingRunLine.run_id == claim.run_id, MailingRunLine.result == RunResult.WAITING)
+                .order_by(MailingRunLine.id)
+                .limit(1)
+                .with_for_update(skip_locked=True)
+            )
+            line = db.session.scalar(waiting)
+            if line is None:
+                return False
+            line_id = line.id
             try:
-                bill, reason = _bill_payer(held, payer_id, by=by)
+                bill, reason = _bill_payer(claim, line.client_id, by=by)
             except _Skip as skip:
-                _add_line(held, payer_id, RunResult.SKIPPED, reason=str(skip))
+                _settle(line, RunResult.SKIPPED, reason=str(skip))
             else:
-                _add_line(held, payer_id, RunResult.ISSUED, bill=bill, reason=reason)
-            return held
-    except (_LeaseLost, OperationalError):
+                _settle(line, RunResult.ISSUED, bill=bill, reason=reason)
+            return True
+    except OperationalError:
         raise
     except DomainError as error:
         if error.code == MAILINGS_OFF:
@@ -216,21 +189,13 @@ def _do_payer(claim: _Claim, payer_id: int, *, by: Actor) -> _Claim:
     except Exception as error:  # one broken card must not keep the others from their bills
         reason = _("Unexpected error %(id)s; it is in the log.", id=report_exception(error))
     with transaction():
-        held = _renew(claim)
-        _add_line(held, payer_id, RunResult.FAILED, reason=reason)
-    return held
+        _settle(db.session.get_one(MailingRunLine, line_id), RunResult.FAILED, reason=reason)
+    return True
 
 
-def _add_line(claim: _Claim, payer_id: int, result: RunResult, *, bill: Bill | None = None, reason: str = "") -> None:
-    db.session.add(
-        MailingRunLine(
-            run_id=claim.run_id,
-            client_id=payer_id,
-            bill_id=bill.id if bill else None,
-            result=result,
-            reason=reason[:500],
-        )
-    )
+def _settle(line: MailingRunLine, result: RunResult, *, bill: Bill | None = None, reason: str = "") -> None:
+    line.result, line.bill_id, line.reason = result, bill.id if bill else None, reason[:500]
+    line.done_at = clock.now()
 
 
 def _bill_payer(claim: _Claim, payer_id: int, *, by: Actor) -> tuple[Bill, str]:
@@ -245,8 +210,9 @@ def _bill_payer(claim: _Claim, payer_id: int, *, by: Actor) -> tuple[Bill, str]:
     )
     if not subscriptions or payer.status is not ClientStatus.ACTIVE:
         raise _Skip(_("No active subscription in this period."))
-    if not address_of(payer, run.rule.channel):
-        raise _Skip(_NO_ADDRESS[run.rule.channel])
+    channel = run.rule.ways[0].channel
+    if not address_of(payer, channel):
+        raise _Skip(str(_NO_ADDRESS[channel]))
     bills, skips = list[Bill](), list[_Skip]()
     for account, charged in _by_account(subscriptions, payer):
         try:
@@ -311,21 +277,23 @@ def _bill_account(
         period_to=claim.period_to,
         account=account,
         method=BillMethod.SUBSCRIPTION,
-        payable_until=today + timedelta(days=rule.term_days - 1) if rule.term_days else None,
+        payable_until=last_payable_day(rule.term, today, days=rule.term_days),
         is_repeatable=rule.is_repeatable,
         subscriptions=subscriptions,
         dedupe_key=generations.next_key,
         by=by,
     )
-    recipient = address_of(payer, rule.channel)
+    way = rule.ways[0]
+    recipient = address_of(payer, way.channel)
     assert recipient, "the caller has checked the address"
+    subject, body = way.text
     queue_message(
         payer,
-        channel=rule.channel,
+        channel=way.channel,
         recipient=recipient,
-        subject=render(rule.template.subject, client=payer, bill=bill, field="subject"),
-        body=render(rule.template.body, client=payer, bill=bill),
-        dedupe_key=f"bill:{bill.id}:{rule.channel.value}",
+        subject=render(subject, client=payer, bill=bill, field="subject"),
+        body=render(body, client=payer, bill=bill),
+        dedupe_key=f"bill:{bill.id}:{way.channel.value}",
         bill=bill,
         run=run,
         by=by,

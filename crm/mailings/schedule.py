@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 
 from crm import clock
-from crm.mailings.models import MailingRule, Periodicity
+from crm.mailings.models import MailingRule, Periodicity, Term
 
 # Any two months hold a planned day of every rule.
 _LOOK_BACK_DAYS = 62
@@ -47,14 +47,33 @@ def _days(rule: MailingRule) -> Days:
 
 def falls_on(rule: MailingRule, day: date) -> bool:
     """Is `day`, at the branch, one of the rule's days?"""
-    return day in _days(rule)
+    return day == rule.once_on if rule.once_on is not None else day in _days(rule)
 
 
-def latest_planned(rule: MailingRule, *, now: datetime) -> datetime:
-    """The latest moment not after `now` the rule is planned for (UTC)."""
-    return latest_moment(_days(rule), rule.send_time, rule.branch, now=now)
+def latest_planned(rule: MailingRule, *, now: datetime) -> datetime | None:
+    """The latest moment not after `now` the rule is planned for (UTC); None while that of a single day is to come."""
+    if rule.once_on is None:
+        return latest_moment(_days(rule), rule.send_time, rule.branch, now=now)
+    moment = clock.at(rule.once_on, rule.send_time, rule.branch)
+    return moment if moment <= now else None
 
 
 def month_of(day: date) -> tuple[date, date]:
     """First and last day of the month `day` lies in."""
     return day.replace(day=1), day.replace(day=monthrange(day.year, day.month)[1])
+
+
+_TERM_DAYS = {Term.DAYS_3: 3, Term.DAYS_5: 5, Term.DAYS_6: 6, Term.WEEK_1: 7, Term.WEEKS_2: 14}
+
+
+def last_payable_day(term: Term, issued_on: date, *, days: int | None = None) -> date | None:
+    """The last day a bill issued on `issued_on` may be paid, None: any; days: of Term.DAYS. The day of issue counts."""
+    if term is Term.UNLIMITED:
+        return None
+    if term is Term.MONTH_END:
+        return month_of(issued_on)[1]
+    if term is Term.NEXT_MONTH_END:
+        return month_of(month_of(issued_on)[1] + timedelta(days=1))[1]
+    number = days if term is Term.DAYS else _TERM_DAYS[term]
+    assert number is not None
+    return issued_on + timedelta(days=number - 1)

@@ -12,9 +12,10 @@ from crm.access.actors import SYSTEM
 from crm.access.mailing_option import MAILINGS_OFF
 from crm.bell import ring
 from crm.clients.models import Client
+from crm.contacts.models import Channel
 from crm.db import db
 from crm.errors import DomainError
-from crm.mailings.models import Channel, Message, Template
+from crm.mailings.models import Message, Template
 from crm.mailings.operations import DELIVER, address_of, queue_message
 from crm.mailings.tags import Paid, render
 from crm.payments.crediting import AFTER_PAYMENT

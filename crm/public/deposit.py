@@ -14,10 +14,11 @@ from werkzeug.wrappers import Response
 
 from crm.access.mailing_option import MAILINGS_OFF, mailings_off
 from crm.bell import ring
+from crm.contacts.models import Channel
 from crm.db import transaction
 from crm.errors import DomainError, NotFound
 from crm.ledger.models import Account
-from crm.mailings.models import CODE_KEY, HIDDEN, Channel
+from crm.mailings.models import CODE_KEY, HIDDEN
 from crm.mailings.operations import DELIVER, address_of, queue_message
 from crm.payments.confirmation import (
     LIFE,

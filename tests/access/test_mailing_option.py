@@ -22,8 +22,9 @@ from crm.db import db, transaction
 from crm.errors import DomainError, Forbidden
 from crm.mailings.delivery import deliver_batch
 from crm.mailings.models import Message, MessageStatus, RunStatus
-from crm.mailings.operations import plan_due_runs, resend_messages, run_now, send_message_to
+from crm.mailings.operations import resend_messages, send_message_to
 from crm.mailings.running import execute_run
+from crm.mailings.runs import plan_due_runs, run_now
 from crm.payments.models import PaymentMethod
 from crm.payments.operations import pay_bill_at_desk
 from tests.access.test_roles import settings_of

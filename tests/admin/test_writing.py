@@ -15,8 +15,9 @@ from crm.access.models import FieldRule, Role
 from crm.access.roles import change_role
 from crm.bills.operations import archive_bill
 from crm.clients.models import Client, PhoneKind
+from crm.contacts.models import Channel
 from crm.db import db, transaction
-from crm.mailings.models import Channel, Message, MessageStatus, Template
+from crm.mailings.models import Message, MessageStatus, Template
 from tests.access.test_roles import settings_of
 from tests.admin.test_grids import plain
 from tests.admin.world import errors, fields, send

@@ -24,7 +24,7 @@ from crm.fields.operations import add_field
 from crm.fields.queries import all_fields
 from crm.ledger.models import Entry
 from crm.ledger.operations import base_account
-from crm.mailings.operations import run_now
+from crm.mailings.runs import run_now
 from crm.schedule.models import Waiting
 from crm.schedule.waiting import add_to_waiting_list
 from crm.tills.movements import Movement

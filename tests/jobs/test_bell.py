@@ -18,7 +18,8 @@ from crm.db import db, transaction
 from crm.jobs.queues import QUEUE, queue
 from crm.jobs.schedule import run_due
 from crm.mailings.models import MessageStatus, RunStatus
-from crm.mailings.operations import run_now, send_message_to
+from crm.mailings.operations import send_message_to
+from crm.mailings.runs import run_now
 from tests.factories import make_client, make_message, make_rule, make_subscription
 from tests.servers import free_port
 

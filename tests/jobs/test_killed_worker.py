@@ -16,8 +16,8 @@ from crm.access.actors import SYSTEM
 from crm.bills.models import Bill
 from crm.db import db, reading, transaction
 from crm.mailings.models import MailingRunLine, Message, RunStatus
-from crm.mailings.operations import run_now
 from crm.mailings.running import execute_run
+from crm.mailings.runs import run_now
 from tests.factories import make_client, make_rule, make_subscription
 from tests.servers import ROOT, stop, wait_until
 

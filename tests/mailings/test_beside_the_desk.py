@@ -9,8 +9,8 @@ from crm.access.actors import SYSTEM
 from crm.bills.models import Bill
 from crm.clients.models import Client
 from crm.db import db, transaction
-from crm.mailings.operations import run_now
 from crm.mailings.running import execute_run
+from crm.mailings.runs import run_now
 from tests.factories import make_bill, make_client, make_rule, make_subscription
 
 

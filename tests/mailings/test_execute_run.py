@@ -21,8 +21,8 @@ from crm.errors import Forbidden
 from crm.ledger.operations import base_account
 from crm.mailings import running
 from crm.mailings.models import MailingRun, MailingRunLine, Message, RunResult, RunStatus
-from crm.mailings.operations import plan_due_runs, run_now
 from crm.mailings.running import execute_run
+from crm.mailings.runs import plan_due_runs, run_now
 from crm.payments.models import Attention, PaymentMethod
 from crm.payments.operations import pay_bill_at_desk
 from crm.payments.outcomes import accept_notice

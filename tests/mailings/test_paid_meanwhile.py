@@ -10,8 +10,9 @@ from crm.bills.operations import archive_bill
 from crm.db import db, transaction
 from crm.mailings.delivery import deliver_batch
 from crm.mailings.models import Message, MessageStatus
-from crm.mailings.operations import resend_messages, run_now, send_message_to
+from crm.mailings.operations import resend_messages, send_message_to
 from crm.mailings.running import execute_run
+from crm.mailings.runs import run_now
 from crm.payments.models import PaymentMethod
 from crm.payments.operations import pay_bill_at_desk
 from tests.factories import make_client, make_rule, make_subscription

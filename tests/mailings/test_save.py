@@ -8,10 +8,12 @@ import pytest
 
 from crm import clock
 from crm.access.actors import SYSTEM
+from crm.contacts.models import Channel
 from crm.db import db, transaction
 from crm.errors import DomainError, Forbidden
-from crm.mailings.models import Periodicity
-from crm.mailings.operations import save_rule, save_template
+from crm.mailings.models import Periodicity, Term
+from crm.mailings.operations import save_template
+from crm.mailings.rules import RuleFacts, Way, save_rule
 from tests.factories import make_rule, make_template
 
 
@@ -24,10 +26,15 @@ def rule_facts(network, **changes):
         "name": "Счета",
         "branch": network.lesnoy,
         "send_time": time(10),
-        "template": make_template(),
         "by": SYSTEM,
+        "ways": [Way(Channel.EMAIL, make_template())],
         **changes,
     }
+
+
+def save(rule, *, by, **facts):
+    """save_rule() by its facts."""
+    return save_rule(rule, RuleFacts(**facts), by=by)
 
 
 def refusal(verb, *args, **kwargs):
@@ -66,12 +73,13 @@ def test_template_names_are_unique(app):
 
 @pytest.mark.spec("B105")
 def test_a_rule_needs_a_template(network):
-    assert refusal(save_rule, None, **rule_facts(network, template=None)) == ("template_required", "template")
+    facts = rule_facts(network, ways=[Way(Channel.EMAIL, None)])
+    assert refusal(save, None, **facts) == ("template_required", "template")
 
 
 @pytest.mark.spec("B101")
 def test_a_daily_rule_needs_a_time(network):
-    assert refusal(save_rule, None, **rule_facts(network, send_time=None)) == ("time_required", "send_time")
+    assert refusal(save, None, **rule_facts(network, send_time=None)) == ("time_required", "send_time")
 
 
 @pytest.mark.parametrize(
@@ -82,11 +90,11 @@ def test_a_daily_rule_needs_a_time(network):
         ({"periodicity": Periodicity.WEEKLY}, ("weekday_required", "weekday")),
         ({"periodicity": Periodicity.MONTHLY}, ("month_day_required", "month_day")),
         ({"periodicity": Periodicity.MONTHLY, "month_day": 32}, ("month_day_required", "month_day")),
-        ({"term_days": 0}, ("term_invalid", "term_days")),
+        ({"term": Term.DAYS, "term_days": 0}, ("term_invalid", "term_days")),
     ],
 )
 def test_a_rule_says_what_is_wrong_beside_the_field(network, change, expected):
-    assert refusal(save_rule, None, **rule_facts(network, **change)) == expected
+    assert refusal(save, None, **rule_facts(network, **change)) == expected
 
 
 @pytest.mark.spec("B100")
@@ -97,7 +105,7 @@ def test_a_rule_says_what_is_wrong_beside_the_field(network, change, expected):
 def test_a_rule_keeps_only_the_day_its_periodicity_needs(network, periodicity, kept):
     facts = rule_facts(network, periodicity=periodicity, weekday=2, month_day=31)
     with transaction():
-        rule = save_rule(None, **facts)
+        rule = save(None, **facts)
     assert (rule.weekday, rule.month_day) == kept
 
 
@@ -115,6 +123,6 @@ def test_only_a_new_schedule_forgets_missed_moments(network):
 def test_an_administrator_may_not_make_rules_or_templates(network):
     db.session.commit()
     with pytest.raises(Forbidden):
-        save_rule(None, **rule_facts(network, by=network.administrator))
+        save(None, **rule_facts(network, by=network.administrator))
     with pytest.raises(Forbidden):
         save_template(None, **template_facts(by=network.administrator))

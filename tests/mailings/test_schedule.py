@@ -9,7 +9,7 @@ from crm import clock
 from crm.access.models import Branch
 from crm.db import db, transaction
 from crm.mailings.models import MailingRule, MailingRun, Periodicity
-from crm.mailings.operations import plan_due_runs
+from crm.mailings.runs import plan_due_runs
 from crm.mailings.schedule import latest_planned
 from tests.factories import make_rule
 

@@ -11,12 +11,13 @@ from crm import clock, mail_sink
 from crm.access.actors import SYSTEM
 from crm.clients.models import PhoneKind
 from crm.config import SMS_BODY, SmsSettings
+from crm.contacts.models import Channel
 from crm.db import db, transaction
 from crm.mailings.channels.base import Fate
 from crm.mailings.delivery import deliver_batch
-from crm.mailings.models import Channel, Message, MessageStatus
-from crm.mailings.operations import run_now
+from crm.mailings.models import Message, MessageStatus
 from crm.mailings.running import execute_run
+from crm.mailings.runs import run_now
 from tests.factories import make_client, make_message, make_rule, make_subscription, make_template
 from tests.mailings.gateway import DROP, sms_gateway
 from tests.servers import free_port

@@ -12,9 +12,10 @@ from crm.access.actors import SYSTEM
 from crm.bills.bundles import bundle_bills
 from crm.bills.operations import archive_bill
 from crm.clients.models import PhoneKind
+from crm.contacts.models import Channel
 from crm.db import db, transaction
 from crm.errors import DomainError
-from crm.mailings.models import Channel, Message
+from crm.mailings.models import Message
 from crm.mailings.operations import save_template
 from crm.payments.confirmation import check_code, order_of, pay_confirmed, proof_of, send_code
 from crm.payments.models import PaymentMethod

@@ -15,9 +15,10 @@ from crm.bills.bundles import bundle_bills
 from crm.bills.links import revoke_link
 from crm.bills.models import BillStatus
 from crm.bills.operations import archive_bill
+from crm.contacts.models import Channel
 from crm.db import db, transaction
 from crm.mailings.delivery import deliver_batch
-from crm.mailings.models import HIDDEN, Channel, Message, MessageStatus
+from crm.mailings.models import HIDDEN, Message, MessageStatus
 from crm.payments.models import Payment, PaymentCode, PaymentMethod
 from crm.public.deposit import masked
 from tests.factories import make_account, make_bill, make_client

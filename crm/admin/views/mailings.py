@@ -33,8 +33,11 @@ from crm.mailings.models import (
     Message,
     Periodicity,
     Template,
+    Term,
 )
-from crm.mailings.operations import resend_messages, run_now, save_rule, save_template
+from crm.mailings.operations import resend_messages, save_template
+from crm.mailings.rules import RuleFacts, Way, save_rule
+from crm.mailings.runs import run_now
 from crm.mailings.tags import all_tags
 from crm.phones import format_phone
 from crm.protocol import ProtocolLine
@@ -100,9 +103,12 @@ class RuleForm(Form):
     """Three sections, as the screen shows them: what, when, how."""
 
     SECTIONS = (
-        (_l("What do we send?"), ("name", "branch", "kind", "method", "accounts", "term_days", "is_repeatable")),
+        (
+            _l("What do we send?"),
+            ("name", "branch", "kind", "method", "accounts", "term", "term_days", "is_repeatable"),
+        ),
         (_l("When do we send?"), ("is_active", "periodicity", "send_time", "weekday", "month_day")),
-        (_l("How do we send?"), ("channel", "template")),
+        (_l("How do we send?"), ("way", "template")),
     )
 
     name = StringField(_l("Name"), [REQUIRED, validators.Length(max=200)])
@@ -110,11 +116,8 @@ class RuleForm(Form):
     kind = EnumField(MailingKind, _l("Type of mailing"))
     method = EnumField(BillingMethod, _l("Calculation method"))
     accounts = EnumField(BilledAccounts, _l("Type of calculations"))
-    term_days = IntegerField(
-        _l("Payment term, days"),
-        [validators.Optional(), validators.NumberRange(1, 366)],
-        description=_l("Empty: without a limit."),
-    )
+    term = EnumField(Term, _l("Payment term"), default=Term.UNLIMITED)
+    term_days = IntegerField(_l("Payment term, days"), [validators.Optional(), validators.NumberRange(1, 366)])
     is_repeatable = BooleanField(_l("The bill may be paid repeatedly"))
     is_active = BooleanField(_l("The mailing is on"), default=True)
     periodicity = EnumField(Periodicity, _l("Periodicity"))
@@ -130,14 +133,21 @@ class RuleForm(Form):
         [validators.Optional(), validators.NumberRange(1, 31)],
         description=_l("For a monthly mailing; in a shorter month its last day."),
     )
-    channel = EnumField(Channel, _l("Way of sending"))
+    way = EnumField(Channel, _l("Way of sending"))
     template = ReferenceField(Template, _l("Template"))
+
+    @property
+    def facts(self) -> RuleFacts:
+        """The rule as the operations take it."""
+        data = dict(self.data)
+        way = Way(data.pop("way"), data.pop("template"))
+        return RuleFacts(**data, ways=[way])
 
 
 class MailingRuleView(KontoraView):
     entity = "mailingrule"
     icon = "send"
-    column_list = ("name", "kind", "periodicity", "send_time", "channel", "template", "is_active", "branch")
+    column_list = ("name", "kind", "periodicity", "send_time", "is_active", "branch")
     column_labels = {
         "kind": _l("Type of mailing"),
         "is_active": _l("On"),
@@ -156,10 +166,10 @@ class MailingRuleView(KontoraView):
     empty_hint = _l("Add a mailing: bills will be issued and sent by themselves.")
 
     def save_new(self, form: Any) -> Any:
-        return save_rule(None, **form.data, by=current_user)
+        return save_rule(None, form.facts, by=current_user)
 
     def save(self, form: Any, row: Any) -> Any:
-        return save_rule(row, **form.data, by=current_user)
+        return save_rule(row, form.facts, by=current_user)
 
     def details_context(self, row: Any) -> dict[str, Any]:
         runs = sa.select(MailingRun).where(MailingRun.rule_id == row.id).order_by(MailingRun.id.desc()).limit(20)

@@ -23,11 +23,12 @@ from crm.bills.links import bill_url
 from crm.bills.models import Bill, BillStatus
 from crm.clients.models import Client, PhoneKind
 from crm.clients.queries import payer_of
+from crm.contacts.models import Channel
 from crm.db import db
 from crm.errors import DomainError
 from crm.i18n import money
 from crm.mailings.delivery import sender_of
-from crm.mailings.models import Channel, Template
+from crm.mailings.models import Template
 from crm.mailings.operations import Draft, draft_message_to, send_message_to
 from crm.mailings.tags import Subject, all_tags
 from crm.phones import format_phone, is_landline

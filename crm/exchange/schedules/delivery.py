@@ -12,13 +12,14 @@ from sqlalchemy import select, update
 from crm import clock
 from crm.access.models import Branch, Company
 from crm.background.operations import file_of
+from crm.contacts.models import Channel
 from crm.db import db, transaction
 from crm.exchange.excel import XLSX
 from crm.exchange.schedules.models import DeliveryStatus, ExportDelivery, ExportLetter
 from crm.exchange.schedules.operations import note_outcome
 from crm.mailings.channels.base import Attachment, ChannelNotSet, Fate, Letter, Outcome
 from crm.mailings.delivery import LEASE, SENDERS, sender_of, wait_after
-from crm.mailings.models import MESSAGE_MOVES, Channel, MessageStatus
+from crm.mailings.models import MESSAGE_MOVES, MessageStatus
 
 MAX_ATTEMPTS = 12  # an hour's waits at the end: most of a day
 BATCH = 50

@@ -1,0 +1,1 @@
+"""How a client may be reached: over which channels, and which kinds of messages he takes."""
