@@ -20,8 +20,8 @@ from crm.db import db
 from crm.ledger.models import AccountType
 from crm.ledger.operations import create_account_type
 from crm.mailings.models import Term
-from crm.mailings.operations import save_template
 from crm.mailings.rules import RuleFacts, Way, save_rule
+from crm.mailings.templates import save_template
 from crm.subscriptions.models import ChargeMoment, Plan, PlanAccount
 from crm.subscriptions.plans import create_plan
 

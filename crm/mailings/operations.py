@@ -1,4 +1,4 @@
-"""Verbs of mailings: keep templates and rules, plan runs, write a letter by hand, send a failed one again."""
+"""Verbs on messages: written by hand, queued, sent again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flask_babel import gettext as _
-from sqlalchemy import select
 
 from crm import clock
 from crm.access.actors import Actor, require
@@ -20,72 +19,13 @@ from crm.db import db
 from crm.errors import DomainError
 from crm.mailings.channels.sms import SmsLength, sms_length
 from crm.mailings.delivery import landline_text, move_message
-from crm.mailings.models import MailingRule, MailingRun, MailingWay, Message, MessageStatus, Template
-from crm.mailings.tags import check_tags, render
+from crm.mailings.models import MailingRun, Message, MessageStatus
+from crm.mailings.tags import render
 from crm.phones import is_landline
 
 # The names of jobs/tasks.py these operations ring for.
 EXECUTE_RUN = "mailings.execute_run"
 DELIVER = "mailings.deliver"
-
-
-# --- templates ------------------------------------------------------------------------------------------------------
-
-
-def save_template(
-    template: Template | None,
-    *,
-    name: str | None,
-    subject: str | None,
-    body: str | None,
-    by: Actor,
-    channel: Channel = Channel.EMAIL,
-    is_thanks: bool = False,
-) -> Template:
-    """Add a template (None) or change one. Raises DomainError beside the field. The caller commits.
-
-    subject: of letters alone; an SMS has none, whatever is given. is_thanks: sent by itself when a payment has come.
-    """
-    require(by, "template.edit" if template else "template.create")
-    name, subject, body = " ".join((name or "").split()), " ".join((subject or "").split()), (body or "").strip()
-    if not name:
-        raise DomainError("name_empty", _("Enter the name."), "name")
-    if channel is not Channel.EMAIL:
-        subject = ""
-    elif not subject:
-        raise DomainError("subject_empty", _("Enter the subject of the letter."), "subject")
-    if not body:
-        raise DomainError("body_empty", _("Enter the text of the letter."), "body")
-    check_tags(subject, field="subject", is_thanks=is_thanks)
-    check_tags(body, field="body", is_thanks=is_thanks)
-    namesakes = db.session.scalars(select(Template).where(Template.name == name))
-    if any(other is not template for other in namesakes):
-        raise DomainError("name_taken", _("There is a template with this name already."), "name")
-    if template is not None and template.channel is not channel:
-        _refuse_while_used(template)
-    if is_thanks:
-        thanks = select(Template).where(Template.is_thanks, Template.channel == channel)
-        for other in db.session.scalars(thanks):
-            if other is not template:
-                text = _("Thanks are written by the template “%(name)s” already.", name=other.name)
-                raise DomainError("thanks_taken", text, "is_thanks")
-    template = template or Template()
-    template.name, template.subject, template.body, template.channel = name, subject, body, channel
-    template.is_thanks = is_thanks
-    db.session.add(template)
-    db.session.flush()
-    return template
-
-
-def _refuse_while_used(template: Template) -> None:
-    # Beside the scope: a template is the network's, its mailings may be another branch's.
-    rules, ways = MailingRule.__table__, MailingWay.__table__
-    used = select(rules.c.name).join(ways, ways.c.rule_id == rules.c.id).where(ways.c.template_id == template.id)
-    used = used.order_by(rules.c.id).limit(1)
-    if name := db.session.connection().scalar(used):
-        raise DomainError(
-            "template_used", _("The mailing “%(name)s” sends by this template another way.", name=name), "channel"
-        )
 
 
 # --- messages --------------------------------------------------------------------------------------------------------

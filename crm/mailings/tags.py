@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
@@ -18,6 +18,8 @@ from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
 from flask_babel import lazy_pgettext as _lp
 
+from crm import clock
+from crm.access.models import Branch
 from crm.bills.links import bill_url
 from crm.bills.models import Bill
 from crm.clients.models import Client
@@ -26,7 +28,10 @@ from crm.fields.models import CustomField
 from crm.fields.queries import all_fields, custom_text
 from crm.i18n import day, money
 from crm.ledger.models import Account
+from crm.mailings.models import MailingKind, Template
 from crm.phones import format_phone
+from crm.schedule.models import Lesson
+from crm.subscriptions.models import Subscription
 
 # Letters go to the clients of Russian businesses, whatever language the clerk reads the panel in.
 LETTER_LANGUAGE = "ru"
@@ -39,18 +44,43 @@ class Subject(enum.Enum):
     """What a tag is about, and what there must be for it."""
 
     CLIENT = "client"
+    BRANCH = "branch"
     BILL = "bill"
+    BILLS = "bills"
     PAYMENT = "payment"
+    DEBT = "debt"
+    SUBSCRIPTION = "subscription"
+    LESSON = "lesson"
+
+
+# What every message has.
+_ALWAYS = frozenset({Subject.CLIENT, Subject.BRANCH})
+# What may be told of in a message by hand (with a bill chosen, of it), in thanks, and in a mailing of each kind.
+BY_HAND = _ALWAYS | {Subject.BILL, Subject.BILLS}
+OF_THANKS = BY_HAND | {Subject.PAYMENT}
+OF_KIND: dict[MailingKind, frozenset[Subject]] = {
+    MailingKind.BILLS: BY_HAND,
+    MailingKind.DEBT: _ALWAYS | {Subject.DEBT},
+    MailingKind.SUBSCRIPTION: _ALWAYS | {Subject.SUBSCRIPTION},
+    MailingKind.LESSON: _ALWAYS | {Subject.LESSON},
+    MailingKind.BIRTHDAY: _ALWAYS,
+    MailingKind.TEXT: _ALWAYS,
+}
 
 
 @dataclass(frozen=True)
 class Tag:
-    """A name between braces, what it stands for, and its text for a Client, a Bill or a Paid."""
+    """A name between braces, what it stands for, and its text.
+
+    text_of takes a Client, a Branch, a Bill, a Paid or the sum of a debt; of BILLS, SUBSCRIPTION and LESSON the list of
+    them. also: other spellings of the name, not offered.
+    """
 
     name: str
     label: Any
     subject: Subject
     text_of: Callable[[Any], str]
+    also: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{{{self.name}}}"
@@ -85,6 +115,51 @@ def _bill_end(bill: Bill) -> str:
     return day(bill.period_to)
 
 
+def _bill_subjects(bill: Bill) -> str:
+    """What is learnt for the bill's money: the subjects of its subscriptions; of those for any subject their names.
+    Empty when the bill is for no subscription and says no purpose.
+    """
+    names = list[str]()
+    for subscription in bill.subscriptions:
+        plan = subscription.plan
+        names += [subject.name for subject in plan.subjects] or [plan.name]
+    return _each(names) or bill.purpose
+
+
+def _bill_amount_url(bill: Bill) -> str:
+    return f"{_bill_amount(bill)} {bill_url(bill)}"
+
+
+def _bill_amount_subjects_url(bill: Bill) -> str:
+    return " ".join(part for part in (_bill_amount(bill), _bill_subjects(bill), bill_url(bill)) if part)
+
+
+def _a_line_each(text_of: Callable[[Bill], str]) -> Callable[[Sequence[Bill]], str]:
+    return lambda bills: "\n".join(text_of(bill) for bill in bills)
+
+
+def _each(texts: Iterable[str]) -> str:
+    """Different texts, in their order, on one line."""
+    return ", ".join(dict.fromkeys(texts))
+
+
+def _lessons_left(subscriptions: Sequence[Subscription]) -> str:
+    unlimited = _("without a limit")
+    return _each(unlimited if one.is_unlimited else f"{one.lessons_left.normalize():f}" for one in subscriptions)
+
+
+def _lesson_date(lessons: Sequence[Lesson]) -> str:
+    return _each(day(clock.local(lesson.starts_at, lesson.branch).date()) for lesson in lessons)
+
+
+def _lesson_time(lessons: Sequence[Lesson]) -> str:
+    return _each(f"{clock.local(lesson.starts_at, lesson.branch):%H:%M}" for lesson in lessons)
+
+
+def _lesson_subject(lessons: Sequence[Lesson]) -> str:
+    return _each((lesson.subject or lesson.lesson_type).name for lesson in lessons)
+
+
 TAGS: dict[str, Tag] = {
     tag.name: tag
     for tag in (
@@ -94,16 +169,66 @@ TAGS: dict[str, Tag] = {
         Tag("customer.phone", _lp("tag", "Phone"), Subject.CLIENT, lambda client: format_phone(client.phone)),
         Tag("customer.email", _lp("tag", "E-mail"), Subject.CLIENT, lambda client: client.email or ""),
         Tag("customer.birth_date", _lp("tag", "Date of birth"), Subject.CLIENT, lambda client: day(client.birth_date)),
+        Tag("company.name", _lp("tag", "Company"), Subject.BRANCH, lambda branch: branch.company.name),
+        Tag("branch.name", _lp("tag", "Branch"), Subject.BRANCH, lambda branch: branch.name),
+        Tag(
+            "branch.phone",
+            _lp("tag", "Phone of the branch"),
+            Subject.BRANCH,
+            lambda branch: format_phone(branch.phone or branch.company.phone),
+        ),
         Tag("bill.url", _lp("tag", "Link"), Subject.BILL, bill_url),
         Tag("bill.amount", _lp("tag", "Amount"), Subject.BILL, _bill_amount),
         Tag("bill.type", _lp("tag", "Type"), Subject.BILL, _bill_type),
         Tag("bill.begin_date", _lp("tag", "Beginning of the period"), Subject.BILL, _bill_begin),
         Tag("bill.end_date", _lp("tag", "End of the period"), Subject.BILL, _bill_end),
+        Tag(
+            "bill.amount_subjects_url",
+            _lp("tag", "Amount, subject, link"),
+            Subject.BILL,
+            _bill_amount_subjects_url,
+            also=("bill.amount_subject_url",),
+        ),
+        Tag("bill.amount_url", _lp("tag", "Amount, link"), Subject.BILL, _bill_amount_url),
+        Tag("customer.bills", _lp("tag", "Links to all the bills"), Subject.BILLS, _a_line_each(bill_url)),
+        Tag(
+            "customer.bills.amount_url",
+            _lp("tag", "All the bills: amount, link"),
+            Subject.BILLS,
+            _a_line_each(_bill_amount_url),
+        ),
+        Tag(
+            "customer.bills.amount_subject_url",
+            _lp("tag", "All the bills: amount, subjects, link"),
+            Subject.BILLS,
+            _a_line_each(_bill_amount_subjects_url),
+            also=("customer.bills.amount_subjects_url",),
+        ),
         Tag("payment.amount", _lp("tag", "Sum received"), Subject.PAYMENT, lambda paid: money(paid.amount)),
         Tag("payment.account", _lp("tag", "Account the money is on"), Subject.PAYMENT, lambda paid: paid.account.title),
         Tag("payment.date", _lp("tag", "Day of the payment"), Subject.PAYMENT, lambda paid: day(paid.day)),
+        Tag("debt.amount", _lp("tag", "Debt"), Subject.DEBT, money),
+        Tag(
+            "subscription.name",
+            _lp("tag", "Subscription"),
+            Subject.SUBSCRIPTION,
+            lambda told: _each(one.plan.name for one in told),
+        ),
+        Tag(
+            "subscription.end_date",
+            _lp("tag", "Last day of the subscription"),
+            Subject.SUBSCRIPTION,
+            lambda told: _each(day(one.ends_on) for one in told),
+        ),
+        Tag("subscription.lessons_left", _lp("tag", "Lessons left"), Subject.SUBSCRIPTION, _lessons_left),
+        Tag("lesson.date", _lp("tag", "Date of the lesson"), Subject.LESSON, _lesson_date),
+        Tag("lesson.time", _lp("tag", "Time of the lesson"), Subject.LESSON, _lesson_time),
+        Tag("lesson.subject", _lp("tag", "Subject of the lesson"), Subject.LESSON, _lesson_subject),
     )
 }
+# What stands in the texts of those who spell a name the other way.
+_SPELLED = {name: tag for tag in TAGS.values() for name in tag.also}
+_KNOWN = TAGS | _SPELLED
 
 
 # Fields staff have added are tags of whom they describe: `{customer.custom.class}`.
@@ -124,15 +249,59 @@ def all_tags(*, deleted: bool = False) -> dict[str, Tag]:
     return tags
 
 
+def tags_about(subjects: Iterable[Subject]) -> list[Tag]:
+    """Those a text that tells of these may use, in the order they are shown."""
+    wanted = frozenset(subjects)
+    return [tag for tag in all_tags().values() if tag.subject in wanted]
+
+
+def told_of(*texts: str) -> frozenset[Subject]:
+    """What the tags of some texts are about: with BILL among it each bill takes a message of its own."""
+    tags = _tags_in(texts)
+    return frozenset(tags[name].subject for text in texts for name in _TAG.findall(text) if name in tags)
+
+
+def _tags_in(texts: Iterable[str]) -> dict[str, Tag]:
+    """By every spelling. A template outlives a field: what it was filled with still is."""
+    return all_tags(deleted=True) | _SPELLED if any(".custom." in text for text in texts) else _KNOWN
+
+
 def check_tags(text: str, *, field: str, is_thanks: bool = False) -> None:
     """Raise DomainError beside `field`: "tag_unknown" when `text` holds a tag that does not exist, "payment_required"
-    for a payment's tag in anything but thanks.
+    for a payment's tag in anything but thanks, "tag_misplaced" for a mailing's in thanks.
     """
-    tags = all_tags()
-    _check(text, tags, field, set(Subject) if is_thanks else {Subject.CLIENT, Subject.BILL})
+    tags = all_tags() | _SPELLED
+    _check(text, tags, field, OF_THANKS if is_thanks else frozenset(Subject) - {Subject.PAYMENT})
     for name in _TAG.findall(text):
-        if tags[name].subject is Subject.PAYMENT and not is_thanks:
-            raise _payment_required(tags[name], field)
+        tag = tags[name]
+        if tag.subject is Subject.PAYMENT and not is_thanks:
+            raise _payment_required(tag, field)
+        if is_thanks and tag.subject not in OF_THANKS:
+            raise DomainError(
+                "tag_misplaced", _("There is nothing to put in the place of %(tag)s in thanks.", tag=str(tag)), field
+            )
+
+
+def check_template_for(template: Template, kind: MailingKind, *, field: str = "template") -> None:
+    """Raise DomainError "tag_misplaced" beside `field` when a mailing of this kind has nothing for one of the tags."""
+    check_text_for(template.subject, kind, field=field)
+    check_text_for(template.body, kind, field=field)
+
+
+def check_text_for(text: str, kind: MailingKind, *, field: str) -> None:
+    """The same of a text; its tags exist."""
+    tags = _tags_in([text])
+    for name in _TAG.findall(text):
+        if name in tags and tags[name].subject not in OF_KIND[kind]:
+            raise DomainError(
+                "tag_misplaced",
+                _(
+                    "There is nothing to put in the place of {%(name)s} in a mailing of the type “%(kind)s”.",
+                    name=name,
+                    kind=kind.label,
+                ),
+                field,
+            )
 
 
 def _payment_required(tag: Tag, field: str) -> DomainError:
@@ -143,11 +312,12 @@ def _payment_required(tag: Tag, field: str) -> DomainError:
     )
 
 
-def _check(text: str, tags: dict[str, Tag], field: str, allowed: set[Subject]) -> None:
+def _check(text: str, tags: dict[str, Tag], field: str, allowed: frozenset[Subject]) -> None:
     """allowed: what the tags that are offered instead may be about."""
     for name in _TAG.findall(text):
         if name not in tags:
-            listing = ", ".join(str(tag) for tag in tags.values() if tag.subject in allowed)
+            offered = [tag for spelling, tag in tags.items() if spelling == tag.name and tag.subject in allowed]
+            listing = ", ".join(str(tag) for tag in offered)
             raise DomainError(
                 "tag_unknown",
                 _("There is no tag {%(name)s}. The tags there are: %(tags)s.", name=name, tags=listing),
@@ -156,30 +326,60 @@ def _check(text: str, tags: dict[str, Tag], field: str, allowed: set[Subject]) -
 
 
 def render(
-    text: str, *, client: Client, bill: Bill | None = None, paid: Paid | None = None, field: str = "body"
+    text: str,
+    *,
+    client: Client,
+    bill: Bill | None = None,
+    bills: Sequence[Bill] = (),
+    paid: Paid | None = None,
+    debt: Decimal | None = None,
+    subscriptions: Sequence[Subscription] = (),
+    lessons: Sequence[Lesson] = (),
+    branch: Branch | None = None,
+    field: str = "body",
 ) -> str:
-    """`text` with its tags replaced, in one pass: braces within a client's name stay what they are.
+    """`text` with its tags replaced, in one pass: braces within a client's name stay what they are. Plain text: what
+    shows it as HTML escapes it.
 
-    Raises DomainError beside `field`: "tag_unknown", or "bill_required", "payment_required" when there is no bill or no
-    payment for its tag.
+    bill: of {bill.…}; bills: of {customer.bills…}, by default the one bill. debt: above zero. subscriptions, lessons:
+    what a reminder is about; their texts stand beside one another. branch: whose name and phone are told, by default
+    that of the bill, the lesson or the subscription, else of the client.
+    Raises DomainError beside `field`: "tag_unknown", or "bill_required", "payment_required", "tag_misplaced" when there
+    is no bill, no payment or nothing else for its tag.
     """
-    # A template outlives a field: what it was filled with still is.
-    tags = all_tags(deleted=True) if ".custom." in text else TAGS
-    facts = {Subject.CLIENT: client, Subject.BILL: bill, Subject.PAYMENT: paid}
-    _check(text, tags, field, {subject for subject, told in facts.items() if told is not None})
+    bills = bills or ([bill] if bill is not None else [])
+    about: Any = bill or next(iter(bills or lessons or subscriptions), client)
+    facts: dict[Subject, Any] = {
+        Subject.CLIENT: client,
+        Subject.BRANCH: branch or about.branch,
+        Subject.BILL: bill,
+        Subject.BILLS: bills or None,
+        Subject.PAYMENT: paid,
+        Subject.DEBT: debt,
+        Subject.SUBSCRIPTION: subscriptions or None,
+        Subject.LESSON: lessons or None,
+    }
+    tags = _tags_in([text])
+    _check(text, tags, field, frozenset(subject for subject, told in facts.items() if told is not None))
 
     def replace(match: re.Match[str]) -> str:
         tag = tags[match[1]]
         told = facts[tag.subject]
-        if told is None and tag.subject is Subject.PAYMENT:
-            raise _payment_required(tag, field)
         if told is None:
-            raise DomainError(
-                "bill_required",
-                _("The tag %(tag)s needs a bill. Choose a bill or remove the tag.", tag=str(tag)),
-                field,
-            )
+            raise _nothing_for(tag, field)
         with force_locale(LETTER_LANGUAGE):
             return tag.text_of(told)
 
     return _TAG.sub(replace, text)
+
+
+def _nothing_for(tag: Tag, field: str) -> DomainError:
+    if tag.subject is Subject.PAYMENT:
+        return _payment_required(tag, field)
+    if tag.subject in {Subject.BILL, Subject.BILLS}:
+        return DomainError(
+            "bill_required",
+            _("The tag %(tag)s needs a bill. Choose a bill or remove the tag.", tag=str(tag)),
+            field,
+        )
+    return DomainError("tag_misplaced", _("There is nothing to put in the place of %(tag)s here.", tag=str(tag)), field)

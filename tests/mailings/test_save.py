@@ -12,8 +12,8 @@ from crm.contacts.models import Channel
 from crm.db import db, transaction
 from crm.errors import DomainError, Forbidden
 from crm.mailings.models import Periodicity, Term
-from crm.mailings.operations import save_template
 from crm.mailings.rules import RuleFacts, Way, save_rule
+from crm.mailings.templates import save_template
 from tests.factories import make_rule, make_template
 
 

@@ -16,7 +16,7 @@ from crm.contacts.models import Channel
 from crm.db import db, transaction
 from crm.errors import DomainError
 from crm.mailings.models import Message
-from crm.mailings.operations import save_template
+from crm.mailings.templates import save_template
 from crm.payments.confirmation import check_code, order_of, pay_confirmed, proof_of, send_code
 from crm.payments.models import PaymentMethod
 from crm.payments.operations import pay_bill_at_desk, start_payment, top_up

@@ -35,10 +35,11 @@ from crm.mailings.models import (
     Template,
     Term,
 )
-from crm.mailings.operations import resend_messages, save_template
+from crm.mailings.operations import resend_messages
 from crm.mailings.rules import RuleFacts, Way, save_rule
 from crm.mailings.runs import run_now
 from crm.mailings.tags import all_tags
+from crm.mailings.templates import save_template
 from crm.phones import format_phone
 from crm.protocol import ProtocolLine
 from crm.security import chosen_branch
