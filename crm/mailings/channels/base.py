@@ -46,11 +46,16 @@ class Fate(enum.Enum):
 
 @dataclass(frozen=True)
 class Outcome:
-    """reason: for people and logs, what the provider said; empty when sent. external_id: his number of it, if any."""
+    """reason: for people and logs, what the provider said; empty when sent. external_id: his number of it, if any.
+    retry_after: s, how long he asks to wait; 0: he does not say. is_gone: refused because the recipient has blocked the
+    sender or left: his contact is to be detached.
+    """
 
     fate: Fate
     reason: str = ""
     external_id: str = ""
+    retry_after: int = 0
+    is_gone: bool = False
 
 
 class ChannelNotSet(Exception):
