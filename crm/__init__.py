@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 import crm.admin.models
 import crm.background.models
 import crm.bills.models
+import crm.contacts.merging
 import crm.contracts.models
 import crm.exchange.models
 import crm.exchange.schedules.models

@@ -40,6 +40,7 @@ SYSTEM = System()
 _SHOWN: dict[str, Any] = {
     SYSTEM.name: _l("System"),
     "public page": _lp("author", "Page of the bill"),
+    "client": _lp("author", "The client himself"),
     "demo": _l("Demo bank"),
     "yookassa": _l("YooKassa"),
     "tbank": _l("T-Bank"),

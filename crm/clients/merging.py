@@ -35,6 +35,7 @@ STAYS: dict[str, str] = {
     "ledger_transaction.client_id": "what was posted never changes; whose it is the accounts of its entries say",
     "ledger_entry.account_id": "what was posted never changes; the emptied account keeps its history",
     "mailing_run_line.client_id": "the protocol of a run: what it did for which card",
+    "contact_link.client_id": "links in letters sent long ago lead to the card theirs was merged into",
 }
 
 # Of these a client has one in a branch; of lessons one of each type, besides those of his subscriptions.

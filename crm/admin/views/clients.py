@@ -26,6 +26,7 @@ from crm.admin.money import till_field, tills_to_choose, with_slip
 from crm.admin.selection import Selection
 from crm.admin.views.attending import CardAttendingView
 from crm.admin.views.card import Card, tabs_shown
+from crm.admin.views.contacts import CONTACT_KINDS, CONTACT_LABELS, CardContactsView
 from crm.admin.views.issuing import CardIssuingView
 from crm.admin.views.sales import CardLessonsView
 from crm.admin.views.writing import CardWritingView
@@ -119,7 +120,7 @@ class OpenAccountForm(Form):
     employee = ReferenceField(Employee, _l("Employee who opened the account"), query=_employees, is_optional=True)
 
 
-class ClientView(CardAttendingView, CardLessonsView, CardIssuingView, CardWritingView):
+class ClientView(CardAttendingView, CardLessonsView, CardIssuingView, CardWritingView, CardContactsView):
     entity = "client"
     icon = "person-lines-fill"
     label_column = "name"
@@ -128,8 +129,9 @@ class ClientView(CardAttendingView, CardLessonsView, CardIssuingView, CardWritin
     column_filters = ("status", "branch", "birth_date", "created_at", "phone", "email")
     column_default_sort = "name"
     bulk_edit_columns = ("comment", "birth_date")
-    column_labels = {"name": _l("Full name")}
-    column_kinds = {"waiting": BoolKind()}  # of the history alone: crm/schedule/waiting.py
+    column_labels = {"name": _l("Full name"), **CONTACT_LABELS}
+    # Of the history alone: crm/schedule/waiting.py, crm/contacts/operations.py.
+    column_kinds = {"waiting": BoolKind(), **CONTACT_KINDS}
     creates = edits = True
     create_label = _l("Add a client")
     empty_hint = _l("Add the first client, or import them from Excel.")
