@@ -18,6 +18,7 @@ import crm.contracts.models
 import crm.exchange.models
 import crm.exchange.schedules.models
 import crm.jobs.models
+import crm.mailings.fallback
 import crm.mailings.models
 import crm.mailings.thanks
 import crm.payments.models

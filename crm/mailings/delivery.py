@@ -1,32 +1,46 @@
-"""Delivery of the outbox: claim, send, note. At most once: what may have left is never sent again by itself.
+"""Delivery of the outbox: take, hand over, note. At most once: what may have left is never sent again by itself.
 
-Letters and SMS wait for nobody but their own channel.
+A worker takes some dozens of messages at once (TAKEN), and hands them over one by one: a single statement notes the
+former as sent and marks the next as being sent, and is committed before a server hears of it. So a worker that is
+killed leaves one message in doubt (SENDING) and the rest for others. A lane, the messages of one company over one
+channel, waits for no other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field, replace
+from datetime import datetime, time, timedelta
+from decimal import Decimal
 from typing import Any
 from urllib.parse import urlsplit
 
 import structlog
 from flask import current_app
 from flask_babel import gettext as _
-from sqlalchemy import select, update
+from sqlalchemy import and_, case, exists, literal, or_, select, update
 
 from crm import clock
 from crm.access.models import Branch, Company
 from crm.bills.models import Bill, BillStatus
-from crm.contacts.models import Channel
+from crm.config import SMS_BODY, SMSRU_URL, SmsSettings
+from crm.contacts.models import Channel, ContactLink, MessageKind
 from crm.db import db, transaction
 from crm.mail_sink import folder_of
 from crm.mailings.channels.base import ChannelNotSet, Fate, Letter, Outcome, Sender
 from crm.mailings.channels.demo import DemoSmsSender
 from crm.mailings.channels.email import EmailSender
-from crm.mailings.channels.sms import SmsSender
-from crm.mailings.models import CODE_KEY, HIDDEN, MESSAGE_MOVES, Message, MessageStatus
+from crm.mailings.channels.sms import SmsSender, sms_length
+from crm.mailings.models import (
+    CODE_KEY,
+    HIDDEN,
+    MESSAGE_MOVES,
+    Message,
+    MessageCharge,
+    MessageStatus,
+    Provider,
+    ProviderKind,
+)
 from crm.payments.confirmation import LIFE as CODE_LIVES
 from crm.phones import is_landline
 
@@ -36,18 +50,36 @@ LEASE = timedelta(minutes=10)
 MAX_ATTEMPTS = 30
 LONGEST_WAIT = timedelta(hours=1)
 BATCH = 200
+# Messages a worker takes at once.
+HANDFUL = 50
 
 log = structlog.get_logger()
+
+# A company and a channel: what has one provider, one limit, and is away or not.
+Lane = tuple[int, Channel]
+
+# Told of a message that definitely was not sent, in the transaction that notes it.
+AFTER_FAILURE: list[Callable[[Message], Any]] = []
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A letter in this worker's hands. attempt: the proof, since every claim raises it."""
+    """A message in this worker's hands. lease_until: the proof while it is TAKEN; attempt: while it is SENDING, since
+    every handing over raises it. quiet_hours: None where it minds none. price: of a message, or of a part of an SMS,
+    where the provider has one.
+    """
 
     message_id: int
-    channel: Channel
+    lane: Lane
+    quiet_hours: QuietHours | None
     attempt: int
+    lease_until: datetime
     letter: Letter
+    price: Decimal | None
+
+    @property
+    def channel(self) -> Channel:
+        return self.lane[1]
 
 
 @dataclass
@@ -59,12 +91,12 @@ class Delivered:
 
 
 def move_message(message_id: int, old: MessageStatus, new: MessageStatus, *conditions: Any, **values: Any) -> bool:
-    """Move a message if it still has the status `old` and meets `conditions`: the one writer of a message's status.
+    """Move a message if it still has the status `old` and meets `conditions`. With begin_sending(), which moves two at
+    once, and the moves of many in this file, the one writer of a message's status.
 
     False: somebody else moved it first. The caller commits.
     """
-    if new not in MESSAGE_MOVES.get(old, frozenset()):
-        raise ValueError(f"a message does not move from {old} to {new}")
+    _check_move(old, new)
     result = db.session.execute(
         update(Message)
         .where(Message.id == message_id, Message.status == old, *conditions)
@@ -74,34 +106,302 @@ def move_message(message_id: int, old: MessageStatus, new: MessageStatus, *condi
     return result.rowcount == 1  # type: ignore[attr-defined]
 
 
-def claim_message(message_id: int) -> Claim | None:
-    """Take one due letter for sending; None when it is not due, is not needed any more or another worker has it.
-    Commits by itself.
+def _check_move(old: MessageStatus, new: MessageStatus) -> None:
+    if new not in MESSAGE_MOVES.get(old, frozenset()):
+        raise ValueError(f"a message does not move from {old} to {new}")
+
+
+# --- quiet hours -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class QuietHours:
+    """When mailings of a branch wait: from `begins` to `ends` of its clock, over midnight where they are the other way
+    round; None: never.
+    """
+
+    begins: time | None
+    ends: time | None
+    time_zone: str
+
+    @classmethod
+    def of(cls, branch: Branch) -> QuietHours:
+        return cls(branch.company.quiet_from, branch.company.quiet_to, branch.time_zone)
+
+    def end(self, now: datetime) -> datetime | None:
+        """When those that last `now` end; None when it is not quiet."""
+        if self.begins is None or self.ends is None or self.begins == self.ends:
+            return None
+        today = clock.local(now, self).date()
+        for day in (today - timedelta(days=1), today):
+            last = day if self.begins < self.ends else day + timedelta(days=1)
+            end = clock.at(last, self.ends, self)
+            if clock.at(day, self.begins, self) <= now < end:
+                return end
+        return None
+
+
+# What is not written by hand, nor a code somebody waits for.
+_OF_MAILING = or_(Message.run_id.is_not(None), Message.line_id.is_not(None), Message.kind == MessageKind.THANKS)
+
+
+def _put_off_while_quiet(now: datetime) -> None:
+    """Due messages of mailings wait where it is quiet. The caller commits."""
+    with_hours = select(Branch).join(Branch.company).where(Company.quiet_from.is_not(None)).order_by(Branch.id)
+    for branch in db.session.scalars(with_hours).all():
+        end = QuietHours.of(branch).end(now)
+        if end is not None:
+            waiting = (Message.status == MessageStatus.PENDING, Message.next_try_at <= now, _OF_MAILING)
+            db.session.execute(
+                update(Message)
+                .where(Message.branch_id == branch.id, *waiting)
+                .values(next_try_at=end)
+                .execution_options(synchronize_session=False)
+            )
+
+
+# --- taking ----------------------------------------------------------------------------------------------------------
+
+
+def take_messages(*, limit: int = HANDFUL, without: Collection[Lane] = ()) -> list[Claim]:
+    """Take up to `limit` due messages into this worker's hands, oldest first, none of the lanes `without`. Commits by
+    itself.
+    """
+    now = clock.now()
+    lease = now + LEASE
+    with transaction():
+        _put_off_while_quiet(now)
+        due = _due(now, without).order_by(Message.next_try_at, Message.id).limit(limit)
+        ids = list(db.session.scalars(due.with_for_update(skip_locked=True, of=Message)))
+        if not ids:
+            return []
+        db.session.execute(
+            update(Message)
+            .where(Message.id.in_(ids), Message.status == MessageStatus.PENDING)
+            .values(status=MessageStatus.TAKEN, lease_until=lease)
+            .execution_options(synchronize_session=False)
+        )
+        taken = select(Message, ContactLink.token).outerjoin(ContactLink, ContactLink.client_id == Message.client_id)
+        rows = db.session.execute(
+            taken.where(Message.id.in_(ids), Message.status == MessageStatus.TAKEN)
+            .order_by(Message.next_try_at, Message.id)
+            .execution_options(populate_existing=True)
+        ).all()
+        prices = _prices()
+        return [_claim(message, token, prices, lease) for message, token in rows]
+
+
+def _due(now: datetime, without: Collection[Lane] = ()) -> Any:
+    """Ids of the messages whose turn it is."""
+    query = select(Message.id).where(Message.status == MessageStatus.PENDING, Message.next_try_at <= now)
+    companies: dict[Channel, list[int]] = {}
+    for company_id, channel in without:
+        companies.setdefault(channel, []).append(company_id)
+    for channel, ids in companies.items():
+        branches = select(Branch.id).where(Branch.company_id.in_(sorted(ids)))
+        query = query.where(or_(Message.channel != channel, Message.branch_id.not_in(branches)))
+    return query
+
+
+def _prices() -> dict[Lane, Decimal | None]:
+    query = select(Provider.company_id, Provider.channel, Provider.price).where(Provider.is_active)
+    return {(company_id, channel): price for company_id, channel, price in db.session.execute(query)}
+
+
+def _claim(message: Message, token: str | None, prices: dict[Lane, Decimal | None], lease: datetime) -> Claim:
+    branch = db.session.get_one(Branch, message.branch_id)
+    lane = (branch.company_id, message.channel)
+    is_of_mailing = message.run_id is not None or message.line_id is not None or message.kind is MessageKind.THANKS
+    return Claim(
+        message_id=message.id,
+        lane=lane,
+        quiet_hours=QuietHours.of(branch) if is_of_mailing else None,
+        attempt=message.attempts,
+        lease_until=lease,
+        letter=_letter(message, branch, token),
+        price=prices.get(lane),
+    )
+
+
+def sender_of(company: Company | None) -> tuple[str, str]:
+    """Name and address letters of a company come from; None: of the installation itself."""
+    host = urlsplit(current_app.config["SETTINGS"].public_url).hostname or "localhost"
+    nobody = f"no-reply@{host if any(c.isalpha() for c in host) else 'localhost'}"
+    return (company.name, company.email or nobody) if company is not None else ("Kontora", nobody)
+
+
+def _letter(message: Message, branch: Branch, token: str | None) -> Letter:
+    name, address = sender_of(branch.company)
+    public_url = current_app.config["SETTINGS"].public_url.rstrip("/")
+    return Letter(
+        key=message.dedupe_key,
+        sender_name=name,
+        sender=address,
+        recipient_name=message.client.name,
+        recipient=message.recipient,
+        subject=message.subject,
+        text=message.body if message.secret is None else message.body.replace(HIDDEN, message.secret),
+        unsubscribe=f"{public_url}/messages/{token}" if token and not message.kind.is_forbidden_by_nobody else "",
+    )
+
+
+def put_back(claims: Iterable[Claim], **values: Any) -> None:
+    """Give up messages taken and not handed over; they lose no try. The caller commits."""
+    for claim in claims:
+        move_message(
+            claim.message_id,
+            MessageStatus.TAKEN,
+            MessageStatus.PENDING,
+            Message.lease_until == claim.lease_until,
+            lease_until=None,
+            **values,
+        )
+
+
+# --- handing over ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Done:
+    """A message that was handed over, and what became of it; not noted yet."""
+
+    claim: Claim
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class Begun:
+    """claim: the message that is being sent now; None: it is not needed any more, or has to wait. is_full: its lane
+    may send no more in this minute.
+    """
+
+    claim: Claim | None
+    is_full: bool = False
+
+
+def begin_sending(claim: Claim, *, after: Done | None = None) -> Begun:
+    """Mark a message that was taken as being sent and, in the same statement, note the one sent before it (`after`),
+    which is noted whatever becomes of this one. Commits by itself.
+
+    It is not sent when its bill was paid a moment ago, when its code has expired, when it is quiet by now, when its
+    lane is full, or when its lease is over and another worker may have it.
     """
     now = clock.now()
     with transaction():
-        won = move_message(
-            message_id,
-            MessageStatus.PENDING,
-            MessageStatus.SENDING,
-            Message.next_try_at <= now,
-            lease_until=now + LEASE,
-            attempts=Message.attempts + 1,
+        if after is not None and (after.outcome.fate is not Fate.SENT):
+            _settle(after, now)
+            after = None
+        quiet_end = claim.quiet_hours.end(now) if claim.quiet_hours else None
+        is_full = quiet_end is None and not _count_in(claim.lane, now)
+        if quiet_end is None and not is_full:
+            if _note_and_begin(claim, after, now):
+                return Begun(replace(claim, attempt=claim.attempt + 1))
+            _skip_idle(claim)
+            return Begun(None)
+        if after is not None:
+            _settle(after, now)
+        put_back([claim], next_try_at=quiet_end or _minute(now) + timedelta(minutes=1))
+    return Begun(None, is_full)
+
+
+def _minute(now: datetime) -> datetime:
+    return now.replace(second=0, microsecond=0)
+
+
+def _count_in(lane: Lane, now: datetime) -> bool:
+    """Take a place in this minute of the lane's provider; False when all are taken. The caller commits: until then
+    other workers wait for the row.
+    """
+    minute = _minute(now)
+    of_lane = (Provider.company_id == lane[0], Provider.channel == lane[1], Provider.is_active)
+    limit = db.session.scalar(select(Provider.per_minute).where(*of_lane))
+    if limit is None:
+        return True
+    is_same = Provider.counted_minute == minute
+    counted = db.session.execute(
+        update(Provider)
+        .where(*of_lane, or_(Provider.counted_minute.is_(None), ~is_same, Provider.counted < Provider.per_minute))
+        .values(counted_minute=minute, counted=case((is_same, Provider.counted + 1), else_=1))
+        .execution_options(synchronize_session=False)
+    )
+    return counted.rowcount == 1  # type: ignore[attr-defined]
+
+
+def _note_and_begin(claim: Claim, after: Done | None, now: datetime) -> bool:
+    """One statement: `after`, which was sent, becomes SENT and `claim` SENDING. Whether the latter did."""
+    _check_move(MessageStatus.TAKEN, MessageStatus.SENDING)
+    this = and_(
+        Message.id == claim.message_id,
+        Message.status == MessageStatus.TAKEN,
+        Message.lease_until == claim.lease_until,
+        Message.lease_until > now,
+        *_is_needed(now),
+    )
+    columns = Message.__table__.c
+    begun: dict[str, Any] = {
+        "status": literal(MessageStatus.SENDING, columns.status.type),
+        "lease_until": literal(now + LEASE, columns.lease_until.type),
+        "attempts": columns.attempts + 1,
+    }
+    which: Any = this
+    values = begun
+    if after is not None:
+        _check_move(MessageStatus.SENDING, MessageStatus.SENT)
+        is_former = Message.id == after.claim.message_id
+        which = or_(
+            this, and_(is_former, Message.status == MessageStatus.SENDING, Message.attempts == after.claim.attempt)
         )
-        if not won:
-            return None
-        message = db.session.get_one(Message, message_id, populate_existing=True)
-        if reason := _idle_reason(message):
-            values = {"lease_until": None, "error": reason, "secret": None}
-            move_message(message_id, MessageStatus.SENDING, MessageStatus.SKIPPED, **values)
-            return None
-        return Claim(message.id, message.channel, message.attempts, _letter(message))
+        facts = {"status": MessageStatus.SENT, **_noted(after, MessageStatus.SENT, now)}
+        noted = {name: literal(value, columns[name].type) for name, value in facts.items()}
+        values = {
+            name: case((is_former, noted.get(name, columns[name])), else_=begun.get(name, columns[name]))
+            for name in sorted(noted.keys() | begun.keys())
+        }
+    moved = set(
+        db.session.scalars(
+            update(Message)
+            .where(which)
+            .values(**values)
+            .returning(Message.id)
+            .execution_options(synchronize_session=False)
+        )
+    )
+    if after is not None:
+        if after.claim.message_id in moved:
+            _charge(after, cost_of(after), now)
+        else:
+            log.warning("message_lease_lost", message_id=after.claim.message_id, fate=after.outcome.fate.value)
+    return claim.message_id in moved
+
+
+def _is_needed(now: datetime) -> tuple[Any, ...]:
+    """What a letter of a mailing still asks for, and one with a code is still good for. By hand it is sent all the
+    same.
+    """
+    is_gone = exists().where(
+        Bill.id == Message.bill_id,
+        or_(Bill.status.in_([BillStatus.PAID, BillStatus.ARCHIVED]), Bill.link_revoked_at.is_not(None)),
+    )
+    is_good = and_(Message.secret.is_not(None), Message.created_at > now - CODE_LIVES)
+    return (
+        or_(Message.run_id.is_(None), ~is_gone),
+        or_(~Message.dedupe_key.startswith(CODE_KEY, autoescape=True), is_good),
+    )
+
+
+def _skip_idle(claim: Claim) -> None:
+    """Note why a message that was not begun is not needed; one in another worker's hands is left alone. The caller
+    commits.
+    """
+    message = db.session.get_one(Message, claim.message_id, populate_existing=True)
+    if reason := _idle_reason(message):
+        values = {"lease_until": None, "error": reason, "secret": None}
+        is_mine = Message.lease_until == claim.lease_until
+        move_message(message.id, MessageStatus.TAKEN, MessageStatus.SKIPPED, is_mine, **values)
 
 
 def _idle_reason(message: Message) -> str:
-    """Why a letter of a mailing asks for nothing any more, or one with a code brings none that is good; empty for one
-    that does. By hand it is sent all the same.
-    """
+    """_is_needed() in words; empty for one that is."""
     if message.dedupe_key.startswith(CODE_KEY) and (
         message.secret is None or clock.now() >= message.created_at + CODE_LIVES
     ):
@@ -116,57 +416,205 @@ def _idle_reason(message: Message) -> str:
     return ""
 
 
-def sender_of(company: Company | None) -> tuple[str, str]:
-    """Name and address letters of a company come from; None: of the installation itself."""
-    host = urlsplit(current_app.config["SETTINGS"].public_url).hostname or "localhost"
-    nobody = f"no-reply@{host if any(c.isalpha() for c in host) else 'localhost'}"
-    return (company.name, company.email or nobody) if company is not None else ("Kontora", nobody)
+# --- noting ----------------------------------------------------------------------------------------------------------
 
 
-def _letter(message: Message) -> Letter:
-    name, address = sender_of(db.session.get_one(Branch, message.branch_id).company)
-    return Letter(
-        key=message.dedupe_key,
-        sender_name=name,
-        sender=address,
-        recipient_name=message.client.name,
-        recipient=message.recipient,
-        subject=message.subject,
-        text=message.body if message.secret is None else message.body.replace(HIDDEN, message.secret),
+def settle_message(claim: Claim, outcome: Outcome) -> None:
+    """Note what became of a message that was being sent. Commits by itself."""
+    with transaction():
+        _settle(Done(claim, outcome), clock.now())
+
+
+def _settle(done: Done, now: datetime) -> None:
+    claim, outcome = done.claim, done.outcome
+    status: MessageStatus
+    if outcome.fate is Fate.SENT:
+        status = MessageStatus.SENT
+    elif outcome.fate is Fate.UNKNOWN:
+        status = MessageStatus.UNKNOWN
+    elif outcome.fate is Fate.REFUSED or claim.attempt >= MAX_ATTEMPTS:
+        status = MessageStatus.FAILED
+    else:
+        status = MessageStatus.PENDING
+    values = _noted(done, status, now)
+    is_mine = Message.attempts == claim.attempt
+    if not move_message(claim.message_id, MessageStatus.SENDING, status, is_mine, **values):
+        # The lease ran out: the sweep has called it unknown, and so it stays.
+        log.warning("message_lease_lost", message_id=claim.message_id, fate=outcome.fate.value)
+        return
+    if status is MessageStatus.SENT:
+        _charge(done, cost_of(done), now)
+        return
+    log.warning("message_not_sent", message_id=claim.message_id, status=status.value, reason=outcome.reason)
+    if status is MessageStatus.FAILED:
+        message = db.session.get_one(Message, claim.message_id, populate_existing=True)
+        for hook in AFTER_FAILURE:
+            hook(message)
+
+
+def _noted(done: Done, status: MessageStatus, now: datetime) -> dict[str, Any]:
+    """The columns of a message that was handed over, beside its status."""
+    outcome = done.outcome
+    values: dict[str, Any] = {"lease_until": None, "error": outcome.reason[:500], "secret": None}
+    if status is MessageStatus.SENT:
+        values |= {"sent_at": now, "external_id": outcome.external_id, "cost": cost_of(done)}
+    elif status is MessageStatus.PENDING:
+        values["next_try_at"] = now + wait_after(done.claim.attempt)
+        del values["secret"]  # it goes out again
+    return values
+
+
+def cost_of(done: Done) -> Decimal | None:
+    """What the provider has told, or its price; None where it is free, as e-mail is."""
+    claim = done.claim
+    if claim.channel is Channel.EMAIL:
+        return None
+    if done.outcome.cost is not None:
+        return done.outcome.cost or None
+    if not claim.price:
+        return None
+    return claim.price * (sms_length(claim.letter.text).parts if claim.channel is Channel.SMS else 1)
+
+
+def _charge(done: Done, cost: Decimal | None, now: datetime) -> None:
+    """A row of what the company pays for the message; one sent again by a person has its first row raised."""
+    if cost is None:
+        return
+    again = db.session.execute(
+        update(MessageCharge)
+        .where(MessageCharge.message_id == done.claim.message_id)
+        .values(amount=MessageCharge.amount + cost, at=now)
+        .execution_options(synchronize_session=False)
+    )
+    if not again.rowcount:  # type: ignore[attr-defined]
+        charge = MessageCharge(company_id=done.claim.lane[0], message_id=done.claim.message_id, amount=cost, at=now)
+        db.session.add(charge)
+        db.session.flush()
+
+
+def wait_after(attempt: int) -> timedelta:
+    """How long to wait after the given attempt, counted from 1."""
+    return min(timedelta(minutes=2 ** min(attempt - 1, 10)), LONGEST_WAIT)
+
+
+def give_up_lost_claims(*, now: datetime) -> int:
+    """What dead workers had in their hands: messages being sent become "unknown", for a person to decide, and those
+    only taken are queued again. How many became unknown. The caller commits.
+    """
+    is_over = Message.lease_until < now
+    db.session.execute(
+        update(Message)
+        .where(Message.status == MessageStatus.TAKEN, is_over)
+        .values(status=MessageStatus.PENDING, lease_until=None)
+        .execution_options(synchronize_session=False)
+    )
+    reason = _("The sending was interrupted; the letter may have left.")
+    lost = select(Message.id).where(Message.status == MessageStatus.SENDING, is_over)
+    values = {"lease_until": None, "error": reason, "secret": None}
+    return sum(
+        move_message(message_id, MessageStatus.SENDING, MessageStatus.UNKNOWN, is_over, **values)
+        for message_id in list(db.session.scalars(lost))
     )
 
 
+# --- a batch ---------------------------------------------------------------------------------------------------------
+
+
 def deliver_batch(*, limit: int = BATCH) -> Delivered:
-    """Send up to `limit` due letters, oldest first. Commits by itself, letter by letter; no transaction is open while
-    a server is spoken to. When a server cannot be reached, the rest of its channel keeps its turn until the sweep rings
-    again; the other channel goes on. Letters of a channel the settings do not provide for stay where they are, with the
-    reason beside them.
+    """Send up to `limit` due messages, oldest first. Commits by itself, message by message; no transaction is open
+    while a server is spoken to. When a server cannot be reached, or its limit a minute is reached, the rest of its lane
+    keeps its turn until the sweep rings again; the others go on. Messages of a lane nothing provides for stay where
+    they are, with the reason beside them.
     """
-    senders = _open_senders()
+    batch = _Batch()
     try:
-        delivered, left, away = Delivered(), limit, set[Channel]()
-        while channels := senders.keys() - away:
-            due = _due(channels, limit=left + 1)
-            delivered.is_more = len(due) > left
-            for message_id in due[:left]:
-                left -= 1
-                claim = claim_message(message_id)
-                if claim is None:
-                    continue
-                outcome = _refused(claim) or senders[claim.channel].send(claim.letter)
-                settle_message(claim, outcome)
-                delivered.fates[outcome.fate] += 1
-                if outcome.fate is Fate.UNREACHABLE:
-                    away.add(claim.channel)
-                    break
-            else:
-                break
-        else:
-            delivered.is_more = False
+        left = limit
+        while left > 0 and (claims := take_messages(limit=min(left, HANDFUL), without=batch.shut)):
+            left -= batch.send(claims)
     finally:
-        for sender in senders.values():
+        batch.close()
+    if left <= 0:
+        with transaction():
+            batch.delivered.is_more = db.session.scalar(_due(clock.now(), batch.shut).limit(1)) is not None
+    return batch.delivered
+
+
+class _Batch:
+    """One round of a worker: the senders it has opened, and the lanes that send no more in it."""
+
+    def __init__(self) -> None:
+        self.delivered = Delivered()
+        self.shut = set[Lane]()
+        self._senders: dict[Lane, Sender] = {}
+        # Companies without a provider of their own share a connection.
+        self._shared: dict[Channel, Sender] = {}
+
+    def close(self) -> None:
+        for sender in {id(one): one for one in self._senders.values()}.values():
             sender.close()
-    return delivered
+
+    def send(self, claims: list[Claim]) -> int:
+        """Send what was taken; how many were tried or found idle."""
+        done: Done | None = None
+        waiting = list(claims)
+        tried = 0
+        while waiting:
+            claim = waiting.pop(0)
+            sender = self._sender(claim.lane)
+            if sender is None:
+                back = [claim, *(one for one in waiting if one.lane == claim.lane)]
+                waiting = [one for one in waiting if one.lane != claim.lane]
+                with transaction():
+                    put_back(back)
+                continue
+            begun = begin_sending(claim, after=done)
+            done = None
+            if begun.is_full:
+                waiting = self._shut(claim.lane, waiting)
+            tried += 1
+            if begun.claim is None:
+                continue
+            outcome = _refused(begun.claim) or sender.send(begun.claim.letter)
+            self.delivered.fates[outcome.fate] += 1
+            done = Done(begun.claim, outcome)
+            if outcome.fate is Fate.UNREACHABLE:
+                waiting = self._shut(claim.lane, waiting)
+        if done is not None:
+            settle_message(done.claim, done.outcome)
+        return tried
+
+    def _shut(self, lane: Lane, waiting: list[Claim]) -> list[Claim]:
+        """Send no more of a lane, and of those that share its server; what is left to be sent."""
+        sender = self._senders[lane]
+        self.shut |= {other for other, its in self._senders.items() if its is sender}
+        with transaction():
+            put_back(claim for claim in waiting if claim.lane in self.shut)
+        return [claim for claim in waiting if claim.lane not in self.shut]
+
+    def _sender(self, lane: Lane) -> Sender | None:
+        """What sends the messages of a lane; nobody is spoken to yet. None: nothing does, which is noted."""
+        if lane not in self._senders:
+            try:
+                self._senders[lane] = self._open(lane)
+            except ChannelNotSet as lack:
+                self.shut.add(lane)
+                with transaction():
+                    _note_waiting(lane, str(lack))
+                return None
+        return self._senders[lane]
+
+    def _open(self, lane: Lane) -> Sender:
+        company_id, channel = lane
+        with transaction():
+            own = select(Provider).where(Provider.company_id == company_id, Provider.channel == channel)
+            provider = db.session.scalar(own.where(Provider.is_active))
+            if provider is not None:
+                return BY_PROVIDER[provider.kind](provider)
+        if channel not in self._shared:
+            if channel not in SENDERS:
+                raise ChannelNotSet(_("No provider of this channel is set for the company."))
+            self._shared[channel] = SENDERS[channel]()
+        return self._shared[channel]
 
 
 def _refused(claim: Claim) -> Outcome | None:
@@ -181,94 +629,29 @@ def landline_text() -> str:
     return _("By its number this phone is a landline: SMS do not reach it.")
 
 
-def _open_senders() -> dict[Channel, Sender]:
-    """A sender of each channel there is; nobody is spoken to yet. Commits by itself."""
-    senders = {}
-    for channel, open_sender in SENDERS.items():
-        try:
-            senders[channel] = open_sender()
-        except ChannelNotSet as lack:
-            with transaction():
-                _note_waiting(channel, str(lack))
-    return senders
-
-
-def _note_waiting(channel: Channel, reason: str) -> None:
-    """Say beside the due letters of a channel why they do not leave. They lose no try and stay due."""
-    waiting = (Message.status == MessageStatus.PENDING, Message.next_try_at <= clock.now(), Message.error != reason)
+def _note_waiting(lane: Lane, reason: str) -> None:
+    """Say beside the due messages of a lane why they do not leave. They lose no try and stay due."""
+    company_id, channel = lane
+    is_due = or_(
+        Message.status == MessageStatus.TAKEN,
+        and_(Message.status == MessageStatus.PENDING, Message.next_try_at <= clock.now()),
+    )
     noted = db.session.execute(
         update(Message)
-        .where(Message.channel == channel, *waiting)
+        .where(
+            Message.channel == channel,
+            Message.branch_id.in_(select(Branch.id).where(Branch.company_id == company_id)),
+            is_due,
+            Message.error != reason,
+        )
         .values(error=reason)
         .execution_options(synchronize_session=False)
     )
     if noted.rowcount:  # type: ignore[attr-defined]
-        log.warning("channel_not_set", channel=channel.value, reason=reason)
+        log.warning("channel_not_set", company_id=company_id, channel=channel.value, reason=reason)
 
 
-def _due(channels: Iterable[Channel], *, limit: int) -> list[int]:
-    """Ids of letters of these channels whose turn it is, oldest first."""
-    query = (
-        select(Message.id)
-        .where(
-            Message.status == MessageStatus.PENDING,
-            Message.next_try_at <= clock.now(),
-            Message.channel.in_(list(channels)),
-        )
-        .order_by(Message.next_try_at, Message.id)
-        .limit(limit)
-    )
-    with transaction():
-        return list(db.session.scalars(query))
-
-
-def settle_message(claim: Claim, outcome: Outcome) -> None:
-    """Note what became of a claimed letter. Commits by itself."""
-    now = clock.now()
-    status: MessageStatus
-    values: dict[str, Any] = {"lease_until": None, "error": outcome.reason[:500], "secret": None}
-    if outcome.fate is Fate.SENT:
-        status = MessageStatus.SENT
-        values |= {"sent_at": now, "external_id": outcome.external_id}
-    elif outcome.fate is Fate.UNKNOWN:
-        status = MessageStatus.UNKNOWN
-    elif outcome.fate is Fate.REFUSED or claim.attempt >= MAX_ATTEMPTS:
-        status = MessageStatus.FAILED
-    else:
-        status = MessageStatus.PENDING
-        values["next_try_at"] = now + wait_after(claim.attempt)
-        del values["secret"]  # it goes out again
-    with transaction():
-        noted = move_message(
-            claim.message_id, MessageStatus.SENDING, status, Message.attempts == claim.attempt, **values
-        )
-    if not noted:  # the lease ran out: the sweep has called it unknown, and so it stays
-        log.warning("message_lease_lost", message_id=claim.message_id, fate=outcome.fate.value)
-    elif outcome.fate is not Fate.SENT:
-        log.warning("message_not_sent", message_id=claim.message_id, status=status.value, reason=outcome.reason)
-
-
-def wait_after(attempt: int) -> timedelta:
-    """How long to wait after the given attempt, counted from 1."""
-    return min(timedelta(minutes=2 ** min(attempt - 1, 10)), LONGEST_WAIT)
-
-
-def give_up_lost_claims(*, now: datetime) -> int:
-    """Letters whose worker died while sending become "unknown", for a person to decide. The caller commits."""
-    reason = _("The sending was interrupted; the letter may have left.")
-    lost = select(Message.id).where(Message.status == MessageStatus.SENDING, Message.lease_until < now)
-    return sum(
-        move_message(
-            message_id,
-            MessageStatus.SENDING,
-            MessageStatus.UNKNOWN,
-            Message.lease_until < now,
-            lease_until=None,
-            error=reason,
-            secret=None,
-        )
-        for message_id in list(db.session.scalars(lost))
-    )
+# --- what sends ------------------------------------------------------------------------------------------------------
 
 
 def _email() -> Sender:
@@ -287,4 +670,22 @@ def _sms() -> Sender:
     raise ChannelNotSet(_("SMS_URL is not set"))
 
 
+# By the settings of the installation.
 SENDERS: dict[Channel, Callable[[], Sender]] = {Channel.EMAIL: _email, Channel.SMS: _sms}
+
+
+def _sms_of(provider: Provider) -> Sender:
+    told = {name: str(provider.options[name]) for name in ("body", "ok", "id") if provider.options.get(name)}
+    is_smsru = provider.kind is ProviderKind.SMSRU
+    url = provider.url or (SMSRU_URL if is_smsru else "")
+    if not url:
+        raise ChannelNotSet(_("The address of the SMS gateway is not set."))
+    facts = {"body": SMS_BODY, **told}
+    return SmsSender(SmsSettings(provider.kind.value, url, provider.secret, sender=provider.sender, **facts))
+
+
+# By the provider of a company.
+BY_PROVIDER: dict[ProviderKind, Callable[[Provider], Sender]] = {
+    ProviderKind.HTTP: _sms_of,
+    ProviderKind.SMSRU: _sms_of,
+}

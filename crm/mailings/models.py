@@ -57,7 +57,8 @@ class Provider(Model):
 
     url: of the service's API, empty: its own. secret: the key it gave; options: what else it wants, by name. token:
     part of the address its callbacks come to. per_minute: no more are sent, None: without a limit. price: of a message
-    or of a part of an SMS, where the service does not tell the cost itself.
+    or of a part of an SMS, where the service does not tell the cost itself. counted: messages handed over in the minute
+    counted_minute.
     """
 
     __secret__ = frozenset({"secret", "token"})
@@ -73,6 +74,8 @@ class Provider(Model):
     options: Mapped[dict[str, Any]] = mapped_column(_JSON, default=dict, server_default=text("'{}'"))
     token: Mapped[str] = mapped_column(String(64), unique=True)
     per_minute: Mapped[int | None] = mapped_column(Integer)
+    counted_minute: Mapped[datetime | None]
+    counted: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     price: Mapped[Decimal | None]
     is_active: Mapped[bool] = mapped_column(Boolean, default=True)
     created_at: Mapped[datetime]

@@ -195,6 +195,8 @@ def _create_tables() -> None:
         sa.Column("options", JSONS, server_default=sa.text("'{}'"), nullable=False),
         sa.Column("token", sa.String(64), nullable=False),
         sa.Column("per_minute", sa.Integer(), nullable=True),
+        sa.Column("counted_minute", INSTANT, nullable=True),
+        sa.Column("counted", sa.Integer(), server_default="0", nullable=False),
         sa.Column("price", sa.BigInteger(), nullable=True),
         sa.Column("is_active", sa.Boolean(), nullable=False),
         sa.Column("created_at", INSTANT, nullable=False),

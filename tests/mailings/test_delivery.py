@@ -14,11 +14,12 @@ from crm.mailings.channels.base import Fate, Outcome
 from crm.mailings.delivery import (
     LEASE,
     MAX_ATTEMPTS,
-    claim_message,
+    begin_sending,
     deliver_batch,
     give_up_lost_claims,
     move_message,
     settle_message,
+    take_messages,
     wait_after,
 )
 from crm.mailings.models import CODE_KEY, HIDDEN, MessageStatus
@@ -40,6 +41,12 @@ def message(client):
 
 def later(**delta):
     return clock.frozen(clock.now() + timedelta(**delta))
+
+
+def begin_one():
+    """Take the oldest due message and begin to send it."""
+    (claim,) = take_messages(limit=1)
+    return begin_sending(claim).claim
 
 
 def fresh(message):
@@ -96,9 +103,8 @@ def test_many_workers_send_each_letter_once(client, smtp, in_parallel):
 
 
 def test_one_of_many_wins_a_claim(message, in_parallel):
-    message_id = message.id
-    claims = in_parallel(lambda _: claim_message(message_id), times=8)
-    assert sum(claim is not None for claim in claims) == 1
+    claims = in_parallel(lambda _: take_messages(), times=8)
+    assert sum(len(taken) for taken in claims) == 1
 
 
 def test_a_temporary_refusal_waits_longer_each_time(message, smtp):
@@ -158,7 +164,7 @@ def test_when_the_server_is_away_the_rest_keeps_its_turn(client, smtp):
 
 
 def test_a_lost_answer_is_unknown_and_never_sent_again(message, smtp):
-    claim = claim_message(message.id)
+    claim = begin_one()
     settle_message(claim, Outcome(Fate.UNKNOWN, "connection lost"))
     assert (fresh(message).status, message.error) == (MessageStatus.UNKNOWN, "connection lost")
     with later(days=30):
@@ -167,7 +173,7 @@ def test_a_lost_answer_is_unknown_and_never_sent_again(message, smtp):
 
 
 def test_a_dead_workers_letter_becomes_unknown_once_its_lease_is_over(message, smtp):
-    claim = claim_message(message.id)
+    claim = begin_one()
     with transaction():
         assert give_up_lost_claims(now=clock.now()) == 0
     with later(seconds=LEASE.total_seconds() + 1):
@@ -182,11 +188,11 @@ def test_a_dead_workers_letter_becomes_unknown_once_its_lease_is_over(message, s
 
 
 def test_a_late_note_does_not_touch_a_newer_attempt(message):
-    slow = claim_message(message.id)
+    slow = begin_one()
     with transaction():
         move_message(message.id, MessageStatus.SENDING, MessageStatus.UNKNOWN)
-        move_message(message.id, MessageStatus.UNKNOWN, MessageStatus.PENDING)
-    newer = claim_message(message.id)
+        move_message(message.id, MessageStatus.UNKNOWN, MessageStatus.PENDING, lease_until=None)
+    newer = begin_one()
     settle_message(slow, Outcome(Fate.REFUSED, "550"))
     assert fresh(message).status is MessageStatus.SENDING
     settle_message(newer, SENT)
@@ -212,19 +218,19 @@ def make_code_letter(client):
 @pytest.mark.parametrize("fate", [Fate.SENT, Fate.REFUSED, Fate.UNKNOWN])
 def test_a_code_is_forgotten_once_nothing_will_send_it(client, fate):
     message = make_code_letter(client)
-    settle_message(claim_message(message.id), Outcome(fate, "x"))
+    settle_message(begin_one(), Outcome(fate, "x"))
     assert fresh(message).secret is None
 
 
 def test_a_code_is_kept_while_it_is_tried_again(client):
     message = make_code_letter(client)
-    settle_message(claim_message(message.id), Outcome(Fate.POSTPONED, "x"))
+    settle_message(begin_one(), Outcome(Fate.POSTPONED, "x"))
     assert fresh(message).secret == "123456"
 
 
 def test_a_code_whose_worker_died_is_forgotten(client):
     message = make_code_letter(client)
-    claim_message(message.id)
+    begin_one()
     with transaction():
         give_up_lost_claims(now=clock.now() + 2 * LEASE)
     assert (fresh(message).status, message.secret) == (MessageStatus.UNKNOWN, None)
@@ -240,7 +246,7 @@ def test_a_code_is_not_sent_after_it_has_expired(client, smtp):
 
 def test_a_code_that_failed_is_not_sent_again_without_its_digits(client, smtp):
     message = make_code_letter(client)
-    settle_message(claim_message(message.id), Outcome(Fate.REFUSED, "550"))
+    settle_message(begin_one(), Outcome(Fate.REFUSED, "550"))
     with transaction():
         resend_messages([fresh(message)], by=SYSTEM)
     deliver_batch()

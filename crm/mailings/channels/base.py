@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Protocol
 
 
@@ -18,7 +19,9 @@ class Attachment:
 
 @dataclass(frozen=True)
 class Letter:
-    """A ready text for one recipient. key: unique per letter, so that a provider or a reader can tell a copy."""
+    """A ready text for one recipient. key: unique per letter, so that a provider or a reader can tell a copy.
+    unsubscribe: of the page where he refuses such letters, by a POST too (RFC 8058); empty: he may not.
+    """
 
     key: str
     sender_name: str
@@ -28,6 +31,7 @@ class Letter:
     subject: str
     text: str
     attachments: tuple[Attachment, ...] = ()
+    unsubscribe: str = ""
 
 
 class Fate(enum.Enum):
@@ -54,6 +58,7 @@ class Outcome:
     fate: Fate
     reason: str = ""
     external_id: str = ""
+    cost: Decimal | None = None
     retry_after: int = 0
     is_gone: bool = False
 
