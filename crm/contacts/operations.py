@@ -138,7 +138,7 @@ def contact_urls(clients: Sequence[Client]) -> dict[int, str]:
 
 def _tokens(ids: Sequence[int]) -> dict[int, str]:
     rows = select(ContactLink.client_id, ContactLink.token).where(ContactLink.client_id.in_(ids))
-    return dict(db.session.execute(rows).tuples().all())
+    return dict(db.session.execute(rows).all())
 
 
 @cache
