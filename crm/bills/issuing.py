@@ -35,7 +35,7 @@ from crm.errors import DomainError
 from crm.i18n import day, money
 from crm.ledger.batch import own_accounts
 from crm.ledger.models import Account, AccountKind, Unit
-from crm.ledger.operations import base_account, check_amount
+from crm.ledger.operations import base_account, check_amount, subscription_account
 from crm.ledger.queries import accounts_of
 from crm.protocol import ProtocolLine
 from crm.schedule.enrolment import hold_cards
@@ -65,7 +65,7 @@ def accounts_to_bill(payer: Client, branch: Branch) -> list[Account]:
     without an id: account=None means it everywhere below.
     """
     here = [one for one in accounts_of(payer.id) if one.branch_id == branch.id and not one.is_closed]
-    base = [one for one in here if one.kind is AccountKind.BASE] or [_base_to_be(payer, branch)]
+    base = [one for one in here if one.kind is AccountKind.BASE] or [account_to_be(payer, branch)]
     separate = [one for one in here if one.kind is AccountKind.SUBSCRIPTION]
     known = {one.id: one for one in _paid_by([payer.id], [one.subscription_id or 0 for one in separate])}
     in_use = [
@@ -79,11 +79,12 @@ def accounts_to_bill(payer: Client, branch: Branch) -> list[Account]:
 _BILLED = (SubscriptionStatus.ACTIVE, SubscriptionStatus.FROZEN)
 
 
-def _base_to_be(payer: Client, branch: Branch) -> Account:
-    """A base account nobody has needed yet; not in the session, since looking makes none."""
+def account_to_be(payer: Client, branch: Branch, subscription_id: int | None = None) -> Account:
+    """A base account nobody has needed yet, or a subscription's own; not in the session, since looking makes none."""
     zero = Decimal(0)
     return Account(
-        kind=AccountKind.BASE,
+        kind=AccountKind.BASE if subscription_id is None else AccountKind.SUBSCRIPTION,
+        subscription_id=subscription_id,
         unit=Unit.MONEY,
         client_id=payer.id,
         branch_id=branch.id,
@@ -119,7 +120,7 @@ def draft_bill(
     if method is BillMethod.SUBSCRIPTION:
         chosen = _chosen(payer, subscriptions) if subscriptions else _active_on([account], {branch.id: today})
         _check_end(period_to, today, known=chosen)
-        return _draft_by_cost(account, chosen, _owed(chosen), today, period_to)
+        return _draft_by_cost(account, chosen, owed_of(chosen), today, period_to)
     _check_end(period_to, today)
     until = period_to or _month_end(today)
     if method is BillMethod.MANUAL:
@@ -178,7 +179,7 @@ def issue_draft(
     if account is None or account.id is None:
         account = base_account(payer.id, account.branch_id if account is not None else branch.id)
     if method is not BillMethod.MANUAL:
-        _hold_families([payer.id], [account])
+        hold_families([payer.id], [account])
     draft = draft_bill(
         payer, branch=branch, method=method, account=account, period_to=period_to, subscriptions=subscriptions
     )
@@ -226,7 +227,7 @@ def _check_fixed(draft: Draft, amount: Decimal | None, period_from: date | None)
         )
 
 
-def _hold_families(payer_ids: Sequence[int], accounts: Sequence[Account]) -> None:
+def hold_families(payer_ids: Sequence[int], accounts: Sequence[Account]) -> None:
     """Let nobody mark lessons of these families, move their money or return what they bought until the transaction
     ends: what is read from now on belongs together. The payers' cards are held.
     """
@@ -363,14 +364,14 @@ def _drafts(
     """
     known = _known_bases(wanted)
     if is_held:
-        _hold_families([payer_id for payer_id, _branch_id in wanted], [])
+        hold_families([payer_id for payer_id, _branch_id in wanted], [])
     todays = {one.branch.id: clock.today(one.branch) for one in wanted.values()}
     accounts = dict[_Key, Account]()
     for key, one in wanted.items():
         if error := _refusal(terms, todays[one.branch.id]):
             errors[key] = error
         else:
-            accounts[key] = known.get(key) or _base_to_be(one.payer, one.branch)
+            accounts[key] = known.get(key) or account_to_be(one.payer, one.branch)
     if terms.since is not None:
         alike = issued_since(
             terms.since,
@@ -436,7 +437,7 @@ def _drafts_by_cost(accounts: Mapping[_Key, Account], terms: Terms, todays: Mapp
     for today in sorted(set(todays.values())):
         due += without_billed([one for one in active if todays[one.branch_id] == today], today=today)
     due = without_paid(due)
-    owed = _owed(due)
+    owed = owed_of(due)
     sold, asked = set[_Key](), dict[_Key, list[Subscription]]()
     for one in active:
         sold.add(_key_of(one))
@@ -456,19 +457,40 @@ def _key_of(subscription: Subscription) -> _Key:
 
 
 def _write_bills(drafts: Mapping[_Key, Draft], terms: Terms, *, by: Actor) -> dict[_Key, Bill]:
-    """Write bills that are known to be in order, with their lines and their audit. The bills are not the session's."""
-    if not drafts:
-        return {}
-    accounts = {key: draft.account for key, draft in drafts.items()}
-    for branch_id in sorted({one.branch_id for one in accounts.values() if one.id is None}):
-        missing = [key for key, one in accounts.items() if one.id is None and one.branch_id == branch_id]
-        made = own_accounts(AccountKind.BASE, dict(missing))
-        accounts |= {key: made[key[0]] for key in missing}
+    wanted = [
+        Wanted(draft, terms.method, terms.payable_until, terms.is_repeatable, terms.purpose)
+        for draft in drafts.values()
+    ]
+    return dict(zip(drafts, write_bills(wanted, by=by), strict=True))
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A bill that is to be written as drafted, to the owner of the draft's account. dedupe_key: see Bill."""
+
+    draft: Draft
+    method: BillMethod
+    payable_until: date | None = None
+    is_repeatable: bool = False
+    purpose: str = ""
+    dedupe_key: str | None = None
+
+
+def write_bills(wanted: Sequence[Wanted], *, by: Actor) -> list[Bill]:
+    """Write bills that are known to be in order, with their lines and their audit, in the order given; accounts that
+    are not there yet are made. As many statements for one as for some hundreds. The bills are not the session's.
+
+    The caller has held the cards, and commits, soon: the companies' numbers wait for it. Raises DomainError beside
+    `amount` when a sum is too big for a bill, IntegrityError when a dedupe_key is taken.
+    """
+    if not wanted:
+        return []
+    accounts = _made(wanted)
     branches = {branch.id: branch for branch in db.session.scalars(select(Branch))}
     rows = list[dict[str, Any]]()
     now = clock.now()
-    for key, draft in drafts.items():
-        branch = branches[draft.account.branch_id]
+    for one, account in zip(wanted, accounts, strict=True):
+        branch = branches[account.branch_id]
         today = clock.today(branch)
         rows.append(
             {
@@ -477,24 +499,24 @@ def _write_bills(drafts: Mapping[_Key, Draft], terms: Terms, *, by: Actor) -> di
                 "year": today.year,
                 "number": 0,
                 "token": new_token(),
-                "client_id": key[0],
-                "account_id": accounts[key].id,
+                "client_id": account.client_id,
+                "account_id": account.id,
                 "status": BillStatus.PENDING,
-                "method": terms.method,
-                "amount": draft.amount,
+                "method": one.method,
+                "amount": check_amount(one.draft.amount),
                 "paid_amount": Decimal(0),
-                "purpose": terms.purpose,
-                "period_from": draft.period_from,
-                "period_to": draft.period_to,
+                "purpose": one.purpose,
+                "period_from": one.draft.period_from,
+                "period_to": one.draft.period_to,
                 "payable_from": today,
-                "payable_until": terms.payable_until,
-                "is_repeatable": terms.is_repeatable,
+                "payable_until": one.payable_until,
+                "is_repeatable": one.is_repeatable,
                 "payments_count": 0,
                 "issued_at": now,
                 "paid_at": None,
                 "link_revoked_at": None,
                 "author_id": by.id,
-                "dedupe_key": None,
+                "dedupe_key": one.dedupe_key,
                 "version": 1,
                 "custom": {},
             }
@@ -503,22 +525,47 @@ def _write_bills(drafts: Mapping[_Key, Draft], terms: Terms, *, by: Actor) -> di
     insert_rows(Bill, rows)
     ids = select(Bill.token, Bill.id).where(Bill.token.in_([row["token"] for row in rows]))
     by_token: dict[str, int] = dict(db.session.execute(ids).all())
-    bills = {key: Bill(id=by_token[row["token"]], **row) for key, row in zip(drafts, rows, strict=True)}
+    bills = [Bill(id=by_token[row["token"]], **row) for row in rows]
+    written = list(zip(bills, (one.draft for one in wanted), strict=True))
     lines = [
-        {"bill_id": bills[key].id, "position": position, **vars(line)}
-        for key, draft in drafts.items()
+        {"bill_id": bill.id, "position": position, **vars(line)}
+        for bill, draft in written
         for position, line in enumerate(draft.lines)
     ]
     insert_rows(BillLine, lines)
-    asked = [
-        {"bill_id": bills[key].id, "subscription_id": one.id}
-        for key, draft in drafts.items()
-        for one in draft.subscriptions
-    ]
+    asked = [{"bill_id": bill.id, "subscription_id": one.id} for bill, draft in written for one in draft.subscriptions]
     if asked:
         db.session.execute(insert(bill_subscription), asked)
-    record_all(AuditAction.CREATE, {bills[key]: _as_new(bills[key], draft) for key, draft in drafts.items()}, by=by)
+    record_all(AuditAction.CREATE, {bill: _as_new(bill, draft) for bill, draft in written}, by=by)
     return bills
+
+
+def _made(wanted: Sequence[Wanted]) -> list[Account]:
+    """The accounts of the drafts, those made that are not there yet. A subscription's own is missing rarely: a sale
+    makes it.
+    """
+    accounts = [one.draft.account for one in wanted]
+    missing = [one for one in accounts if one.id is None]
+    bases, own = dict[_Key, Account](), dict[int, Account]()
+    for branch_id in sorted({one.branch_id for one in missing}):
+        payer_ids = [one.client_id or 0 for one in missing if _is_base(one) and one.branch_id == branch_id]
+        made = own_accounts(AccountKind.BASE, dict.fromkeys(payer_ids, branch_id)) if payer_ids else {}
+        bases |= {(payer_id, branch_id): account for payer_id, account in made.items()}
+    for one in missing:
+        if not _is_base(one) and (id := one.subscription_id or 0) not in own:
+            own[id] = subscription_account(AccountKind.SUBSCRIPTION, id, one.client_id or 0, one.branch_id)
+    return [
+        one
+        if one.id is not None
+        else bases[one.client_id or 0, one.branch_id]
+        if _is_base(one)
+        else own[one.subscription_id or 0]
+        for one in accounts
+    ]
+
+
+def _is_base(account: Account) -> bool:
+    return account.kind is AccountKind.BASE
 
 
 def _number(rows: Sequence[dict[str, Any]]) -> None:
@@ -597,12 +644,12 @@ def _active_on(accounts: Sequence[Account], todays: Mapping[int, date]) -> list[
     ]
 
 
-def _owed(subscriptions: Sequence[Subscription]) -> dict[int, Decimal]:
+def owed_of(subscriptions: Sequence[Subscription]) -> dict[int, Decimal]:
     """What is unpaid of those that were recalculated from others, by id."""
     return debts_of_subscriptions([one.id for one in subscriptions if one.replaces_id is not None])
 
 
-def _cost_lines(subscriptions: Sequence[Subscription], owed: Mapping[int, Decimal]) -> tuple[ForecastLine, ...]:
+def cost_lines(subscriptions: Sequence[Subscription], owed: Mapping[int, Decimal]) -> tuple[ForecastLine, ...]:
     """A line for each, as queries.sum_to_ask() counts: its cost; of one recalculated from another what is owed."""
     return tuple(
         ForecastLine(
@@ -624,7 +671,7 @@ def _draft_by_cost(
     period_to: date | None,
 ) -> Draft:
     """For the days of the subscriptions; period_to: until that day instead."""
-    lines = _cost_lines(subscriptions, owed)
+    lines = cost_lines(subscriptions, owed)
     ends = period_to or max((one.ends_on for one in subscriptions), default=_month_end(today))
     begins = min(ends, min((one.starts_on for one in subscriptions), default=today))
     amount = sum((line.amount for line in lines), Decimal(0))

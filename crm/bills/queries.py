@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import date, datetime
 
 from flask_babel import gettext as _
-from sqlalchemy import ColumnElement, and_, false, func, or_, select
+from sqlalchemy import ColumnElement, and_, false, func, not_, or_, select
+from sqlalchemy.orm import joinedload
 
 from crm import clock
 from crm.access.actors import Actor
@@ -97,13 +98,19 @@ def bills_for_nothing_but(subscription: Subscription) -> list[Bill]:
     return list(db.session.scalars(query.order_by(Bill.id)))
 
 
-def without_billed(subscriptions: Sequence[Subscription], *, today: date) -> list[Subscription]:
-    """Those of `subscriptions` no bill asks for: none was issued for them, or it is archived or expired, and unpaid."""
+def without_billed(
+    subscriptions: Sequence[Subscription], *, today: date, is_reissued: bool = False
+) -> list[Subscription]:
+    """Those of `subscriptions` no bill asks for: none was issued for them, or it is archived or expired, and unpaid;
+    is_reissued: or it waits for payment.
+    """
     query = (
         select(bill_subscription.c.subscription_id)
         .join(Bill, Bill.id == bill_subscription.c.bill_id)
         .where(bill_subscription.c.subscription_id.in_([one.id for one in subscriptions]), _stands(today))
     )
+    if is_reissued:
+        query = query.where(not_(_is_awaited(today)))
     billed = set(db.session.scalars(query))
     return [one for one in subscriptions if one.id not in billed]
 
@@ -157,3 +164,36 @@ def generations_of(client_id: int, key: str, *, today: date) -> Generations:
     count = db.session.scalar(select(func.count()).select_from(issued.subquery())) or 0
     standing = db.session.scalar(issued.where(_stands(today)).order_by(Bill.id).limit(1))
     return Generations(standing, f"{key}:{count + 1}" if count else key)
+
+
+def generations_under(client_ids: Iterable[int], prefix: str, *, today: date) -> dict[str, Generations]:
+    """generations_of() of all the keys of these clients that begin with `prefix` and have no number after their last
+    colon but a generation's; a key without bills is left out. The caller has locked the cards.
+    """
+    query = (
+        select(Bill, _stands(today).label("stands"))
+        .where(Bill.client_id.in_(list(client_ids)), Bill.dedupe_key.startswith(prefix, autoescape=True))
+        .order_by(Bill.id)
+    )
+    issued: dict[str, list[tuple[Bill, bool]]] = {}
+    for bill, stands in db.session.execute(query):
+        whole = bill.dedupe_key or ""
+        key, _colon, last = whole.rpartition(":")
+        issued.setdefault(key if last.isdigit() else whole, []).append((bill, bool(stands)))
+    return {
+        key: Generations(next((bill for bill, stands in own if stands), None), f"{key}:{len(own) + 1}")
+        for key, own in issued.items()
+    }
+
+
+def awaited_bills_of(client_ids: Iterable[int], branch: Branch) -> list[Bill]:
+    """Bills of these payers in the branch that wait for payment and have not expired by today, oldest first, with
+    their accounts.
+    """
+    query = (
+        select(Bill)
+        .where(Bill.client_id.in_(list(client_ids)), Bill.branch_id == branch.id, _is_awaited(clock.today(branch)))
+        .options(joinedload(Bill.account))
+        .order_by(Bill.id)
+    )
+    return list(db.session.scalars(query))

@@ -1,83 +1,72 @@
-"""Executing a run: one short transaction per payer makes the bill, the letter and the line that says so, or nothing."""
+"""Executing a run: its lines are taken in batches, and one transaction makes the bills of a batch, the messages and the
+lines that say so, or nothing of them.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import date
+from collections.abc import Sequence
+from typing import Any
 
-import structlog
 from flask_babel import gettext as _
-from flask_babel import lazy_gettext as _l
 from sqlalchemy import func, select
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.orm import aliased
 
 from crm import clock
-from crm.access.actors import SYSTEM, Actor
-from crm.access.mailing_option import MAILINGS_OFF, mailings_off
+from crm.access.actors import SYSTEM, Actor, require
+from crm.access.mailing_option import MAILINGS_OFF, check_mailings, mailings_off
 from crm.audit.operations import transition
 from crm.bell import ring
-from crm.bills.models import Bill, BillMethod
-from crm.bills.operations import issue_bill
-from crm.bills.queries import generations_of, payable_bill_of, without_billed
-from crm.clients.models import Client, ClientStatus
+from crm.bills.issuing import hold_families, write_bills
+from crm.bills.models import Bill
+from crm.clients.models import Client
 from crm.contacts.models import Channel
 from crm.db import db, give_way, transaction
 from crm.errors import DomainError, report_exception
-from crm.ledger.models import Account
-from crm.mailings.models import RUN_MOVES, MailingRun, MailingRunLine, RunResult, RunStatus
-from crm.mailings.operations import DELIVER, address_of, queue_message
+from crm.mailings.billing import Outlook, Planned, outlook, wanted
+from crm.mailings.models import (
+    RUN_MOVES,
+    MailingKind,
+    MailingRun,
+    MailingRunLine,
+    MailingWay,
+    Message,
+    RunResult,
+    RunStatus,
+)
+from crm.mailings.operations import DELIVER
+from crm.mailings.recipients import still_meant, told_to, way_to, write_lines
 from crm.mailings.runs import EXECUTE_RUN
-from crm.mailings.schedule import last_payable_day, month_of
-from crm.mailings.tags import render
-from crm.subscriptions.models import PlanAccount, Subscription, SubscriptionStatus
-from crm.subscriptions.operations import account_of
-from crm.subscriptions.queries import subscriptions_paid_by, sum_to_ask, without_paid
+from crm.mailings.tags import Subject, render, told_of
+from crm.schedule.enrolment import hold_cards
 
 # Lines per turn: between the turns of a long run its worker sends the messages there are, and hears it is to stop.
 TURN = 200
-
-_NO_ADDRESS = {
-    Channel.EMAIL: _l("The client has no e-mail address."),
-    Channel.SMS: _l("The client has no mobile phone."),
-}
-
-log = structlog.get_logger()
-
-
-@dataclass(frozen=True)
-class _Claim:
-    """A run, and the period it bills."""
-
-    run_id: int
-    period_from: date
-    period_to: date
+# Lines per transaction: their cards and families are held while their bills are written.
+BATCH = 100
 
 
 class _OptionOff(Exception):
     """The company's mailing option has ended in the middle of the run; says why."""
 
 
-class _Skip(Exception):
-    """Nothing is to be sent to this payer; the text says why."""
-
-
 def execute_run(run_id: int, *, by: Actor, limit: int = TURN) -> bool:
     """Do up to `limit` lines of a run and ring for the rest; True when the run is done by this.
 
-    False too when it was done before, rests or has been cancelled. Commits by itself, line by line; workers share a
+    False too when it was done before, rests or has been cancelled. Commits by itself, batch by batch; workers share a
     run, and a line is in the hands of the transaction that does it alone: what a worker that died had not committed is
     done by another.
     """
-    claim = _begin(run_id)
-    if claim is None:
-        return False
-    for _number in range(limit):
+    if (is_over := _begin(run_id)) is not None:
+        return is_over
+    done = 0
+    while done < limit:
         try:
-            if not _do_line(claim, by=by):
-                return _end(claim, by=by)
+            number = _do_lines(run_id, min(BATCH, limit - done), by=by)
         except _OptionOff as off:
-            return _end(claim, by=by, note=str(off))
+            return _end(run_id, by=by, note=str(off))
+        if not number:
+            return _end(run_id, by=by)
+        done += number
         give_way()
     with transaction():
         ring(DELIVER)
@@ -85,22 +74,27 @@ def execute_run(run_id: int, *, by: Actor, limit: int = TURN) -> bool:
     return False
 
 
-def _begin(run_id: int) -> _Claim | None:
-    """Write the lines of a planned run; None when there is nothing to do for it (now)."""
+def _begin(run_id: int) -> bool | None:
+    """Write the lines of a planned run. None when there is something to do for it; else whether this has closed it."""
     with transaction():
         query = select(MailingRun).where(MailingRun.id == run_id).with_for_update()
         run = db.session.scalars(query.execution_options(populate_existing=True)).one()
         if run.status not in (RunStatus.PLANNED, RunStatus.RUNNING):
-            return None
+            return False
         if note := _why_off(run):
             _close(run, note=note, by=SYSTEM)
-            return None
-        # The month of the planned moment, not of this one: a run resumed after midnight bills what it began to bill.
-        claim = _Claim(run_id, *month_of(clock.local(run.planned_at, run.branch).date()))
+            return True
+        if run.started_at is None:  # one paused before it began is running already, without lines
+            run.total, run.started_at = _write_lines(run), clock.now()
         if run.status is RunStatus.PLANNED:
-            run.total = _write_lines(run, claim)
-            transition(run, RUN_MOVES, RunStatus.RUNNING, by=SYSTEM, started_at=clock.now())
-        return claim
+            transition(run, RUN_MOVES, RunStatus.RUNNING, by=SYSTEM)
+        return None
+
+
+def _write_lines(run: MailingRun) -> int:
+    if not run.rule.is_selected:
+        return write_lines(run, Planned.of_run(run).day)
+    return db.session.scalar(select(func.count()).where(MailingRunLine.run_id == run.id)) or 0
 
 
 def _why_off(run: MailingRun) -> str:
@@ -113,10 +107,10 @@ def _why_off(run: MailingRun) -> str:
     return mailings_off(run.branch)
 
 
-def _end(claim: _Claim, *, by: Actor, note: str = "") -> bool:
+def _end(run_id: int, *, by: Actor, note: str = "") -> bool:
     """Close the run when no line waits, in nobody's hands either; or with a note on why the rest gets nothing."""
     with transaction():
-        run = db.session.get_one(MailingRun, claim.run_id, with_for_update=True, populate_existing=True)
+        run = db.session.get_one(MailingRun, run_id, with_for_update=True, populate_existing=True)
         waiting = select(MailingRunLine.id).where(
             MailingRunLine.run_id == run.id, MailingRunLine.result == RunResult.WAITING
         )
@@ -133,64 +127,74 @@ def _close(run: MailingRun, *, note: str, by: Actor) -> None:
     transition(run, RUN_MOVES, RunStatus.DONE, by=by, finished_at=clock.now(), note=note[:200])
 
 
-def _write_lines(run: MailingRun, claim: _Claim) -> int:
-    """A waiting line for each of the active payers with a subscription in the branch and the period, wherever their
-    cards are; how many there are.
-    """
-    student = aliased(Client)
-    paying = (
-        select(func.coalesce(student.payer_id, student.id))
-        .join_from(Subscription, student, student.id == Subscription.client_id)
-        .where(
-            Subscription.branch_id == run.branch_id,
-            Subscription.status == SubscriptionStatus.ACTIVE,
-            Subscription.starts_on <= claim.period_to,
-            Subscription.ends_on >= claim.period_from,
-        )
-    )
-    query = select(Client.id).where(Client.id.in_(paying), Client.status == ClientStatus.ACTIVE).order_by(Client.id)
-    ids = db.session.scalars(query).all()
-    db.session.add_all(MailingRunLine(run_id=run.id, client_id=id) for id in ids)
-    return len(ids)
+# --- lines -----------------------------------------------------------------------------------------------------------
 
 
-def _do_line(claim: _Claim, *, by: Actor) -> bool:
-    """Bill the payer of the next waiting line and note what came of it; False when none is free."""
-    line_id: int | None = None
+def _do_lines(run_id: int, size: int, *, by: Actor) -> int:
+    """Do the next waiting lines, one by one where they cannot be done together; how many, 0 when none is free."""
+    taken = list[int]()
     try:
-        with transaction():
-            running = select(MailingRun.id).where(MailingRun.id == claim.run_id, MailingRun.status == RunStatus.RUNNING)
-            if db.session.scalar(running.with_for_update(read=True)) is None:
-                return False
-            waiting = (
-                select(MailingRunLine)
-                .where(MailingRunLine.run_id == claim.run_id, MailingRunLine.result == RunResult.WAITING)
-                .order_by(MailingRunLine.id)
-                .limit(1)
-                .with_for_update(skip_locked=True)
-            )
-            line = db.session.scalar(waiting)
-            if line is None:
-                return False
-            line_id = line.id
-            try:
-                bill, reason = _bill_payer(claim, line.client_id, by=by)
-            except _Skip as skip:
-                _settle(line, RunResult.SKIPPED, reason=str(skip))
-            else:
-                _settle(line, RunResult.ISSUED, bill=bill, reason=reason)
-            return True
-    except OperationalError:
-        raise
-    except DomainError as error:
-        if error.code == MAILINGS_OFF:
-            raise _OptionOff(str(error)) from None
+        return _do_together(run_id, size, taken, by=by)
+    except Exception as error:
+        _raise_if_not_of_one(error)
+        if len(taken) == 1:
+            _fail(taken[0], error)
+            return 1
+    for id in taken:
+        own = list[int]()
+        try:
+            _do_together(run_id, 1, own, by=by, line_id=id)
+        except Exception as error:  # one broken card must not keep the others from their bills
+            _raise_if_not_of_one(error)
+            _fail(id, error)
+    return len(taken)
+
+
+def _raise_if_not_of_one(error: Exception) -> None:
+    """Go on only where the fault may be that of one client: not the database's, and not the option's."""
+    if isinstance(error, OperationalError):
+        raise error
+    if isinstance(error, DomainError) and error.code == MAILINGS_OFF:
+        raise _OptionOff(str(error)) from None
+
+
+def _fail(line_id: int, error: Exception) -> None:
+    if isinstance(error, DomainError):
         reason = str(error)
-    except Exception as error:  # one broken card must not keep the others from their bills
+    else:
         reason = _("Unexpected error %(id)s; it is in the log.", id=report_exception(error))
     with transaction():
-        _settle(db.session.get_one(MailingRunLine, line_id), RunResult.FAILED, reason=reason)
-    return True
+        query = select(MailingRunLine).where(MailingRunLine.id == line_id).with_for_update()
+        line = db.session.scalars(query.execution_options(populate_existing=True)).one()
+        if line.result is RunResult.WAITING:  # another worker may have had more luck
+            _settle(line, RunResult.FAILED, reason=reason)
+
+
+def _do_together(run_id: int, size: int, taken: list[int], *, by: Actor, line_id: int | None = None) -> int:
+    """One transaction: take waiting lines (their ids are added to `taken`) and do them. line_id: this one alone."""
+    with transaction():
+        running = select(MailingRun).where(MailingRun.id == run_id, MailingRun.status == RunStatus.RUNNING)
+        run = db.session.scalar(running.with_for_update(read=True, of=MailingRun))
+        if run is None:
+            return 0
+        waiting = (
+            select(MailingRunLine)
+            .where(MailingRunLine.run_id == run_id, MailingRunLine.result == RunResult.WAITING)
+            .order_by(MailingRunLine.id)
+            .limit(size)
+            .with_for_update(skip_locked=True)
+        )
+        if line_id is not None:
+            waiting = waiting.where(MailingRunLine.id == line_id)
+        lines = db.session.scalars(waiting.execution_options(populate_existing=True)).all()
+        taken += [line.id for line in lines]
+        if lines:
+            check_mailings(run.branch_id)
+            if run.rule.kind is MailingKind.BILLS:
+                _bill(run, lines, by=by)
+            else:
+                _remind(run, lines, by=by)
+        return len(lines)
 
 
 def _settle(line: MailingRunLine, result: RunResult, *, bill: Bill | None = None, reason: str = "") -> None:
@@ -198,104 +202,134 @@ def _settle(line: MailingRunLine, result: RunResult, *, bill: Bill | None = None
     line.done_at = clock.now()
 
 
-def _bill_payer(claim: _Claim, payer_id: int, *, by: Actor) -> tuple[Bill, str]:
-    """Issue the payer's bills for the period, one for each account he is to pay to, and queue their letters. The first
-    of them, and what is to be said besides; raises _Skip with the reason when there is none.
-    """
-    # The card's lock makes two runs take turns: the second sees the bill of the first.
-    payer = db.session.scalars(select(Client).where(Client.id == payer_id).with_for_update(key_share=True)).one()
-    run = db.session.get_one(MailingRun, claim.run_id)
-    subscriptions = _held(
-        subscriptions_paid_by(payer, branch_id=run.branch_id, period_from=claim.period_from, period_to=claim.period_to)
-    )
-    if not subscriptions or payer.status is not ClientStatus.ACTIVE:
-        raise _Skip(_("No active subscription in this period."))
-    channel = run.rule.ways[0].channel
-    if not address_of(payer, channel):
-        raise _Skip(str(_NO_ADDRESS[channel]))
-    bills, skips = list[Bill](), list[_Skip]()
-    for account, charged in _by_account(subscriptions, payer):
-        try:
-            bills.append(_bill_account(claim, run, payer, account, charged, by=by))
-        except _Skip as skip:
-            skips.append(skip)
-    if not bills:
-        raise skips[0]
-    said = [str(skip) for skip in skips]
+def _bill(run: MailingRun, lines: Sequence[MailingRunLine], *, by: Actor) -> None:
+    """Issue what the payers of these lines owe for the period, a bill for each account, and write to them."""
+    require(by, "bill.issue", run)
+    planned = Planned.of_run(run)
+    ids = sorted(line.client_id for line in lines)
+    # The cards' lock makes two runs take turns: the second sees the bills of the first.
+    hold_cards(ids)
+    hold_families(ids, [])
+    views = {view.client.id: view for view in outlook(planned, ids)}
+    ways = way_to(run.rule, [view.client for view in views.values()])
+    due = [
+        (client_id, wanted(planned, part))
+        for client_id, view in views.items()
+        if not isinstance(ways[client_id], str)
+        for part in view.due
+    ]
+    written = _of_session(write_bills([one for _id, one in due], by=by))
+    bills: dict[int, list[Bill]] = {}
+    for (client_id, _one), bill in zip(due, written, strict=True):
+        bills.setdefault(client_id, []).append(bill)
+    messages = list[Message]()
+    for line in lines:
+        view, way = views[line.client_id], ways[line.client_id]
+        if view.why_nothing:
+            _settle(line, RunResult.SKIPPED, reason=view.why_nothing)
+        elif isinstance(way, str):
+            _settle(line, RunResult.SKIPPED, reason=_sentence(way))
+        else:
+            own = bills[line.client_id]
+            messages += _messages(run, line, view.client, way, bills=own, by=by)
+            _settle(line, RunResult.ISSUED, bill=own[0], reason=_besides(view, own))
+    db.session.add_all(messages)
+    db.session.flush()
+
+
+def _of_session(bills: Sequence[Bill]) -> list[Bill]:
+    """The same, as the session knows them: the texts ask for their accounts and branches."""
+    known = {bill.id: bill for bill in db.session.scalars(select(Bill).where(Bill.id.in_([one.id for one in bills])))}
+    return [known[bill.id] for bill in bills]
+
+
+def _besides(view: Outlook, bills: Sequence[Bill]) -> str:
+    """What is to be said besides the first bill: the others, and why an account has none."""
+    said = [part.reason for part in view.parts if part.reason]
     if len(bills) > 1:
         said.insert(0, _("Also issued: %(numbers)s.", numbers=", ".join(bill.title for bill in bills[1:])))
-    return bills[0], " ".join(said)
+    return " ".join(said)
 
 
-def _held(subscriptions: list[Subscription]) -> list[Subscription]:
-    """Those still active once they are locked: what is being returned at this moment is not asked for."""
-    query = select(Subscription).where(Subscription.id.in_([one.id for one in subscriptions])).order_by(Subscription.id)
-    locked = query.with_for_update(key_share=True, of=Subscription)
-    db.session.scalars(locked.execution_options(populate_existing=True)).all()
-    return [one for one in subscriptions if one.status is SubscriptionStatus.ACTIVE]
-
-
-def _by_account(subscriptions: list[Subscription], payer: Client) -> list[tuple[Account, list[Subscription]]]:
-    """The subscriptions by the account they are charged to, the base account first."""
-    base, apart = list[Subscription](), list[tuple[Account, list[Subscription]]]()
-    for subscription in subscriptions:
-        if subscription.account is PlanAccount.SEPARATE:
-            apart.append((account_of(subscription, payer), [subscription]))
+def _remind(run: MailingRun, lines: Sequence[MailingRunLine], *, by: Actor) -> None:
+    """Write to the clients of these lines what is so now: nothing where it is no longer."""
+    day, rule = Planned.of_run(run).day, run.rule
+    ids = sorted(line.client_id for line in lines)
+    cards = {card.id: card for card in db.session.scalars(select(Client).where(Client.id.in_(ids)))}
+    meant = set(ids) if rule.is_selected else still_meant(rule, day, ids)
+    told = told_to(rule, day, ids)
+    ways = way_to(rule, list(cards.values()))
+    messages = list[Message]()
+    for line in lines:
+        way = ways[line.client_id]
+        if line.client_id not in meant or cards[line.client_id].merged_into_id is not None:
+            _settle(line, RunResult.SKIPPED, reason=_("There is nothing to write about any more."))
+        elif isinstance(way, str):
+            _settle(line, RunResult.SKIPPED, reason=_sentence(way))
         else:
-            base.append(subscription)
-    return [*([(account_of(base[0], payer), base)] if base else []), *apart]
+            facts = told.get(line.client_id, {})
+            messages += _messages(run, line, cards[line.client_id], way, facts=facts, by=by)
+            _settle(line, RunResult.ISSUED)
+    db.session.add_all(messages)
+    db.session.flush()
 
 
-def _bill_account(
-    claim: _Claim, run: MailingRun, payer: Client, account: Account, subscriptions: list[Subscription], *, by: Actor
-) -> Bill:
-    """One bill and its letter. Raises _Skip with the reason."""
-    rule = run.rule
-    if account.client_id != payer.id:
-        raise _Skip(_("This account belongs to another client."))
-    key = f"mailing:{rule.id}:{payer.id}:{account.id}:{claim.period_from}:{claim.period_to}"
-    today = clock.today(run.branch)
-    generations = generations_of(payer.id, key, today=today)
-    if generations.standing:
-        raise _Skip(_("This period has already been billed: bill %(number)s.", number=generations.standing.title))
-    if unpaid := payable_bill_of(payer.id, run.branch, account):
-        raise _Skip(_("There is an earlier unpaid bill: %(number)s.", number=unpaid.title))
-    # A subscription that lasts into the next month is asked for once, not in both.
-    subscriptions = without_billed(subscriptions, today=today)
-    if not subscriptions:
-        raise _Skip(_("Every subscription of this period has been billed already."))
-    subscriptions = without_paid(subscriptions)
-    if not subscriptions:
-        raise _Skip(_("Every subscription of this period was paid for at the sale."))
-    total = sum_to_ask(subscriptions)
-    if not total:
-        raise _Skip(_("There is nothing to pay: the subscriptions cost nothing."))
-    bill = issue_bill(
-        payer,
-        amount=total,
-        period_from=claim.period_from,
-        period_to=claim.period_to,
-        account=account,
-        method=BillMethod.SUBSCRIPTION,
-        payable_until=last_payable_day(rule.term, today, days=rule.term_days),
-        is_repeatable=rule.is_repeatable,
-        subscriptions=subscriptions,
-        dedupe_key=generations.next_key,
-        by=by,
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
+
+
+def _messages(
+    run: MailingRun,
+    line: MailingRunLine,
+    client: Client,
+    way: tuple[Channel, str],
+    *,
+    by: Actor,
+    bills: Sequence[Bill] = (),
+    facts: dict[str, Any] | None = None,
+) -> list[Message]:
+    """One for the line, or one for each bill where the text tells of a bill. way: the channel and the address."""
+    channel, recipient = way
+    chosen = next(one for one in run.rule.ways if one.channel is channel)
+    is_of_each = Subject.BILL in told_of(*chosen.text)
+    found = list[Message]()
+    for bill in bills if is_of_each else [bills[0] if bills else None]:
+        subject, body = _rendered(run, chosen, client, bill, bills, facts or {})
+        now = clock.now()
+        found.append(
+            Message(
+                branch_id=run.branch_id,
+                channel=channel,
+                client_id=client.id,
+                bill_id=bill.id if bill else None,
+                run_id=run.id,
+                line_id=line.id,
+                kind=run.rule.kind.message_kind,
+                recipient=recipient,
+                subject=" ".join(subject.split())[:500],
+                body=body,
+                dedupe_key=f"bill:{bill.id}:{channel.value}" if bill else f"line:{line.id}:{channel.value}",
+                next_try_at=now,
+                created_at=now,
+                author_id=by.id,
+                author_name=str(by.name),
+            )
+        )
+    return found
+
+
+def _rendered(
+    run: MailingRun,
+    way: MailingWay,
+    client: Client,
+    bill: Bill | None,
+    bills: Sequence[Bill],
+    facts: dict[str, Any],
+) -> tuple[str, str]:
+    """Subject and body for one message. Of a message to each bill {customer.bills…} tells of that one alone."""
+    of_all = () if Subject.BILL in told_of(*way.text) else bills
+    subject, body = (
+        render(text, client=client, bill=bill, bills=of_all, branch=run.branch, field=field, **facts)
+        for text, field in zip(way.text, ("subject", "body"), strict=True)
     )
-    way = rule.ways[0]
-    recipient = address_of(payer, way.channel)
-    assert recipient, "the caller has checked the address"
-    subject, body = way.text
-    queue_message(
-        payer,
-        channel=way.channel,
-        recipient=recipient,
-        subject=render(subject, client=payer, bill=bill, field="subject"),
-        body=render(body, client=payer, bill=bill),
-        dedupe_key=f"bill:{bill.id}:{way.channel.value}",
-        bill=bill,
-        run=run,
-        by=by,
-    )
-    return bill
+    return subject, body

@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import event, func, select
 
 from crm import clock
 from crm.access.actors import SYSTEM
@@ -19,10 +19,9 @@ from crm.clients.operations import archive_client
 from crm.db import db, transaction
 from crm.errors import Forbidden
 from crm.ledger.operations import base_account
-from crm.mailings import running
-from crm.mailings.models import MailingRun, MailingRunLine, Message, RunResult, RunStatus
+from crm.mailings.models import MailingRun, MailingRunLine, Message, RunResult, RunStatus, Term
 from crm.mailings.running import execute_run
-from crm.mailings.runs import plan_due_runs, run_now
+from crm.mailings.runs import pause_run, plan_due_runs, resume_run, run_now
 from crm.payments.models import Attention, PaymentMethod
 from crm.payments.operations import pay_bill_at_desk
 from crm.payments.outcomes import accept_notice
@@ -80,7 +79,7 @@ def test_one_bill_on_the_base_account_for_all_subscriptions_of_the_family(networ
     child = make_child(payer)
     make_subscription(payer, make_plan(price=Decimal("4000.00")))
     make_subscription(child, make_plan(price=Decimal("2500.50")))
-    run(make_rule(network.lesnoy, term_days=5, is_repeatable=True))
+    run(make_rule(network.lesnoy, term=Term.DAYS, term_days=5, is_repeatable=True))
     bill = only(Bill)
     assert (bill.client_id, bill.amount, bill.method) == (payer.id, Decimal("6500.50"), BillMethod.SUBSCRIPTION)
     assert bill.account == base_account(payer.id, network.lesnoy.id)
@@ -247,7 +246,7 @@ def test_what_a_bill_that_was_not_paid_asked_for_is_asked_for_again(network, fat
     """W8: in the same month by the same rule, and next month, when it touches that as well."""
     payer = make_client(network.lesnoy)
     subscription = make_subscription(payer)
-    rule = make_rule(network.lesnoy, term_days=3)
+    rule = make_rule(network.lesnoy, term=Term.DAYS, term_days=3)
     for at in (NOON, NOON + timedelta(days=4), datetime(2027, 4, 1, 9, tzinfo=UTC)):
         with clock.frozen(at):
             bill = run(rule)[payer.id].bill
@@ -313,16 +312,17 @@ def test_a_part_of_an_archived_bill_does_not_keep_the_next_one_back(network):
     assert (again.amount, again.dedupe_key) == (4000, f"{bill.dedupe_key}:2")
 
 
-def test_a_run_that_is_done_or_in_other_hands_is_left_alone(network):
+def test_a_run_that_rests_or_is_done_is_left_alone(network):
     make_subscription(make_client(network.lesnoy))
-    rule = make_rule(network.lesnoy)
     with transaction():
-        planned = run_now(rule, by=SYSTEM)
-    assert running._claim(planned.id) is not None
+        planned = run_now(make_rule(network.lesnoy), by=SYSTEM)
+        pause_run(planned, by=SYSTEM)
     assert not execute_run(planned.id, by=SYSTEM)
-    with later(minutes=3):
-        assert execute_run(planned.id, by=SYSTEM)
-        assert not execute_run(planned.id, by=SYSTEM)
+    assert (count(Bill), planned.status) == (0, RunStatus.PAUSED)
+    with transaction():
+        resume_run(planned, by=SYSTEM)
+    assert execute_run(planned.id, by=SYSTEM)
+    assert not execute_run(planned.id, by=SYSTEM)
     assert count(Bill) == 1
 
 
@@ -333,22 +333,49 @@ def test_a_long_run_goes_on_in_turns(network):
         planned = run_now(make_rule(network.lesnoy), by=SYSTEM)
     assert [execute_run(planned.id, by=SYSTEM, limit=2) for _ in range(4)] == [False, False, True, False]
     db.session.expire_all()
-    assert (planned.status, planned.total, planned.lease_until) == (RunStatus.DONE, 5, None)
+    assert (planned.status, planned.total) == (RunStatus.DONE, 5)
+    assert {line.result for line in planned.lines} == {RunResult.ISSUED}
     assert (count(Bill), count(Message), count(MailingRunLine)) == (5, 5, 5)
 
 
-def test_a_worker_that_lost_its_lease_stops_and_leaves_no_trace(network):
-    payer = make_client(network.lesnoy)
-    make_subscription(payer)
+def test_workers_share_a_run_and_no_line_is_done_twice(network, in_parallel):
+    for _ in range(12):
+        make_subscription(make_client(network.lesnoy))
+    with transaction():
+        run_id = run_now(make_rule(network.lesnoy), by=SYSTEM).id
+
+    def work(_index):
+        while db.session.get_one(MailingRun, run_id, populate_existing=True).status is not RunStatus.DONE:
+            db.session.commit()
+            execute_run(run_id, by=SYSTEM, limit=3)
+
+    in_parallel(work, times=3)
+    assert (count(Bill), count(Message), count(MailingRunLine)) == (12, 12, 12)
+
+
+def test_a_worker_that_died_leaves_its_lines_to_the_others(network):
+    """What it had not committed is not there; the lines wait as they did."""
+    make_subscription(make_client(network.lesnoy))
+    make_subscription(make_client(network.lesnoy))
     with transaction():
         planned = run_now(make_rule(network.lesnoy), by=SYSTEM)
-    slow = running._claim(planned.id)
-    assert slow is not None
-    with later(minutes=3):
-        assert execute_run(planned.id, by=SYSTEM)
-        with pytest.raises(running._LeaseLost):
-            running._do_payer(slow, payer.id, by=SYSTEM)
-    assert (count(Bill), count(Message), count(MailingRunLine)) == (1, 1, 1)
+
+    class Killed(BaseException):
+        pass
+
+    def die(*_given):
+        raise Killed
+
+    event.listen(Message, "before_insert", die)
+    try:
+        with pytest.raises(Killed):
+            execute_run(planned.id, by=SYSTEM)
+    finally:
+        event.remove(Message, "before_insert", die)
+    db.session.expire_all()
+    assert (count(Bill), {line.result for line in planned.lines}) == (0, {RunResult.WAITING})
+    assert execute_run(planned.id, by=SYSTEM)
+    assert (count(Bill), count(Message)) == (2, 2)
 
 
 def test_two_rules_at_once_bill_a_payer_once(network, in_parallel):
