@@ -23,6 +23,7 @@ from crm.access.models import Branch
 from crm.bills.links import bill_url
 from crm.bills.models import Bill
 from crm.clients.models import Client
+from crm.contacts.operations import contact_url
 from crm.errors import DomainError
 from crm.fields.models import CustomField
 from crm.fields.queries import all_fields, custom_text
@@ -169,6 +170,9 @@ TAGS: dict[str, Tag] = {
         Tag("customer.phone", _lp("tag", "Phone"), Subject.CLIENT, lambda client: format_phone(client.phone)),
         Tag("customer.email", _lp("tag", "E-mail"), Subject.CLIENT, lambda client: client.email or ""),
         Tag("customer.birth_date", _lp("tag", "Date of birth"), Subject.CLIENT, lambda client: day(client.birth_date)),
+        Tag(
+            "customer.messages_url", _lp("tag", "Page where the client says what he takes"), Subject.CLIENT, contact_url
+        ),
         Tag("company.name", _lp("tag", "Company"), Subject.BRANCH, lambda branch: branch.company.name),
         Tag("branch.name", _lp("tag", "Branch"), Subject.BRANCH, lambda branch: branch.name),
         Tag(
@@ -337,13 +341,15 @@ def render(
     lessons: Sequence[Lesson] = (),
     branch: Branch | None = None,
     field: str = "body",
+    missing: list[str] | None = None,
 ) -> str:
     """`text` with its tags replaced, in one pass: braces within a client's name stay what they are. Plain text: what
     shows it as HTML escapes it.
 
     bill: of {bill.…}; bills: of {customer.bills…}, by default the one bill. debt: above zero. subscriptions, lessons:
     what a reminder is about; their texts stand beside one another. branch: whose name and phone are told, by default
-    that of the bill, the lesson or the subscription, else of the client.
+    that of the bill, the lesson or the subscription, else of the client. missing: gathers the tags there is nothing
+    for, which then stay as they are: for a preview.
     Raises DomainError beside `field`: "tag_unknown", or "bill_required", "payment_required", "tag_misplaced" when there
     is no bill, no payment or nothing else for its tag.
     """
@@ -366,7 +372,10 @@ def render(
         tag = tags[match[1]]
         told = facts[tag.subject]
         if told is None:
-            raise _nothing_for(tag, field)
+            if missing is None:
+                raise _nothing_for(tag, field)
+            missing.append(tag.name)
+            return match[0]
         with force_locale(LETTER_LANGUAGE):
             return tag.text_of(told)
 

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from flask_babel import gettext as _
-from sqlalchemy import select
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
 
+from flask_babel import gettext as _
+from sqlalchemy import func, select
+
+from crm import clock
 from crm.access.actors import Actor, require
+from crm.bills.models import Bill, BillStatus
+from crm.clients.models import Client
+from crm.clients.queries import payer_of
 from crm.contacts.models import Channel
 from crm.db import db
+from crm.debts.queries import in_debt
 from crm.errors import DomainError
+from crm.ledger.models import Account
+from crm.mailings.channels.sms import SmsLength, sms_length
 from crm.mailings.models import MailingKind, MailingRule, MailingWay, Template
-from crm.mailings.tags import check_tags, check_text_for
+from crm.mailings.tags import Paid, check_tags, check_text_for, render
+from crm.schedule.models import Attendance, Lesson, LessonStatus
+from crm.subscriptions.models import Subscription, SubscriptionStatus
 
 
 def save_template(
@@ -75,3 +88,82 @@ def _check_uses(template: Template, channel: Channel, subject: str, body: str) -
     for kind in kinds:
         check_text_for(subject, kind, field="subject")
         check_text_for(body, kind, field="body")
+
+
+# --- preview ---------------------------------------------------------------------------------------------------------
+
+# Bills a preview shows in the place of {customer.bills}.
+MAX_BILLS = 5
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A text filled in for a client. subject: of letters alone; length: of an SMS. is_whole: a tag there was nothing
+    for stands as it is otherwise.
+    """
+
+    subject: str
+    body: str
+    length: SmsLength | None
+    is_whole: bool
+
+
+def preview_template(
+    client: Client, *, subject: str, body: str, channel: Channel = Channel.EMAIL, is_thanks: bool = False
+) -> Preview:
+    """How the text looks filled in with what there is of a client: his payer's open bills or the newest one, his debt,
+    his newest subscription, his next lesson. Nothing is written; the caller need not commit.
+
+    Raises DomainError beside `subject` or `body` as save_template() does for tags.
+    """
+    subject = " ".join(subject.split()) if channel is Channel.EMAIL else ""
+    body = body.strip().replace("\r\n", "\n")
+    check_tags(subject, field="subject", is_thanks=is_thanks)
+    check_tags(body, field="body", is_thanks=is_thanks)
+    payer = payer_of(client)
+    bills = _bills(payer)
+    bill = next(iter(bills), None)
+    missing = list[str]()
+    filled = [
+        render(
+            text,
+            client=client,
+            bill=bill,
+            bills=bills,
+            paid=Paid(bill.amount, bill.account, clock.today(bill.branch)) if bill is not None and is_thanks else None,
+            debt=_debt(payer),
+            subscriptions=_newest_subscription(client),
+            lessons=_next_lesson(client),
+            branch=client.branch,
+            missing=missing,
+        )
+        for text in (subject, body)
+    ]
+    length = None if channel is Channel.EMAIL else sms_length(filled[1])
+    return Preview(" ".join(filled[0].split()), filled[1], length, not missing)
+
+
+def _bills(payer: Client) -> Sequence[Bill]:
+    bills = select(Bill).where(Bill.client_id == payer.id).order_by(Bill.id.desc())
+    open_ = bills.where(Bill.status == BillStatus.PENDING, Bill.link_revoked_at.is_(None)).limit(MAX_BILLS)
+    return db.session.scalars(open_).all() or db.session.scalars(bills.limit(1)).all()
+
+
+def _debt(payer: Client) -> Decimal | None:
+    return db.session.scalar(select(func.sum(-Account.balance)).where(Account.client_id == payer.id, in_debt()))
+
+
+def _newest_subscription(client: Client) -> Sequence[Subscription]:
+    query = select(Subscription).where(
+        Subscription.client_id == client.id, Subscription.status == SubscriptionStatus.ACTIVE
+    )
+    return db.session.scalars(query.order_by(Subscription.id.desc()).limit(1)).all()
+
+
+def _next_lesson(client: Client) -> Sequence[Lesson]:
+    query = (
+        select(Lesson)
+        .join(Attendance, Attendance.lesson_id == Lesson.id)
+        .where(Attendance.client_id == client.id, Lesson.status == LessonStatus.PLANNED, Lesson.starts_at > clock.now())
+    )
+    return db.session.scalars(query.order_by(Lesson.starts_at).limit(1)).all()

@@ -11,7 +11,7 @@ from crm.access.actors import SYSTEM
 from crm.contacts.models import Channel
 from crm.db import db, transaction
 from crm.errors import DomainError, Forbidden
-from crm.mailings.models import Periodicity, Term
+from crm.mailings.models import MailingKind, Periodicity, Term
 from crm.mailings.rules import RuleFacts, Way, save_rule
 from crm.mailings.templates import save_template
 from tests.factories import make_rule, make_template
@@ -64,6 +64,27 @@ def test_a_template_is_saved_and_changed(app):
 )
 def test_a_template_says_what_is_wrong_beside_the_field(app, change, expected):
     assert refusal(save_template, None, **template_facts(**change)) == expected
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [({"body": "{bill.url}"}, ("tag_misplaced", "body")), ({"subject": "{bill.amount}"}, ("tag_misplaced", "subject"))],
+)
+def test_a_template_in_use_keeps_to_the_tags_of_its_mailing(network, typed, expected):
+    template = make_template(body="Занятие {lesson.date}", subject="Занятие")
+    make_rule(network.lesnoy, template=template, kind=MailingKind.LESSON)
+    facts = template_facts(**{"body": "Занятие {lesson.time}", "subject": "Занятие", **typed})
+    assert refusal(save_template, template, **facts) == expected
+    with transaction():
+        save_template(template, **facts | {"body": "Занятие {lesson.time}", "subject": "Завтра"})
+    assert template.body == "Занятие {lesson.time}"
+
+
+@pytest.mark.parametrize("body", ["{bill.amount_subject_url}", "{customer.bills.amount_subjects_url}"])
+@pytest.mark.spec("X6")
+def test_either_spelling_is_saved(app, body):
+    with transaction():
+        assert save_template(None, **template_facts(body=body)).body == body
 
 
 def test_template_names_are_unique(app):
