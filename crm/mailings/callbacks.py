@@ -1,0 +1,117 @@
+"""What services tell by their webhooks: a message delivered, read or not; a client who has come to a bot or left it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+from flask_babel import force_locale
+from flask_babel import gettext as _
+from sqlalchemy import select
+
+from crm.access.models import Branch
+from crm.clients.models import Client
+from crm.contacts.models import Channel
+from crm.contacts.operations import link_contact
+from crm.contacts.queries import client_by_token
+from crm.db import db
+from crm.mailings.channels import telegram, viber, whatsapp
+from crm.mailings.channels.hearing import Gone, Heard, HearingRefused, Linked, News, Told
+from crm.mailings.delivery import move_message
+from crm.mailings.models import MESSAGE_MOVES, Message, MessageStatus, Provider, ProviderKind
+from crm.mailings.providers import detach_address, webhook_secret
+from crm.mailings.tags import LETTER_LANGUAGE
+
+log = structlog.get_logger()
+
+_STATUSES = {
+    News.DELIVERED: MessageStatus.DELIVERED,
+    News.READ: MessageStatus.READ,
+    News.FAILED: MessageStatus.FAILED,
+}
+
+
+def provider_of(token: str) -> Provider | None:
+    """Whose callbacks come to the address with `token`; None: nobody's."""
+    if "\x00" in token:
+        return None
+    return db.session.scalar(select(Provider).where(Provider.token == token))
+
+
+def read_callback(provider: Provider, headers: dict[str, str], body: bytes) -> dict[str, Any]:
+    """Do what a service tells us, however often it tells it, and give what it is answered. headers: lower case.
+
+    Raises HearingRefused for what is not the service's. The caller commits.
+    """
+    answer: dict[str, Any] = {}
+    for heard in _hear(provider, headers, body):
+        if isinstance(heard, Told):
+            _note(provider, heard)
+        elif isinstance(heard, Gone):
+            detach_address(provider.channel, heard.address, provider.company_id)
+        else:
+            answer = _greet(provider, heard)
+    return answer
+
+
+def _hear(provider: Provider, headers: dict[str, str], body: bytes) -> list[Heard]:
+    if not provider.secret:  # an empty key signs anything
+        raise HearingRefused("no key")
+    if provider.kind is ProviderKind.TELEGRAM:
+        return telegram.hear(headers, body, secret=webhook_secret(provider))
+    if provider.kind is ProviderKind.VIBER:
+        return viber.hear(headers, body, token=provider.secret)
+    if provider.kind is ProviderKind.WHATSAPP:
+        return whatsapp.hear(headers, body, crm_key=str(provider.options.get("crm_key") or ""))
+    raise HearingRefused("this provider tells nothing")
+
+
+def _of_company(provider: Provider) -> Any:
+    return select(Branch.id).where(Branch.company_id == provider.company_id)
+
+
+def _note(provider: Provider, told: Told) -> None:
+    """Move the message where its status allows: what comes late or twice changes nothing."""
+    status = _STATUSES[told.news]
+    query = select(Message.id, Message.status).where(
+        Message.external_id == told.external_id,
+        Message.external_id != "",
+        Message.channel == provider.channel,
+        Message.branch_id.in_(_of_company(provider)),
+    )
+    for message_id, old in db.session.execute(query.order_by(Message.id)).all():
+        if status not in MESSAGE_MOVES.get(old, frozenset()):
+            continue
+        error = told.reason[:500] if status is MessageStatus.FAILED else ""
+        if move_message(message_id, old, status, error=error) and status is MessageStatus.FAILED:
+            log.warning("message_bounced", message_id=message_id, reason=told.reason)
+
+
+def _greet(provider: Provider, linked: Linked) -> dict[str, Any]:
+    """Link whose token it is, a client of the bot's company, and say so in the chat."""
+    client = client_by_token(linked.token) if linked.token else None
+    is_ours = client is not None and _is_of(client, provider)
+    if is_ours:
+        link_contact(linked.token, provider.channel, linked.address)
+    elif not linked.token and provider.channel is Channel.VIBER:
+        return {}  # he has subscribed: linked already, or a passer-by
+    with force_locale(LETTER_LANGUAGE):
+        if not is_ours:
+            text = _("Open the link of your page of messages: by it the bot learns who you are.")
+        elif provider.channel is Channel.VIBER:
+            text = _(
+                "Done. Write anything here, so that Viber lets messages of “%(company)s” through.",
+                company=provider.company.name,
+            )
+        else:
+            text = _(
+                "Done: messages of “%(company)s” will come here. To stop them, write /stop.",
+                company=provider.company.name,
+            )
+    if provider.channel is Channel.TELEGRAM:
+        return telegram.reply(linked.address, text)
+    return viber.reply(provider.sender or provider.company.name, text)
+
+
+def _is_of(client: Client, provider: Provider) -> bool:
+    return client.branch.company_id == provider.company_id

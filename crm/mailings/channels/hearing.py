@@ -1,0 +1,58 @@
+"""What a service tells us by its webhook, whichever it is."""
+
+from __future__ import annotations
+
+import enum
+import json
+from dataclasses import dataclass
+from typing import Any
+
+
+class HearingRefused(Exception):
+    """Not the service's, or not readable; nothing of it is believed."""
+
+
+class News(enum.Enum):
+    DELIVERED = "delivered"
+    READ = "read"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Told:
+    """What became of a message, by the service's number of it. reason: of a failure."""
+
+    external_id: str
+    news: News
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Linked:
+    """Somebody has opened the chat `address` by the link with `token`; empty: without one."""
+
+    address: str
+    token: str
+
+
+@dataclass(frozen=True)
+class Gone:
+    """Whoever has the chat `address` wants no more of it."""
+
+    address: str
+
+
+Heard = Told | Linked | Gone
+
+
+def told_in(body: bytes) -> dict[str, Any]:
+    """The object a notice is. Raises HearingRefused."""
+    try:
+        told = json.loads(body)
+    except ValueError:  # not of UTF-8 either
+        raise HearingRefused("no JSON") from None
+    except RecursionError:
+        raise HearingRefused("nested too deep") from None
+    if not isinstance(told, dict):
+        raise HearingRefused("no object")
+    return told
