@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from hashlib import sha256
@@ -24,7 +24,7 @@ from crm.contacts.operations import detach_contact
 from crm.db import MAX_AMOUNT, db, transaction
 from crm.errors import DomainError
 from crm.mailings.channels.base import ChannelNotSet, Fate, Letter, Outcome, Sender
-from crm.mailings.channels.push import PushSender, own_key, public_key
+from crm.mailings.channels.push import SERVICES, PushSender, own_key, public_key
 from crm.mailings.channels.telegram import TelegramSender
 from crm.mailings.channels.viber import ViberSender
 from crm.mailings.channels.whatsapp import WazzupSender
@@ -249,14 +249,12 @@ class BrowserSender:
         self._sender = DetachingSender(sender, Channel.PUSH, None)
 
     def send(self, letter: Letter) -> Outcome:
+        number = int(letter.recipient) if letter.recipient.isascii() and letter.recipient.isdigit() else 0
+        query = select(Contact.address).where(
+            Contact.channel == Channel.PUSH, Contact.client_id == number, Contact.is_on
+        )
         with transaction():
-            address = db.session.scalar(
-                select(Contact.address).where(
-                    Contact.channel == Channel.PUSH,
-                    Contact.client_id == int(letter.recipient) if letter.recipient.isdigit() else False,
-                    Contact.is_on,
-                )
-            )
+            address = db.session.scalars(query).one_or_none()
         if not address:
             return Outcome(Fate.REFUSED, _("The client's browser is not connected any more."))
         return self._sender.send(replace(letter, recipient=address))
@@ -266,15 +264,25 @@ class BrowserSender:
 
 
 def push_key() -> str:
-    """What a browser subscribes with."""
-    return public_key(own_key(current_app.config["SETTINGS"].data_dir))
+    """What a browser subscribes with; empty where none can: it wants https://, or its own machine."""
+    return public_key(own_key(current_app.config["SETTINGS"].data_dir)) if _can_push() else ""
+
+
+def _can_push() -> bool:
+    settings = current_app.config["SETTINGS"]
+    return settings.is_https or urlsplit(settings.public_url).hostname in _LOOPBACK
 
 
 def _push() -> Sender:
     settings = current_app.config["SETTINGS"]
-    if not settings.is_https:
+    if not _can_push():
         raise ChannelNotSet(_("Push notifications need PUBLIC_URL to begin with https://"))
-    return BrowserSender(PushSender(own_key(settings.data_dir), settings.public_url))
+    return BrowserSender(PushSender(own_key(settings.data_dir), settings.public_url, push_services()))
+
+
+def push_services() -> Sequence[str]:
+    """Whose browsers may subscribe: PUSH_SERVICES of the application, where it is set, else those known."""
+    return current_app.config.get("PUSH_SERVICES") or SERVICES
 
 
 BY_PROVIDER.update({kind: _opened(kind) for kind in _MADE})

@@ -19,6 +19,7 @@ from crm.contacts.queries import ContactState, choices_of, client_by_token, ways
 from crm.db import db, transaction
 from crm.errors import NotFound
 from crm.mailings.models import Provider
+from crm.mailings.providers import push_key
 from crm.public.frame import public_blueprint, render
 from crm.public.guessing import note_miss
 
@@ -46,7 +47,9 @@ def _act_as_client() -> None:
 def page(token: str) -> str:
     """What the client takes; with ?saved=1 also that it has been noted."""
     client = _client(token)
-    return _render("page", client, token, choices=choices_of(client), bots=_bots(client, token))
+    return _render(
+        "page", client, token, choices=choices_of(client), bots=_bots(client, token), has_push=bool(push_key())
+    )
 
 
 @blueprint.post("/messages/<token>")

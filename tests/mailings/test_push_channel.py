@@ -14,10 +14,9 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from crm.contacts.models import Channel
-from crm.contacts.operations import contact_url, link_contact
+from crm.contacts.operations import contact_url
 from crm.contacts.queries import address_for
-from crm.db import transaction
-from crm.mailings import providers
+from crm.db import db, transaction
 from crm.mailings.channels import api
 from crm.mailings.channels.base import Fate, Letter
 from crm.mailings.channels.push import (
@@ -29,7 +28,9 @@ from crm.mailings.channels.push import (
     public_key,
     read_subscription,
 )
-from tests.factories import make_client
+from crm.mailings.delivery import deliver_batch
+from crm.mailings.models import MessageStatus
+from tests.factories import make_client, make_message
 from tests.mailings.services import DROP, SILENCE, service
 
 LETTER = Letter("manual:1", "Лесная школа", "school@demo.test", "Анна", "", "", "Занятие завтра в десять")
@@ -119,7 +120,6 @@ def test_the_example_of_rfc_8291():
     )
 
 
-@pytest.mark.spec("D47")
 def test_the_browser_alone_reads_what_is_sent_under_our_signature(push_service):
     browser, key = Browser(f"{push_service.url}/send/abc"), ec.generate_private_key(ec.SECP256R1())
     assert send(push_service, browser, key).fate is Fate.SENT
@@ -207,20 +207,55 @@ def test_the_installation_keeps_its_key_to_itself(tmp_path):
     assert file.stat().st_mode & 0o777 == 0o600
 
 
-@pytest.mark.spec("C156")
-def test_a_browser_that_has_unsubscribed_is_detached(network, push_service):
-    client, browser = make_client(network.lesnoy), Browser(push_service.url + "/x")
+@pytest.fixture
+def subscribe(app, web, push_service, monkeypatch):
+    """What the script of the page of messages does with the browser's subscription."""
+    monkeypatch.setitem(app.config, "PUSH_SERVICES", [push_service.url])
+    page = web()
+    page.with_csrf = False
+    return lambda token, text: page.post(f"/messages/{token}/push", data=text).status_code
+
+
+def token_of(client):
     with transaction():
-        link_contact(contact_url(client).rpartition("/")[2], Channel.PUSH, browser.subscription)
-    assert address_for(client, Channel.PUSH) == str(client.id)
-    key = ec.generate_private_key(ec.SECP256R1())
-    sender = providers.BrowserSender(PushSender(key, "https://crm.test", services=[push_service.url]))
-    letter = Letter("k", "Школа", "", "Анна", str(client.id), "", "Текст")
-    assert sender.send(letter).fate is Fate.SENT
+        return contact_url(client).rpartition("/")[2]
+
+
+@pytest.mark.spec("C156")
+def test_a_client_connects_a_browser_gets_messages_there_and_leaves(network, push_service, subscribe):
+    client, browser = make_client(network.lesnoy), Browser(push_service.url + "/x")
+    assert address_for(client, Channel.PUSH) is None
+    assert subscribe(token_of(client), browser.subscription) == 204
+    address = address_for(client, Channel.PUSH)
+    assert address is not None
+
+    def send_one():
+        message = make_message(client, channel=Channel.PUSH, recipient=address, subject="", body="Занятие завтра")
+        deliver_batch()
+        db.session.expire_all()
+        return message.status
+
+    assert send_one() is MessageStatus.SENT
+    assert browser.read(push_service.calls[-1].body)["body"] == "Занятие завтра"
     push_service.say("", 410)
-    assert sender.send(letter).fate is Fate.REFUSED
+    assert send_one() is MessageStatus.FAILED
     assert address_for(client, Channel.PUSH) is None
     calls = len(push_service.calls)
-    assert sender.send(letter).fate is Fate.REFUSED
+    assert send_one() is MessageStatus.FAILED
     assert len(push_service.calls) == calls
-    sender.close()
+
+
+def test_what_is_no_subscription_connects_nobody(network, push_service, subscribe):
+    client, browser = make_client(network.lesnoy), Browser(push_service.url + "/x")
+    assert subscribe(token_of(client), Browser("https://evil.test/x").subscription) == 400
+    assert subscribe(token_of(client), "[") == 400
+    assert subscribe("guess", browser.subscription) == 404
+    assert address_for(client, Channel.PUSH) is None
+
+
+def test_a_page_offers_it_under_the_key_of_the_installation(network, app, web):
+    path = f"/messages/{token_of(make_client(network.lesnoy))}"
+    assert f'href="{path}/push"' in web().get(path).text
+    answer = web().get(f"{path}/push")
+    assert f'data-key="{public_key(own_key(app.config["SETTINGS"].data_dir))}"' in answer.text
+    assert web().get("/messages/guess/push").status_code == 404

@@ -240,7 +240,6 @@ def test_nonsense_is_refused(telegram):
 # --- end to end ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.spec("B103")
 def test_a_queued_message_goes_out_and_who_has_blocked_the_bot_is_detached(network, telegram, bot_api):
     client = make_client(network.lesnoy)
     telegram(written(f"/start {token_of(client)}"))
@@ -256,7 +255,6 @@ def test_a_queued_message_goes_out_and_who_has_blocked_the_bot_is_detached(netwo
     assert address_for(client, Channel.TELEGRAM) is None
 
 
-@pytest.mark.spec("C98")
 def test_an_sms_by_hand_goes_to_telegram_where_the_client_has_it(network, bot):
     company = network.company.id
     assert channels_of(company, Channel.SMS, is_personal=True) == [Channel.TELEGRAM, Channel.SMS]

@@ -202,7 +202,6 @@ def test_a_message_of_another_channel_is_not_moved(network, viber):
     assert message.status is MessageStatus.SENT
 
 
-@pytest.mark.spec("C100")
 def test_where_the_company_has_a_bot_the_client_gets_viber_instead_of_an_sms(network, viber):
     client = make_client(network.lesnoy, phone="+79161234567")
     ways = channels_of(network.company.id, Channel.SMS, is_personal=True)

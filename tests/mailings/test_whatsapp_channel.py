@@ -183,7 +183,6 @@ def test_an_address_that_is_nobodys_is_404(web):
     assert client.post("/channels/guess", json={}).status_code == 404
 
 
-@pytest.mark.spec("B104")
 def test_sms_go_to_whatsapp_where_the_company_has_it_and_are_recorded_so(network, wazzup):
     client = make_client(network.lesnoy, phone=PHONE)
 

@@ -115,7 +115,8 @@ def hear(headers: dict[str, str], body: bytes, *, crm_key: str = "") -> list[Hea
         word = status.get("status")
         if not isinstance(word, str) or word not in _NEWS:
             continue
-        error = status.get("error") if isinstance(status.get("error"), dict) else {}
-        reason = _words(error.get("error"), error.get("description")) if _NEWS[word] is News.FAILED else ""
+        error, reason = status.get("error"), ""
+        if _NEWS[word] is News.FAILED and isinstance(error, dict):
+            reason = _words(error.get("error"), error.get("description"))
         heard.append(Told(status["messageId"], _NEWS[word], reason))
     return heard
