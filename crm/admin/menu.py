@@ -24,7 +24,7 @@ from crm.admin.views.fields import FieldView
 from crm.admin.views.groups import ClientGroupView
 from crm.admin.views.ledger import AccountTypeView, AccountView
 from crm.admin.views.lesson_reports import AttendanceReportView, RoomLoadView, SubscriptionsReportView
-from crm.admin.views.mailings import MailingRuleView, MailingRunView, MessageView, TemplateView
+from crm.admin.views.mailings import MailingRuleView, MessageView
 from crm.admin.views.marking import AttendanceView
 from crm.admin.views.operations import OperationView
 from crm.admin.views.payments import NoticeView, PaymentView, RefundView
@@ -32,11 +32,13 @@ from crm.admin.views.planning import BookingView
 from crm.admin.views.plans import PlanView
 from crm.admin.views.reports import ArchivedClientsView, ReportView, StaffActionsView
 from crm.admin.views.roles import RoleView
+from crm.admin.views.runs import MailingRunView
 from crm.admin.views.schedule import LessonView
 from crm.admin.views.schedules import ScheduleView
 from crm.admin.views.shops import ShopView
 from crm.admin.views.subscriptions import SubscriptionView
 from crm.admin.views.tasks import TaskView
+from crm.admin.views.templates import EmailTemplatesView, SmsTemplatesView, TemplateView
 from crm.admin.views.tills import ShiftView, TillView
 from crm.admin.views.visits import VisitView
 from crm.admin.views.waiting import WaitingView
@@ -96,7 +98,9 @@ def add_views(admin: Admin) -> None:
         PlanView(Plan, _l("Plans"), SUBSCRIPTIONS),
         MailingRuleView(MailingRule, _l("Automatic mailings"), MAILINGS),
         MailingRunView(MailingRun, _l("Mailing runs"), MAILINGS),
-        TemplateView(Template, _l("Email templates"), MAILINGS),
+        TemplateView(Template, _l("Templates of messages"), MAILINGS),
+        EmailTemplatesView(_l("Email templates"), MAILINGS, endpoint="emailtemplates"),
+        SmsTemplatesView(_l("SMS templates"), MAILINGS, endpoint="smstemplates"),
         MessageView(Message, _l("Messages"), MAILINGS),
         ScheduleView(ExportSchedule, _l("Exports by the clock"), MAILINGS),
         AttendanceReportView(_l("Report on attendance"), REPORTS, endpoint="attendancereport"),

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import html
 import re
-from datetime import time
+from datetime import UTC, date, datetime, time
+from decimal import Decimal
 from typing import Any
 
 import pytest
 from sqlalchemy import func, select
 
+from crm import clock
+from crm.bills.models import Bill
 from crm.config import ROOT
 from crm.db import db, transaction
 from crm.ledger.models import AccountType
@@ -25,7 +28,7 @@ from crm.mailings.models import (
 )
 from tests.admin.test_grids import plain, table
 from tests.admin.world import errors, fields, send
-from tests.factories import make_client, make_message, make_rule, make_template
+from tests.factories import make_client, make_message, make_rule, make_subscription, make_template
 
 RULE, TEMPLATE = "/admin/mailingrule/new/", "/admin/template/new/"
 
@@ -42,34 +45,124 @@ def options(page: str, name: str) -> list[str]:
     return [html.unescape(text) for text in re.findall(r"<option[^>]*>([^<]*)", select_[0])]
 
 
-@pytest.mark.spec("B62", "B63", "B66", "B68", "B100", "B101", "B103", "B105")
+def shown(page: str) -> dict[str, bool]:
+    """The fields of a rule's form, and whether each stands in sight."""
+    places = re.findall(r'<div data-field="(\w+)"(?: data-decides)?( hidden)?>', page)
+    return {name: not hidden for name, hidden in places}
+
+
+def refreshed(browser: Any, path: str, **typed: Any) -> str:
+    """The page after «Обновить поля»."""
+    answer = browser.post(path, data=fields(browser.get(path).text) | typed | {"step": "refresh"})
+    assert answer.status_code == 200
+    return str(answer.text)
+
+
+@pytest.mark.spec(
+    *("B62", "B63", "B64", "B66", "B67", "B68", "B69", "B70", "B71", "B72", "B73", "B76", "B77", "B78", "B79"),
+    *("B80", "B81", "B82", "B83", "B84", "B85", "B86", "B87", "B89", "B96", "B97", "B99", "B100", "B101", "B103"),
+    *("X2",),
+)
 def test_the_form_of_a_rule_has_its_three_sections(network: Any, browser: Any) -> None:
     make_template(name="Счёт клиенту")
     page = browser.get(RULE).text
-    sections = [plain(part) for part in page.split('<h2 class="form-section">')[1:]]
-    assert [section.split("?")[0] + "?" for section in sections] == [
+    sections = [plain(part) for part in page.split('<h2 class="form-section"')[1:]]
+    assert [section.split(">")[-1].split("?")[0].strip() + "?" for section in sections] == [
         "Что рассылаем?",
         "Когда рассылаем?",
         "Как рассылаем?",
     ]
     what, when, how = sections
-    for label in ("Тип рассылки", "Счета на оплату клиентам", "Метод расчета", "Тип расчетов", "На базовый"):
+    for label in (
+        *("Тип рассылки", "Метод расчёта", "Тип расчётов", "Тип периода", "Период", "Статус клиента", "Тип клиента"),
+        *("Физ. лицо", "Юр. лицо", "Срок оплаты", "Счет можно оплачивать повторно"),
+        *("Рассылать, только если был на уроках за 30 дней", "Рассылать, только если есть занятия в этот день"),
+        "Выставлять счет повторно, если есть не оплаченный счет",
+    ):
         assert label in what
-    assert options(page, "kind") == ["Счета на оплату клиентам"]
-    assert options(page, "method") == ["По абонементу"]
-    assert options(page, "accounts") == ["На базовый"]
+    assert options(page, "kind")[0] == "Счета на оплату клиентам"
+    assert options(page, "method") == ["По прогнозу оплаты", "По стоимости абонементов"]
+    assert options(page, "accounts") == ["Базовый счёт", "По абонементу", "По всем счетам"]
+    assert options(page, "period_type") == ["Текущий", "Следующий"]
+    assert options(page, "period") == ["День", "Неделя", "Месяц"]
+    assert options(page, "term")[:8] == [
+        *("Бессрочно", "3 дня", "5 дней", "6 дней", "1 неделя", "2 недели"),
+        *("Последний день текущего месяца", "Последний день следующего месяца"),
+    ]
     assert "Время" in when
+    assert "Один раз" in when
     assert options(page, "periodicity") == ["Ежедневная", "Еженедельная", "Ежемесячная"]
     assert "Способ рассылки" in how
     assert "Шаблон" in how
-    assert options(page, "channel") == ["Email", "SMS"]
-    assert options(page, "template") == ["Счёт клиенту"]
+    assert options(page, "way")[:3] == ["Email", "SMS", "Telegram"]
+    assert options(page, "template") == ["—", "Счёт клиенту"]
+
+
+@pytest.mark.spec("X16")
+def test_the_hint_says_what_next_covers(network: Any, browser: Any) -> None:
+    hint = re.search(r'id="period_type-hint">([^<]*)<', browser.get(RULE).text)
+    assert hint is not None
+    assert "с 1.09 и до 31.10" in html.unescape(hint[1])
+
+
+@pytest.mark.spec("X2", "B91", "B92", "B93", "B94", "B102")
+def test_fields_stand_in_sight_where_they_apply(network: Any, browser: Any) -> None:
+    at_first = shown(browser.get(RULE).text)
+    asked = {name: at_first[name] for name in ("subject", "lesson_type", "lessons_from", "money_from", "term_days")}
+    assert asked == dict.fromkeys(asked, False)
+    page = refreshed(browser, RULE, accounts="subscription", name="Недописано")
+    assert (shown(page)["subject"], shown(page)["lesson_type"], shown(page)["lessons_from"]) == (True, True, False)
+    assert fields(page)["name"] == "Недописано"
+    assert ("Предмет" in plain(page), "Тип урока" in plain(page)) == (True, True)
+    page = refreshed(browser, RULE, method="subscription")
+    assert (shown(page)["subject"], shown(page)["lessons_from"], shown(page)["money_from"]) == (False, True, True)
+    assert "Остаток (уроки)" in plain(page)
+    assert "Остаток (деньги)" in plain(page)
+    assert shown(refreshed(browser, RULE, term="days"))["term_days"]
+    weekly, monthly = (shown(refreshed(browser, RULE, periodicity=name)) for name in ("weekly", "monthly"))
+    assert (weekly["weekday"], weekly["month_day"], monthly["weekday"], monthly["month_day"]) == (
+        True,
+        False,
+        False,
+        True,
+    )
+    once = shown(refreshed(browser, RULE, is_once="y"))
+    assert (once["once_on"], once["periodicity"], at_first["once_on"]) == (True, False, False)
+    birthday = shown(refreshed(browser, RULE, kind="birthday"))
+    assert (birthday["days"], birthday["method"], birthday["term"], birthday["statuses"]) == (True, False, False, True)
+    assert db.session.scalar(select(func.count()).select_from(MailingRule)) == 0
+
+
+def test_the_next_way_is_asked_for_when_the_former_is_chosen(network: Any, browser: Any) -> None:
+    make_template(name="Письмо")
+    make_template(name="Текст SMS", channel=Channel.SMS)
+    page = browser.get(RULE).text
+    assert (shown(page)["way_2"], shown(page)["template_2"], shown(page)["way_3"]) == (True, False, False)
+    page = refreshed(browser, RULE, way_2="sms")
+    assert (shown(page)["template_2"], shown(page)["way_3"]) == (True, True)
+    assert (options(page, "template"), options(page, "template_2")) == (["—", "Письмо"], ["—", "Текст SMS"])
+
+
+@pytest.mark.spec("B103", "B105")
+def test_ways_are_kept_in_their_order(network: Any, browser: Any) -> None:
+    letter, short = make_template(), make_template(channel=Channel.SMS)
+    page = fields(refreshed(browser, RULE, way="telegram", way_2="sms", way_3="email"))
+    typed = page | {"name": "Счета", "send_time": "10:00"}
+    assert browser.post(RULE, data=typed).status_code == 302
+    rule = db.session.scalars(select(MailingRule)).one()
+    assert [(way.channel, way.template) for way in rule.ways] == [
+        (Channel.TELEGRAM, short),
+        (Channel.SMS, short),
+        (Channel.EMAIL, letter),
+    ]
+    page = fields(browser.get(f"/admin/mailingrule/edit/?id={rule.id}").text)
+    assert (page["way"], page["way_2"], page["way_3"]) == ("telegram", "sms", "email")
 
 
 @pytest.mark.spec("B63", "B66", "B68", "B100", "B101", "B105")
 def test_a_rule_is_made(network: Any, browser: Any) -> None:
     template = make_template()
-    answer = send(browser, RULE, name="Счета за месяц", send_time="10:30")
+    answer = send(browser, RULE, name="Счета за месяц", send_time="10:30", method="subscription")
     assert answer.status_code == 302
     rule = db.session.scalars(select(MailingRule)).one()
     assert (rule.kind, rule.method, rule.accounts) == (
@@ -77,11 +170,94 @@ def test_a_rule_is_made(network: Any, browser: Any) -> None:
         BillingMethod.SUBSCRIPTION,
         BilledAccounts.BASE,
     )
-    assert (rule.periodicity, rule.send_time, rule.channel) == (Periodicity.DAILY, time(10, 30), Channel.EMAIL)
-    assert (rule.branch_id, rule.template_id, rule.is_active) == (network.lesnoy.id, template.id, True)
+    assert (rule.periodicity, rule.send_time) == (Periodicity.DAILY, time(10, 30))
+    assert [(way.channel, way.template_id) for way in rule.ways] == [(Channel.EMAIL, template.id)]
+    assert (rule.branch_id, rule.is_active, rule.statuses) == (network.lesnoy.id, True, ["active"])
     page = plain(browser.get(answer.location).text)
     for text in ("Счета за месяц", "10:30", "Ежедневная", "Ещё не запускалась."):
         assert text in page
+
+
+@pytest.mark.spec("B79", "B89", "B93", "B94", "B95", "B96", "B97", "B99")
+def test_every_condition_of_a_rule_is_kept_and_shown(network: Any, browser: Any) -> None:
+    make_template()
+    typed = {
+        **{"method": "subscription", "accounts": "all", "period_type": "next", "period": "week", "term": "month_end"},
+        **{"lessons_from": "1", "lessons_to": "3", "money_from": "100", "client_kinds": "person"},
+        **dict.fromkeys(("is_repeatable", "attended_only", "lesson_only", "issues_again"), "y"),
+    }
+    answer = send(browser, RULE, name="Счета", send_time="10:00", **typed)
+    assert answer.status_code == 302
+    rule = db.session.scalars(select(MailingRule)).one()
+    assert (rule.lessons_from, rule.lessons_to, rule.money_from, rule.money_to) == (1, 3, Decimal(100), None)
+    assert (rule.is_repeatable, rule.attended_only, rule.lesson_only, rule.issues_again) == (True,) * 4
+    assert (rule.period_type.value, rule.period.value, rule.term.value) == ("next", "week", "month_end")
+    assert rule.client_kinds == ["person"]
+    page = plain(browser.get(answer.location).text)
+    for text in ("Остаток (уроки)", "1 – 3", "Остаток (деньги)", "Последний день текущего месяца", "Следующий"):
+        assert text in page
+
+
+def test_what_does_not_apply_is_not_looked_at(network: Any, browser: Any) -> None:
+    make_template()
+    hidden = {"term_days": "x", "lessons_from": "много", "month_day": "99"}
+    answer = send(browser, RULE, name="Счета", send_time="10:00", **hidden)
+    assert answer.status_code == 302
+    rule = db.session.scalars(select(MailingRule)).one()
+    assert (rule.term_days, rule.lessons_from, rule.month_day) == (None, None, None)
+
+
+def test_a_rule_of_a_single_day(network: Any, browser: Any) -> None:
+    make_template()
+    typed = {"name": "Счета", "send_time": "10:00", "is_once": "y"}
+    assert errors(send(browser, RULE, **typed).text) == {"once_on": "Укажите дату."}
+    assert send(browser, RULE, **typed, once_on="2030-05-01").status_code == 302
+    rule = db.session.scalars(select(MailingRule)).one()
+    assert rule.once_on == date(2030, 5, 1)
+    assert "01.05.2030 10:00" in table(browser.get("/admin/mailingrule/").text)[0]
+
+
+def test_the_list_tells_the_next_run(network: Any, browser: Any) -> None:
+    make_rule(network.lesnoy, name="Ежедневно", send_time=time(10))
+    with clock.frozen(datetime(2027, 3, 10, 9, tzinfo=UTC)):  # noon in Moscow
+        assert "11.03.2027 10:00" in table(browser.get("/admin/mailingrule/").text)[0]
+
+
+@pytest.mark.spec("B60", "B105")
+def test_a_rule_that_cannot_run_says_what_is_missing(network: Any, browser: Any) -> None:
+    rule = make_rule(network.lesnoy, template=make_template(channel=Channel.SMS), channel=Channel.TELEGRAM)
+    missing = "Не подключён провайдер для «Telegram»."
+    for path in (f"/admin/mailingrule/details/?id={rule.id}", f"/admin/mailingrule/edit/?id={rule.id}"):
+        assert missing in plain(browser.get(path).text)
+    with transaction():
+        rule.ways[0].template = None
+        network.company.has_mailings = False
+    for path in (f"/admin/mailingrule/details/?id={rule.id}", f"/admin/mailingrule/edit/?id={rule.id}"):
+        page = plain(browser.get(path).text)
+        assert "Не указан шаблон для «Telegram»." in page
+        assert "рассылок SMS/E-mail" in page
+
+
+def test_whom_a_rule_concerns(network: Any, browser: Any) -> None:
+    with clock.frozen(datetime(2027, 3, 10, 9, tzinfo=UTC)):
+        payer, silent = make_client(network.lesnoy, name="Анна", email="anna@demo.test"), make_client(network.lesnoy)
+        with transaction():
+            silent.name, silent.email = "Без почты", None
+        for client in (payer, silent):
+            make_subscription(client, starts_on=date(2027, 3, 1))
+        rule = make_rule(network.lesnoy)
+        path = f"/admin/mailingrule/preview/?id={rule.id}"
+        answer = browser.get(path)
+        assert answer.status_code == 200
+        lines = [row for row in table(answer.text) if "Анна" in row or "Без почты" in row]
+        assert len(lines) == 2
+        assert "Email" in next(row for row in lines if "Анна" in row)
+        assert "Без почты" not in plain(browser.get(f"{path}&who=yes").text)
+        assert "Анна" not in plain(browser.get(f"{path}&who=no").text)
+        book = browser.get(f"/admin/mailingrule/preview/xlsx/?id={rule.id}")
+        assert book.status_code == 200
+        assert book.data[:2] == b"PK"
+        assert db.session.scalar(select(func.count()).select_from(Bill)) == 0
 
 
 @pytest.mark.parametrize(
@@ -97,9 +273,11 @@ def test_a_rule_is_made(network: Any, browser: Any) -> None:
         ({"periodicity": "monthly", "month_day": "32"}, "month_day"),
         ({"periodicity": "monthly", "month_day": "x"}, "month_day"),
         ({"periodicity": "yearly"}, "periodicity"),
-        ({"term_days": "0"}, "term_days"),
-        ({"term_days": "9" * 30}, "term_days"),
-        ({"channel": "telegram"}, "channel"),
+        ({"term": "days", "term_days": "0"}, "term_days"),
+        ({"term": "days", "term_days": "9" * 30}, "term_days"),
+        ({"way": "telegraph"}, "way"),
+        ({"way_2": "email"}, "way_2"),
+        ({"method": "subscription", "lessons_from": "3", "lessons_to": "1"}, "lessons_to"),
         ({"kind": ""}, "kind"),
         ({"template": "999"}, "template"),
     ],
@@ -135,7 +313,7 @@ def test_a_rule_is_changed_and_switched_off(network: Any, browser: Any) -> None:
     rule = make_rule(network.lesnoy, periodicity=Periodicity.WEEKLY, weekday=4)
     path = f"/admin/mailingrule/edit/?id={rule.id}"
     assert fields(browser.get(path).text)["weekday"] == "4"
-    assert send(browser, path, is_active=None, term_days="5").status_code == 302
+    assert send(browser, path, is_active=None, term="days", term_days="5").status_code == 302
     db.session.expire_all()
     assert (rule.is_active, rule.term_days, rule.weekday) == (False, 5, 4)
     assert "нет" in table(browser.get("/admin/mailingrule/").text)[0]

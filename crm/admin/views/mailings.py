@@ -1,49 +1,62 @@
-"""Mailing rules, their runs, templates, messages."""
+"""Mailing rules, their runs, messages."""
 
 from __future__ import annotations
 
-from typing import Any
+from datetime import datetime
+from typing import Any, ClassVar
 
 import sqlalchemy as sa
-from flask import g, request
+from flask import Response, g, request
 from flask_admin import expose
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
+from flask_babel import lazy_pgettext as _lp
 from flask_login import current_user
 from markupsafe import Markup
-from wtforms import BooleanField, IntegerField, SelectField, StringField, TextAreaField, TimeField, validators
+from wtforms import BooleanField, IntegerField, SelectField, StringField, TimeField, validators
 from wtforms.fields.choices import SelectChoice
 
+from crm import clock
+from crm.access.fields import field_rules
 from crm.access.models import Branch
 from crm.admin.base import BulkAction, KontoraView, permission
-from crm.admin.fields import REQUIRED, EnumField, Form, ReferenceField
-from crm.admin.kinds import NOTHING, IntegerKind, Kind, Place
+from crm.admin.column import FoundColumn
+from crm.admin.fields import REQUIRED, ChoicesField, DateField, EnumField, Form, MoneyField, ReferenceField
+from crm.admin.kinds import NOTHING, IntegerKind, Kind, MomentKind, Place
 from crm.admin.mailing_option import OptionNotice, option_notice, option_notices
 from crm.admin.views.clients import working_branches
+from crm.audit.operations import record_export
+from crm.catalogue.models import LessonType, Subject
+from crm.clients.models import ClientKind, ClientStatus
 from crm.clients.queries import client_matches
-from crm.db import db
+from crm.db import db, transaction
 from crm.errors import DomainError
+from crm.exchange import excel
+from crm.i18n import money
 from crm.mailings.models import (
     BilledAccounts,
     BillingMethod,
     Channel,
     MailingKind,
+    MailingRule,
     MailingRun,
-    MailingRunLine,
     Message,
     Periodicity,
+    PeriodType,
+    PeriodUnit,
     Template,
     Term,
 )
 from crm.mailings.operations import resend_messages
-from crm.mailings.rules import RuleFacts, Way, save_rule
+from crm.mailings.preview import preview_run
+from crm.mailings.rules import RuleFacts, Way, applies, save_rule
 from crm.mailings.runs import run_now
-from crm.mailings.tags import all_tags
-from crm.mailings.templates import save_template
+from crm.mailings.upcoming import lacks_of, next_run
 from crm.phones import format_phone
 from crm.protocol import ProtocolLine
 from crm.security import chosen_branch
 
+PAGE = 100  # lines of a preview at once
 WEEKDAYS = (_l("Monday"), _l("Tuesday"), _l("Wednesday"), _l("Thursday"), _l("Friday"), _l("Saturday"), _l("Sunday"))
 
 
@@ -61,100 +74,210 @@ class RecipientKind(Kind):
         return format_phone(value) if value and value.startswith("+") else super().show(value, place)
 
 
-class TemplateForm(Form):
-    name = StringField(_l("Name"), [REQUIRED, validators.Length(max=200)])
-    channel = EnumField(Channel, _l("Way of sending"), default=Channel.EMAIL)
-    subject = StringField(
-        _l("Subject of the letter"),
-        [validators.Length(max=200)],
-        description=_l("Of an e-mail; an SMS has none."),
-    )
-    body = TextAreaField(_l("Text"), [REQUIRED, validators.Length(max=20000)], render_kw={"rows": 12})
-    is_thanks = BooleanField(
-        _l("Send by itself after a payment"),
-        description=_l("Thanks for the payment of a bill: by e-mail, or as an SMS to whoever has no e-mail address."),
-    )
+# «Способ рассылки» in the order of the form; WhatsApp takes the place of SMS where its provider is set.
+WAYS = (Channel.EMAIL, Channel.SMS, Channel.TELEGRAM, Channel.VIBER, Channel.PUSH, Channel.CABINET)
+# The fields of each way, in the order they are tried.
+_WAY_FIELDS = (("way", "template"), ("way_2", "template_2"), ("way_3", "template_3"))
+_NEXT_WAY = _l("If it does not get through")
 
 
-class TemplateView(KontoraView):
-    entity = "template"
-    icon = "file-earmark-text"
-    column_list = ("name", "channel", "subject", "is_thanks")
-    column_details_list = ("name", "channel", "subject", "body", "is_thanks")
-    column_searchable_list = ("name", "subject")
-    column_filters = ("channel", "is_thanks")
-    column_labels = {"is_thanks": _l("After a payment")}
-    column_default_sort = "name"
-    form = TemplateForm
-    creates = edits = True
-    create_label = _l("Add a template")
-    create_template = edit_template = "admin/template_form.html"
+def _way_field(label: Any, *, is_optional: bool, **kwargs: Any) -> EnumField:
+    return EnumField(Channel, label, members=WAYS, is_optional=is_optional, **kwargs)
 
-    def save_new(self, form: Any) -> Any:
-        return save_template(None, **form.data, by=current_user)
 
-    def save(self, form: Any, row: Any) -> Any:
-        return save_template(row, **form.data, by=current_user)
-
-    def answer(self, form: Any, change: Any, **kwargs: Any) -> Any:
-        return super().answer(form, change, template="admin/template_form.html", tags=all_tags().values(), **kwargs)
+def _template_field() -> ReferenceField:
+    return ReferenceField(Template, _l("Template"), is_optional=True)
 
 
 class RuleForm(Form):
-    """Three sections, as the screen shows them: what, when, how."""
+    """Three sections, as the screen shows them: what, when, how.
+
+    Fields that mean nothing to the rule as it stands are not shown (is_shown) and not looked at; DECIDING: those the
+    others depend on. GROUPS: fields that stand under one heading.
+    """
 
     SECTIONS = (
         (
             _l("What do we send?"),
-            ("name", "branch", "kind", "method", "accounts", "term", "term_days", "is_repeatable"),
+            (
+                *("name", "branch", "kind", "method", "accounts", "period_type", "period"),
+                *("statuses", "client_kinds", "term", "term_days", "is_repeatable", "subject", "lesson_type"),
+                *("lessons_from", "money_from", "days", "attended_only", "lesson_only", "issues_again"),
+            ),
         ),
-        (_l("When do we send?"), ("is_active", "periodicity", "send_time", "weekday", "month_day")),
-        (_l("How do we send?"), ("way", "template")),
+        (
+            _l("When do we send?"),
+            ("is_active", "is_once", "once_on", "periodicity", "send_time", "weekday", "month_day"),
+        ),
+        (_l("How do we send?"), tuple(name for names in _WAY_FIELDS for name in names)),
     )
+    DECIDING = frozenset(
+        {"kind", "method", "accounts", "term", "is_once", "periodicity", "branch", *(way for way, _text in _WAY_FIELDS)}
+    )
+    GROUPS: ClassVar[dict[str, tuple[Any, str]]] = {
+        "lessons_from": (_l("Lessons left (range)"), "lessons_to"),
+        "money_from": (_l("Money left (range)"), "money_to"),
+    }
 
     name = StringField(_l("Name"), [REQUIRED, validators.Length(max=200)])
     branch = ReferenceField(Branch, _l("Branch"), query=working_branches)
-    kind = EnumField(MailingKind, _l("Type of mailing"))
-    method = EnumField(BillingMethod, _l("Calculation method"))
-    accounts = EnumField(BilledAccounts, _l("Type of calculations"))
-    term = EnumField(Term, _l("Payment term"), default=Term.UNLIMITED)
+    kind = EnumField(MailingKind, _l("Type of mailing"), default=MailingKind.BILLS)
+    method = EnumField(BillingMethod, _l("Calculation method"), default=BillingMethod.FORECAST)
+    accounts = EnumField(BilledAccounts, _l("Type of calculations"), default=BilledAccounts.BASE)
+    period_type = EnumField(
+        PeriodType,
+        _l("Type of period"),
+        default=PeriodType.CURRENT,
+        description=_l(
+            "“Next” is the current period and the one after it, in one bill: for a monthly subscription from "
+            "1 September the current period is 1–30 September, the next one 1 September–31 October."
+        ),
+    )
+    period = EnumField(PeriodUnit, _l("Period"), default=PeriodUnit.MONTH)
+    statuses = ChoicesField(
+        _l("Status of the client"),
+        options=[(status.value, status.label) for status in ClientStatus],
+        default=[ClientStatus.ACTIVE.value],
+        description=_l("With none ticked it goes to clients of any status."),
+    )
+    client_kinds = ChoicesField(
+        _l("Type of the client"),
+        options=[(kind.value, kind.label) for kind in ClientKind],
+        description=_l("With none ticked it goes to both."),
+    )
+    term = EnumField(
+        Term, _l("Payment term"), default=Term.UNLIMITED, description=_l("It begins on the day the bill is issued.")
+    )
     term_days = IntegerField(_l("Payment term, days"), [validators.Optional(), validators.NumberRange(1, 366)])
-    is_repeatable = BooleanField(_l("The bill may be paid repeatedly"))
+    is_repeatable = BooleanField(
+        _l("A bill of the mailing may be paid repeatedly"),
+        description=_l("If not ticked, a bill is paid once. What is in the archive is not paid in any case."),
+    )
+    subject = ReferenceField(
+        Subject, _lp("of lessons", "Subject"), is_optional=True, blank=_lp("of lessons", "All subjects")
+    )
+    lesson_type = ReferenceField(
+        LessonType, _l("Type of the lesson"), is_optional=True, blank=_l("All types of lessons")
+    )
+    lessons_from = IntegerField(_lp("range", "From"), [validators.Optional()])
+    lessons_to = IntegerField(_lp("range", "To"), [validators.Optional()], description=_l("Inclusive; one is enough."))
+    money_from = MoneyField(_lp("range", "From"))
+    money_to = MoneyField(_lp("range", "To"), description=_l("Inclusive; one is enough."))
+    days = IntegerField(
+        _l("Days ahead"),
+        [validators.Optional(), validators.NumberRange(0, 366)],
+        description=_l("How many days before it happens; 0: on the very day."),
+    )
+    attended_only = BooleanField(_l("Send only if the client attended lessons in the last 30 days"))
+    lesson_only = BooleanField(_l("Send only if the client has lessons on this day"))
+    issues_again = BooleanField(
+        _l("Issue a bill again if there is an unpaid one"),
+        description=_l("If not ticked, a client with an earlier unpaid bill gets nothing; the run says why."),
+    )
     is_active = BooleanField(_l("The mailing is on"), default=True)
-    periodicity = EnumField(Periodicity, _l("Periodicity"))
+    is_once = BooleanField(_lp("mailing", "Once"))
+    once_on = DateField(_l("Date of sending"), [validators.Optional()])
+    periodicity = EnumField(Periodicity, _l("Periodicity"), default=Periodicity.DAILY)
     send_time = TimeField(_l("Time"), [REQUIRED], description=_l("On the clock of the branch."))
     weekday = SelectField(
         _l("Day of the week"),
         choices=[SelectChoice("", "—"), *(SelectChoice(str(i), name) for i, name in enumerate(WEEKDAYS))],
         coerce=lambda value: None if value in {None, "", "None"} else int(value),
-        description=_l("For a weekly mailing."),
     )
     month_day = IntegerField(
         _l("Day of the month"),
         [validators.Optional(), validators.NumberRange(1, 31)],
-        description=_l("For a monthly mailing; in a shorter month its last day."),
+        description=_l("In a shorter month its last day."),
     )
-    way = EnumField(Channel, _l("Way of sending"))
-    template = ReferenceField(Template, _l("Template"))
+    way = _way_field(
+        _l("Way of sending"),
+        is_optional=False,
+        default=Channel.EMAIL,
+        description=_l("Where a provider of WhatsApp is connected, SMS go to WhatsApp through it."),
+    )
+    template = _template_field()
+    way_2 = _way_field(
+        _NEXT_WAY,
+        is_optional=True,
+        description=_l("Tried where the client has no address for the former way, or it was refused for certain."),
+    )
+    template_2 = _template_field()
+    way_3 = _way_field(_NEXT_WAY, is_optional=True)
+    template_3 = _template_field()
+
+    def process(self, formdata: Any = None, obj: Any = None, *args: Any, **kwargs: Any) -> None:
+        if obj is not None:
+            kwargs["is_once"] = obj.once_on is not None
+            for (way, template), kept in zip(_WAY_FIELDS, obj.ways, strict=False):
+                kwargs |= {way: kept.channel, template: kept.template}
+        super().process(formdata, obj, *args, **kwargs)
+        for way, template in _WAY_FIELDS:
+            field, is_letter = self[template], self[way].data is Channel.EMAIL
+            rows = [row for row in field.rows.values() if (row.channel is Channel.EMAIL) is is_letter]
+            field.choices = [field.choices[0], *(SelectChoice(str(row.id), row.name) for row in rows)]
+
+    def settle(self) -> None:
+        """Templates of another way are let go, and the only one there is is chosen: of a form not sent for good."""
+        for way, template in _WAY_FIELDS:
+            field, channel = self[template], self[way].data
+            fitting = [field.rows[item.value] for item in field.choices[1:]]
+            if field.data not in fitting:
+                field.data = fitting[0] if len(fitting) == 1 and channel is not None else None
+
+    def is_shown(self, name: str) -> bool:
+        """Whether the field means anything to the rule as it stands in the form."""
+        if name == "once_on":
+            return bool(self.is_once.data)
+        if name == "periodicity":
+            return not self.is_once.data
+        if name == "weekday":
+            return not self.is_once.data and self.periodicity.data is Periodicity.WEEKLY
+        if name == "month_day":
+            return not self.is_once.data and self.periodicity.data is Periodicity.MONTHLY
+        if name in {"way_3", "template_2"}:
+            return self.way_2.data is not None
+        if name == "template_3":
+            return self.way_2.data is not None and self.way_3.data is not None
+        return applies(name, self.kind.data, self.method.data, self.accounts.data, self.term.data)
+
+    def validate(self, *args: Any, **kwargs: Any) -> bool:
+        for name, field in self._fields.items():
+            if not self.is_shown(name):
+                field.process(None)
+                field.raw_data = []  # what was sent of it is as if it was not
+        is_valid = super().validate(*args, **kwargs)
+        if self.is_once.data and self.once_on.data is None and not self.once_on.errors:
+            self.once_on.errors = [_("Enter the date.")]
+            return False
+        return is_valid
+
+    def ways(self) -> list[Way]:
+        """Those chosen, in their order."""
+        chosen = [(self[way].data, self[template].data) for way, template in _WAY_FIELDS if self.is_shown(way)]
+        return [Way(channel, template) for channel, template in chosen if channel is not None]
 
     @property
     def facts(self) -> RuleFacts:
         """The rule as the operations take it."""
-        data = dict(self.data)
-        way = Way(data.pop("way"), data.pop("template"))
-        return RuleFacts(**data, ways=[way])
+        left_out = {"is_once", *(name for names in _WAY_FIELDS for name in names)}
+        data = {name: value for name, value in self.data.items() if name not in left_out}
+        data["statuses"] = [one for one in ClientStatus if one.value in self.statuses.data]
+        data["client_kinds"] = [one for one in ClientKind if one.value in self.client_kinds.data]
+        return RuleFacts(**data, ways=self.ways())
 
 
 class MailingRuleView(KontoraView):
     entity = "mailingrule"
     icon = "send"
-    column_list = ("name", "kind", "periodicity", "send_time", "is_active", "branch")
+    column_list = ("name", "kind", "periodicity", "send_time", "next_run", "is_active", "branch")
     column_labels = {
         "kind": _l("Type of mailing"),
         "is_active": _l("On"),
         "accounts": _l("Type of calculations"),
         "method": _l("Calculation method"),
         "weekday": _l("Day of the week"),
+        "month_day": _l("Day of the month"),
+        "once_on": _l("Only on"),
     }
     column_kinds = {"weekday": WeekdayKind()}
     column_searchable_list = ("name",)
@@ -166,15 +289,63 @@ class MailingRuleView(KontoraView):
     details_template = "admin/rule.html"
     empty_hint = _l("Add a mailing: bills will be issued and sent by themselves.")
 
+    def column(self, name: str) -> Any:
+        if name == "next_run":
+            return FoundColumn(
+                name, _l("Next run"), MomentKind(), None, of=lambda rule: next_run(rule, now=clock.now())
+            )
+        return super().column(name)
+
+    def details_columns(self, row: Any) -> list[Any]:
+        """What does not apply to the rule is left out: the rest is told by parts() in words."""
+        names = ["name", "branch", "kind"]
+        if row.kind is MailingKind.BILLS:
+            names += ["method", "accounts"]
+        names += ["is_active", "once_on"] if row.once_on is not None else ["is_active", "periodicity"]
+        names += [name for name in ("weekday", "month_day") if getattr(row, name) is not None]
+        return self.without_hidden([self.column(name) for name in (*names, "send_time", "next_run")], row)
+
     def save_new(self, form: Any) -> Any:
         return save_rule(None, form.facts, by=current_user)
 
     def save(self, form: Any, row: Any) -> Any:
         return save_rule(row, form.facts, by=current_user)
 
+    def may_edit_row(self, row: Any) -> bool:
+        return self.may_edit and not row.is_selected  # one of a selection is sent as it was written
+
+    def answer(self, form: Any, change: Any, **kwargs: Any) -> Any:
+        """The form of a rule too asks for its fields anew (`step=refresh`): sent back with what was typed."""
+        if not isinstance(form, RuleForm):
+            return super().answer(form, change, **kwargs)
+        row, is_final = kwargs.get("row"), request.method == "POST" and request.form.get("step") != "refresh"
+        if not is_final and (row is None or request.method == "POST"):
+            form.settle()
+        branch = form.branch.data
+        ways = [(way.channel, way.template is not None) for way in form.ways()]
+        has_more_to_say = row is not None or request.method == "POST"
+        context: dict[str, Any] = {
+            "option": option_notice(branch) if branch is not None else None,
+            "lacks": lacks_of(branch, ways if has_more_to_say else [(channel, True) for channel, _text in ways])
+            if branch is not None
+            else [],
+        }
+        template = "admin/rule_form.html"
+        if is_final or request.method == "GET":
+            return super().answer(form, change, template=template, **context, **kwargs)
+        stale = self.history(row, limit=3) if kwargs.get("is_stale") and row is not None else []
+        page = {"title": kwargs["title"], "back": kwargs["back"], "row": row, "stale": stale}
+        return self.render(template, form=form, **page, **context)
+
     def details_context(self, row: Any) -> dict[str, Any]:
         runs = sa.select(MailingRun).where(MailingRun.rule_id == row.id).order_by(MailingRun.id.desc()).limit(20)
-        return {"runs": list(db.session.scalars(runs)), "may_run": self.may("run"), "option": option_notice(row.branch)}
+        return {
+            "runs": list(db.session.scalars(runs)),
+            "may_run": self.may("run"),
+            "option": option_notice(row.branch),
+            "lacks": lacks_of(row.branch, [(way.channel, any(way.text)) for way in row.ways]),
+            "parts": _parts(row),
+        }
 
     def option_notices(self) -> list[OptionNotice]:
         """Of the companies whose mailings are listed here."""
@@ -196,26 +367,111 @@ class MailingRuleView(KontoraView):
             submit=_("Run now"),
         )
 
+    @expose("/preview/")
+    @permission("view")
+    def preview_view(self) -> Any:
+        """«Кого коснётся»: who would get what if the rule ran now; ?who=yes, ?who=no: of these only."""
+        rule = self.get_one(request.args.get("id"))
+        context: dict[str, Any] = {"rule": rule, "option": option_notice(rule.branch)}
+        context["lacks"] = lacks_of(rule.branch, [(way.channel, any(way.text)) for way in rule.ways])
+        preview = preview_run(rule, by=current_user)
+        who, page = request.args.get("who", ""), _page()
+        lines = [line for line in preview.lines if not who or bool(line.reason) is (who == "no")]
+        shown = lines[(page - 1) * PAGE : page * PAGE]
+        numbers = {"": len(preview.lines), "yes": sum(not line.reason for line in preview.lines)}
+        numbers["no"] = numbers[""] - numbers["yes"]
+        context |= {"counts": preview.counts, "numbers": numbers, "lines": shown, "who": who, "page": page}
+        return self.render("admin/rule_preview.html", has_more=len(lines) > page * PAGE, **context)
 
-class MailingRunView(KontoraView):
-    entity = "mailingrun"
-    icon = "list-check"
-    column_list = ("id", "rule", "planned_at", "status", "is_manual", "total", "started_at", "finished_at", "branch")
-    column_filters = ("status", "planned_at", "branch")
-    column_default_sort = "-id"
-    details_template = "admin/run.html"
-    empty_hint = _l("Every execution of a mailing appears here, with what was done for each client.")
-
-    def details_context(self, row: Any) -> dict[str, Any]:
-        lines = (
-            sa.select(MailingRunLine)
-            .where(MailingRunLine.run_id == row.id)
-            .options(sa.orm.joinedload(MailingRunLine.client), sa.orm.joinedload(MailingRunLine.bill))
-            .order_by(MailingRunLine.id)
-            .limit(1001)
+    @expose("/preview/xlsx/")
+    @permission("export")
+    def preview_export_view(self) -> Any:
+        """The same as an Excel file, whole."""
+        rule = self.get_one(request.args.get("id"))
+        preview = preview_run(rule, by=current_user)
+        hidden, hidden_of_bills = field_rules(current_user, "client").hidden, field_rules(current_user, "bill").hidden
+        columns = [
+            excel.Column(_("Client"), "text", 30),
+            excel.Column(_("Account"), "text", 30),
+            excel.Column(_("Sum"), "money"),
+            excel.Column(_("Way of sending"), "text", 16),
+            excel.Column(_("Recipient"), "text", 26),
+            excel.Column(_("Why not"), "text", 50),
+        ]
+        rows = (
+            (
+                line.client.name if "name" not in hidden else None,
+                line.account.title if line.account is not None else None,
+                line.amount if "amount" not in hidden_of_bills else None,
+                str(line.channel.label) if line.channel is not None else None,
+                line.recipient if ("email" if line.channel is Channel.EMAIL else "phone") not in hidden else None,
+                line.reason,
+            )
+            for line in preview.lines
         )
-        found = list(db.session.scalars(lines))
-        return {"lines": found[:1000], "is_cut": len(found) > 1000}
+        title = f"{_('Whom it concerns')} {rule.name}"
+        with transaction():
+            record_export("client", rows=len(preview.lines), description=title, by=current_user)
+        name = f"{title} {clock.today(rule.branch)}.xlsx"
+        headers = {"Content-Disposition": excel.content_disposition(name)}
+        chunks = excel.export_file(columns, rows, title=str(_("Whom it concerns")), time_zone=None)
+        return Response(chunks, mimetype=excel.XLSX, headers=headers)
+
+
+def _next_run(rule: MailingRule) -> datetime | None:
+    return next_run(rule, now=clock.now())
+
+
+def _page() -> int:
+    text = request.args.get("page", "")
+    return max(1, int(text)) if text.isascii() and text.isdigit() and len(text) < 7 else 1
+
+
+def _parts(rule: MailingRule) -> list[tuple[Any, str]]:
+    """What besides its columns applies to a rule, in words: label and text."""
+
+    def told(name: str) -> bool:
+        return applies(name, rule.kind, rule.method, rule.accounts, rule.term)
+
+    parts: list[tuple[Any, str]] = []
+    if told("period"):
+        parts += [(_("Type of period"), str(rule.period_type.label)), (_("Period"), str(rule.period.label))]
+    for values, labels, heading in (
+        (rule.statuses, ClientStatus, _("Status of the client")),
+        (rule.client_kinds, ClientKind, _("Type of the client")),
+    ):
+        if values:
+            parts.append((heading, ", ".join(str(one.label) for one in labels if one.value in values)))
+    if told("term"):
+        days = f": {rule.term_days}" if told("term_days") else ""
+        parts.append((_("Payment term"), f"{rule.term.label}{days}"))
+    if told("subject"):
+        parts.append((_("Subject of the lessons"), str(rule.subject or _("All subjects"))))
+        parts.append((_("Type of the lesson"), str(rule.lesson_type or _("All types of lessons"))))
+    if told("lessons_from"):
+        ranges: tuple[tuple[str, Any, Any, Any], ...] = (
+            (_("Lessons left (range)"), rule.lessons_from, rule.lessons_to, str),
+            (_("Money left (range)"), rule.money_from, rule.money_to, money),
+        )
+        for heading, low, high, shown in ranges:
+            if low is not None or high is not None:
+                parts.append(
+                    (heading, f"{'…' if low is None else shown(low)} – {'…' if high is None else shown(high)}")
+                )
+    if told("days"):
+        parts.append((_("Days ahead"), str(rule.days)))
+    flags = {
+        "is_repeatable": _("A bill of the mailing may be paid repeatedly"),
+        "attended_only": _("Send only if the client attended lessons in the last 30 days"),
+        "lesson_only": _("Send only if the client has lessons on this day"),
+        "issues_again": _("Issue a bill again if there is an unpaid one"),
+    }
+    parts += [(label, _("yes")) for name, label in flags.items() if told(name) and getattr(rule, name)]
+    for number, way in enumerate(rule.ways):
+        text = way.template.name if way.template else way.subject or way.body[:80]
+        label = _("If it does not get through") if number else _("Way of sending")
+        parts.append((label, f"{way.channel.label} · {text or '—'}"))
+    return parts
 
 
 class MessageView(KontoraView):
