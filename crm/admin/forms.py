@@ -50,6 +50,10 @@ class FormsView(HistoryView):
     def prefill(self, form: Any) -> None:
         """Values a new form starts with."""
 
+    def create_args(self) -> dict[str, Any]:
+        """What the list it is added from says of a new row, for prefill()."""
+        return {}
+
     def saved_url(self, row: Any) -> str:
         """Where to go after saving."""
         return self.row_url(row)

@@ -67,6 +67,14 @@ class TemplateView(KontoraView):
     create_label = _l("Add a template")
     create_template = edit_template = PAGE
 
+    def create_args(self) -> dict[str, Any]:
+        channel = request.args.get("f.channel.is")
+        return {"channel": channel} if channel in {Channel.EMAIL.value, Channel.SMS.value} else {}
+
+    def prefill(self, form: Any) -> None:
+        if request.args.get("channel") == Channel.SMS.value:
+            form.channel.data = Channel.SMS
+
     def save_new(self, form: Any) -> Any:
         return save_template(None, **form.data, by=current_user)
 
@@ -107,7 +115,7 @@ def _preview(form: Any) -> dict[str, Any]:
     """What the page shows of a preview. asked: the text a client was looked for by; found: those offered."""
     asked = request.form.get("q", "").replace("\x00", "").strip()[:200]
     found = _clients(asked)
-    chosen = next((client for client in found if str(client.id) == request.form.get("client")), None)
+    chosen = next((client for client in found if str(client.id) == request.form.get("shown_to")), None)
     client = chosen or next(iter(found), None)
     shown = {"asked": asked, "found": found, "client": client}
     if client is None:
