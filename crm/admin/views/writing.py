@@ -30,7 +30,7 @@ from crm.i18n import money
 from crm.mailings.delivery import sender_of
 from crm.mailings.models import Template
 from crm.mailings.operations import Draft, draft_message_to, send_message_to
-from crm.mailings.tags import Subject, all_tags
+from crm.mailings.tags import BY_HAND, tags_about
 from crm.phones import format_phone, is_landline
 
 # How many of a payer's open bills are offered.
@@ -107,7 +107,6 @@ class CardWritingView(KontoraView):
         if channel is Channel.SMS:
             del form.subject
         back = url_for("client.card_view", id=client.id, tab="messages")
-        tags = [tag for tag in all_tags().values() if tag.subject is not Subject.PAYMENT]
         context: dict[str, Any] = {
             "title": _("Send an SMS") if channel is Channel.SMS else _("Send an e-mail"),
             "back": back,
@@ -115,7 +114,7 @@ class CardWritingView(KontoraView):
             "addresses": addresses,
             "address": address,
             "asked_bill": bill,
-            "tags": tags,
+            "tags": tags_about(BY_HAND),
             "option": option_notice(_branch_of(address.owner if address is not None else client, bill)),
         }
         step = request.form.get("step", "send") if request.method == "POST" else ""
