@@ -103,7 +103,7 @@ def test_the_link_of_his_page_is_shown(network, desk, client):
 def test_what_cannot_be_done_is_refused(network, desk, client):
     assert "has not connected" in do(desk, client, "on:viber").text
     for nonsense in ("", "on", "on:pigeon", "kinds:email", "burn:email"):
-        assert do(desk, client, nonsense).status_code == 400
+        assert do(desk, client, nonsense).status_code == 404
 
 
 def test_who_may_not_edit_sees_icons_without_menus(network, web, client):

@@ -67,7 +67,7 @@ class CardContactsView(KontoraView):
         verb, _colon, name = request.form.get("do", "").partition(":")
         channel = next((channel for channel in Channel if channel.value == name), None)
         if verb not in {"on", "off", "detach", "kinds", "link"} or (channel is None) is not (verb in {"kinds", "link"}):
-            abort(400)
+            abort(404)
 
         def change() -> Any:
             if verb == "link":
