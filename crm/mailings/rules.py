@@ -29,6 +29,7 @@ from crm.mailings.models import (
     Template,
     Term,
 )
+from crm.mailings.tags import check_template_for
 
 MAX_DAYS = 366
 
@@ -186,3 +187,4 @@ def _check_how(facts: RuleFacts) -> None:
         if (way.template.channel is Channel.EMAIL) is not (way.channel is Channel.EMAIL):
             text = _("This template is for another way of sending.")
             raise DomainError("template_channel", text, f"template{suffix}")
+        check_template_for(way.template, facts.kind, field=f"template{suffix}")

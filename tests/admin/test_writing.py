@@ -21,7 +21,7 @@ from crm.mailings.models import Message, MessageStatus, Template
 from tests.access.test_roles import settings_of
 from tests.admin.test_grids import plain
 from tests.admin.world import errors, fields, send
-from tests.factories import make_bill, make_child, make_client, make_rule, make_template
+from tests.factories import make_bill, make_child, make_client, make_template
 
 
 @pytest.fixture
@@ -261,22 +261,8 @@ def test_a_card_without_contacts_says_so(network: Any, browser: Any) -> None:
 # --- templates -------------------------------------------------------------------------------------------------------
 
 
-def test_a_template_of_sms_has_no_subject_and_one_of_letters_must(network: Any, owner: Any) -> None:
-    form = {"name": "Ссылка", "subject": "", "body": "{bill.url}"}
-    assert list(errors(send(owner, "/admin/template/new/", **form).text)) == ["subject"]
-    assert send(owner, "/admin/template/new/", **form, channel="sms").status_code == 302
-    template = db.session.scalars(select(Template)).one()
-    assert (template.channel, template.subject, template.is_thanks) == (Channel.SMS, "", False)
-
-
 def test_thanks_are_switched_on_in_the_template(network: Any, owner: Any) -> None:
     form = {"name": "Спасибо", "subject": "Оплата", "body": "Спасибо за {payment.amount}", "is_thanks": "1"}
     assert send(owner, "/admin/template/new/", **form).status_code == 302
     assert db.session.scalars(select(Template)).one().is_thanks
     assert list(errors(send(owner, "/admin/template/new/", **{**form, "name": "Ещё"}).text)) == ["is_thanks"]
-
-
-def test_a_template_in_use_keeps_its_channel(network: Any, owner: Any) -> None:
-    rule = make_rule(network.lesnoy)
-    answer = send(owner, f"/admin/template/edit/?id={rule.template_id}", channel="sms")
-    assert rule.name in errors(answer.text)["channel"]

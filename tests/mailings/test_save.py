@@ -147,3 +147,12 @@ def test_an_administrator_may_not_make_rules_or_templates(network):
         save(None, **rule_facts(network, by=network.administrator))
     with pytest.raises(Forbidden):
         save_template(None, **template_facts(by=network.administrator))
+
+
+@pytest.mark.spec("B109")
+def test_a_rule_takes_no_template_with_tags_its_mailing_has_nothing_for(network):
+    ways = [Way(Channel.EMAIL, make_template(body="{bill.url}"))]
+    facts = rule_facts(network, ways=ways, kind=MailingKind.BIRTHDAY)
+    assert refusal(save, None, **facts) == ("tag_misplaced", "template")
+    with transaction():
+        save(None, **rule_facts(network, ways=ways))
