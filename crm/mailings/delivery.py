@@ -8,7 +8,7 @@ channel, waits for no other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, time, timedelta
 from decimal import Decimal
@@ -19,12 +19,14 @@ import structlog
 from flask import current_app
 from flask_babel import gettext as _
 from sqlalchemy import and_, case, exists, literal, or_, select, update
+from sqlalchemy.orm import joinedload
 
 from crm import clock
 from crm.access.models import Branch, Company
 from crm.bills.models import Bill, BillStatus
 from crm.config import SMS_BODY, SMSRU_URL, SmsSettings
-from crm.contacts.models import Channel, ContactLink, MessageKind
+from crm.contacts.models import Channel, MessageKind
+from crm.contacts.operations import contact_urls
 from crm.db import db, transaction
 from crm.mail_sink import folder_of
 from crm.mailings.channels.base import ChannelNotSet, Fate, Letter, Outcome, Sender
@@ -181,14 +183,23 @@ def take_messages(*, limit: int = HANDFUL, without: Collection[Lane] = ()) -> li
             .values(status=MessageStatus.TAKEN, lease_until=lease)
             .execution_options(synchronize_session=False)
         )
-        taken = select(Message, ContactLink.token).outerjoin(ContactLink, ContactLink.client_id == Message.client_id)
-        rows = db.session.execute(
-            taken.where(Message.id.in_(ids), Message.status == MessageStatus.TAKEN)
-            .order_by(Message.next_try_at, Message.id)
-            .execution_options(populate_existing=True)
-        ).all()
+        taken = select(Message).where(Message.id.in_(ids), Message.status == MessageStatus.TAKEN)
+        taken = taken.options(joinedload(Message.client)).order_by(Message.next_try_at, Message.id)
+        messages = db.session.scalars(taken.execution_options(populate_existing=True)).all()
+        pages = _pages(messages)
         prices = _prices()
-        return [_claim(message, token, prices, lease) for message, token in rows]
+        return [_claim(message, pages.get(message.client_id), prices, lease) for message in messages]
+
+
+def _pages(messages: Sequence[Message]) -> dict[int, str]:
+    """Where those who get letters of mailings may refuse them, by client id."""
+    clients = {one.client_id: one.client for one in messages if _may_be_refused(one)}
+    return contact_urls(list(clients.values())) if clients else {}
+
+
+def _may_be_refused(message: Message) -> bool:
+    """A letter that is neither written to him alone nor asked for."""
+    return message.channel is Channel.EMAIL and message.kind not in {MessageKind.PERSONAL, MessageKind.SERVICE}
 
 
 def _due(now: datetime, without: Collection[Lane] = ()) -> Any:
@@ -208,7 +219,7 @@ def _prices() -> dict[Lane, Decimal | None]:
     return {(company_id, channel): price for company_id, channel, price in db.session.execute(query)}
 
 
-def _claim(message: Message, token: str | None, prices: dict[Lane, Decimal | None], lease: datetime) -> Claim:
+def _claim(message: Message, page: str | None, prices: dict[Lane, Decimal | None], lease: datetime) -> Claim:
     branch = db.session.get_one(Branch, message.branch_id)
     lane = (branch.company_id, message.channel)
     is_of_mailing = message.run_id is not None or message.line_id is not None or message.kind is MessageKind.THANKS
@@ -218,7 +229,7 @@ def _claim(message: Message, token: str | None, prices: dict[Lane, Decimal | Non
         quiet_hours=QuietHours.of(branch) if is_of_mailing else None,
         attempt=message.attempts,
         lease_until=lease,
-        letter=_letter(message, branch, token),
+        letter=_letter(message, branch, page),
         price=prices.get(lane),
     )
 
@@ -230,9 +241,8 @@ def sender_of(company: Company | None) -> tuple[str, str]:
     return (company.name, company.email or nobody) if company is not None else ("Kontora", nobody)
 
 
-def _letter(message: Message, branch: Branch, token: str | None) -> Letter:
+def _letter(message: Message, branch: Branch, page: str | None) -> Letter:
     name, address = sender_of(branch.company)
-    public_url = current_app.config["SETTINGS"].public_url.rstrip("/")
     return Letter(
         key=message.dedupe_key,
         sender_name=name,
@@ -241,7 +251,7 @@ def _letter(message: Message, branch: Branch, token: str | None) -> Letter:
         recipient=message.recipient,
         subject=message.subject,
         text=message.body if message.secret is None else message.body.replace(HIDDEN, message.secret),
-        unsubscribe=f"{public_url}/messages/{token}" if token and not message.kind.is_forbidden_by_nobody else "",
+        unsubscribe=f"{page}/unsubscribe/{message.kind.value}" if page and _may_be_refused(message) else "",
     )
 
 
@@ -459,7 +469,7 @@ def _noted(done: Done, status: MessageStatus, now: datetime) -> dict[str, Any]:
     if status is MessageStatus.SENT:
         values |= {"sent_at": now, "external_id": outcome.external_id, "cost": cost_of(done)}
     elif status is MessageStatus.PENDING:
-        values["next_try_at"] = now + wait_after(done.claim.attempt)
+        values["next_try_at"] = now + max(wait_after(done.claim.attempt), timedelta(seconds=outcome.retry_after))
         del values["secret"]  # it goes out again
     return values
 

@@ -8,11 +8,12 @@ from sqlalchemy import select
 from crm.access.actors import SYSTEM
 from crm.bell import ring
 from crm.bills.models import BillStatus
+from crm.contacts.queries import reach
 from crm.db import db
 from crm.errors import DomainError
 from crm.mailings.delivery import AFTER_FAILURE
 from crm.mailings.models import MailingRun, Message
-from crm.mailings.operations import DELIVER, address_of, queue_message
+from crm.mailings.operations import DELIVER, queue_message
 from crm.mailings.tags import render
 
 log = structlog.get_logger()
@@ -31,10 +32,11 @@ def queue_next_way(message: Message) -> Message | None:
     ways = list(run.rule.ways)
     tried = next((place for place, way in enumerate(ways) if way.channel is message.channel), len(ways))
     for way in ways[tried + 1 :]:
-        recipient = address_of(message.client, way.channel)
-        key = f"line:{message.line_id}:{bill.id if bill else ''}:{way.channel.value}"
-        if not recipient:
+        found = reach([message.client], message.kind, [way.channel])[message.client_id]
+        if isinstance(found, str):  # says why not
             continue
+        recipient = found[1]
+        key = f"bill:{bill.id}:{way.channel.value}" if bill else f"line:{message.line_id}:{way.channel.value}"
         if db.session.scalar(select(Message.id).where(Message.dedupe_key == key)) is not None:
             return None
         subject, body = way.text

@@ -10,7 +10,7 @@ from email import message_from_bytes, policy
 import pytest
 
 from crm.mailings.channels.base import Fate, Letter
-from crm.mailings.channels.email import EmailSender
+from crm.mailings.channels.email import EmailSender, letter_id
 
 
 @pytest.fixture(autouse=True)
@@ -216,3 +216,20 @@ def test_wrong_credentials_are_the_installations_fault_not_the_letters():
         (outcome,) = send(url.replace("//", "//user:pass@"), letter())
     assert outcome.fate is Fate.UNREACHABLE
     assert "535" in outcome.reason
+
+
+def test_a_letter_of_a_mailing_can_be_refused_in_one_click(smtp):
+    address = "https://kontora.test/messages/abc/unsubscribe/news"
+    assert send(smtp.url, letter(unsubscribe=address))[0].fate is Fate.SENT
+    message = smtp.messages[0].message
+    assert message["List-Unsubscribe"].replace("\n", "").replace(" ", "") == f"<{address}>"
+    assert message["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
+    smtp.reset()
+    send(smtp.url, letter())
+    assert smtp.messages[0].message["List-Unsubscribe"] is None
+
+
+def test_a_letter_is_found_again_by_its_message_id(smtp):
+    (outcome,) = send(smtp.url, letter(key="bill:7:email"))
+    assert outcome.external_id == letter_id("bill:7:email")
+    assert smtp.messages[0].message["Message-ID"] == f"<{outcome.external_id}@demo.test>"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import smtplib
 import ssl
+from dataclasses import replace
 from email import policy
 from email.errors import MessageError
 from email.headerregistry import Address
@@ -52,7 +53,7 @@ class EmailSender:
         # A server closes idle connections; nothing had been handed over, so a fresh one may try at once.
         if is_reused and self._connection is None and outcome.fate is Fate.UNREACHABLE:
             outcome = self._converse(sender, recipient, content)
-        return outcome
+        return replace(outcome, external_id=letter_id(letter.key)) if outcome.fate is Fate.SENT else outcome
 
     def close(self) -> None:
         connection, self._connection = self._connection, None
@@ -157,6 +158,13 @@ def _ascii_address(address: str) -> str:
     return ascii_address
 
 
+def letter_id(key: str) -> str:
+    """What stands before the @ of a letter's Message-ID: a report that the letter bounced is known by it. The same for
+    a letter sent again, so that a reader can tell a copy.
+    """
+    return sha256(key.encode()).hexdigest()[:32]
+
+
 def _compose(letter: Letter, sender: str, recipient: str) -> bytes:
     """The letter as SMTP's DATA takes it: text and HTML, attachments, CRLF, leading dots doubled."""
     message = EmailMessage(policy=_POLICY)
@@ -164,8 +172,11 @@ def _compose(letter: Letter, sender: str, recipient: str) -> bytes:
     message["To"] = Address(" ".join(letter.recipient_name.split()), addr_spec=recipient)
     message["Subject"] = letter.subject
     message["Date"] = format_datetime(clock.now())
-    message["Message-ID"] = f"<{sha256(letter.key.encode()).hexdigest()[:32]}@{sender.rpartition('@')[2]}>"
+    message["Message-ID"] = f"<{letter_id(letter.key)}@{sender.rpartition('@')[2]}>"
     message["Auto-Submitted"] = "auto-generated"
+    if letter.unsubscribe:
+        message["List-Unsubscribe"] = f"<{letter.unsubscribe}>"
+        message["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
     message.set_content(letter.text)
     message.add_alternative(
         render_template("mail/letter.html", subject=letter.subject, text=letter.text, sender=letter.sender_name),
