@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, TypeVar
 
 from flask_babel import gettext as _
-from sqlalchemy import event, insert, inspect, update
+from sqlalchemy import event, insert, inspect, select, update
 from sqlalchemy.orm import Mapper, Session
 
 from crm import clock
@@ -37,27 +37,71 @@ def transition(
     A conditional UPDATE decides races. Raises Conflict(code="transition") when the move is not allowed or was lost.
     The caller commits.
     """
-    model, old, before = type(row), row.status, {name: getattr(row, name) for name in also}
+    old, changes = row.status, _moved(row, to, also)
     db.session.flush()
     won = False
     if to in moves.get(old, frozenset()):
-        values = {"status": to, **also}
-        if hasattr(model, "version"):
-            values["version"] = model.version + 1
-        statement = update(model).where(model.id == row.id, model.status == old).values(values)
-        result: Any = db.session.execute(statement.execution_options(synchronize_session=False))
-        won = result.rowcount == 1
+        won = _move([row], old, to, also) == 1
         db.session.refresh(row)
     if not won:
-        raise Conflict(
-            "transition",
-            _("The status is now “%(status)s”; this action is no longer possible.", status=row.status.label),
-        )
-    changes = {"status": [old.value, to.value]} | {
-        name: [plain(before[name]), plain(value)] for name, value in also.items() if value != before[name]
-    }
+        raise _moved_away(row)
     record(AuditAction.TRANSITION, row, changes, by=by)
     return row
+
+
+def transition_all(
+    rows: Sequence[Any],
+    moves: Mapping[Any, Set[Any]],
+    to: LabelEnum,
+    *,
+    by: Actor,
+    **also: Any,
+) -> None:
+    """transition() of several rows of one table: a statement for those of one status. Raises Conflict when any of them
+    was lost, the others may have moved then: the caller rolls back. The caller commits.
+    """
+    if not rows:
+        return
+    model: Any = type(rows[0])
+    changes = {row: _moved(row, to, also) for row in rows}
+    db.session.flush()
+    olds = [row.status for row in rows]
+    won = 0
+    for old in dict.fromkeys(olds):
+        if to in moves.get(old, frozenset()):
+            won += _move([row for row in rows if row.status is old], old, to, also)
+    query = select(model).where(model.id.in_([row.id for row in rows]))
+    db.session.scalars(query.execution_options(populate_existing=True)).all()
+    if won != len(rows):
+        lost = next(
+            (row for row, old in zip(rows, olds, strict=True) if to not in moves.get(old, frozenset())), rows[0]
+        )
+        raise _moved_away(lost)
+    record_all(AuditAction.TRANSITION, changes, by=by)
+
+
+def _moved(row: Any, to: LabelEnum, also: Mapping[str, Any]) -> dict[str, Any]:
+    """What the audit tells of a move that is about to be made."""
+    before = {name: getattr(row, name) for name in also}
+    return {"status": [row.status.value, to.value]} | {
+        name: [plain(before[name]), plain(value)] for name, value in also.items() if value != before[name]
+    }
+
+
+def _move(rows: Sequence[Any], old: LabelEnum, to: LabelEnum, also: Mapping[str, Any]) -> int:
+    """Those of the rows that still have the old status get the new one; how many did."""
+    model: Any = type(rows[0])
+    values = {"status": to, **also}
+    if hasattr(model, "version"):
+        values["version"] = model.version + 1
+    statement = update(model).where(model.id.in_([row.id for row in rows]), model.status == old).values(values)
+    result: Any = db.session.execute(statement.execution_options(synchronize_session=False))
+    return int(result.rowcount)
+
+
+def _moved_away(row: Any) -> Conflict:
+    text = _("The status is now “%(status)s”; this action is no longer possible.", status=row.status.label)
+    return Conflict("transition", text)
 
 
 def record(action: AuditAction, row: Any, changes: dict[str, Any], *, by: Actor) -> None:

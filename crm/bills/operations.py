@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import date
 from decimal import Decimal
 from typing import Any, Protocol
 
 from flask_babel import gettext as _
-from sqlalchemy import select, update
+from sqlalchemy import bindparam, select, update
 from sqlalchemy.exc import IntegrityError
 
 from crm import clock
@@ -17,7 +17,7 @@ from crm.access.actors import Actor, require
 from crm.access.models import Branch
 from crm.audit.bulk import Change, Refusal, change_many
 from crm.audit.models import AuditAction
-from crm.audit.operations import transition
+from crm.audit.operations import transition, transition_all
 from crm.bills.models import BILL_MOVES, Bill, BillCounter, BillLine, BillMethod, BillStatus, bill_title
 from crm.bills.queries import bills_for_nothing_but
 from crm.clients.models import Client
@@ -219,8 +219,14 @@ def lock_bill(bill: Bill) -> None:
     Before its accounts are locked (docs/architecture.md, Locks). Not a full FOR UPDATE: rows that merely point at the
     bill need not wait.
     """
-    db.session.execute(select(Bill.id).where(Bill.id == bill.id).with_for_update(key_share=True))
-    db.session.refresh(bill)
+    lock_bills([bill])
+
+
+def lock_bills(bills: Collection[Bill]) -> None:
+    """lock_bill() of several, in id order."""
+    query = select(Bill).where(Bill.id.in_([bill.id for bill in bills])).order_by(Bill.id)
+    query = query.with_for_update(key_share=True, of=Bill)
+    db.session.scalars(query.execution_options(populate_existing=True)).all()
 
 
 class Payable(Protocol):
@@ -255,32 +261,40 @@ def check_payable(bill: Payable) -> None:
         raise DomainError("not_yet", _("This bill can be paid from %(day)s.", day=day(bill.payable_from)))
 
 
-def settle_bill(bill: Bill, amount: Decimal, *, by: Actor) -> None:
-    """Note a payment of `bill`: what makes up its sum moves it to paid; an archived bill stays archived. The caller has
-    locked the bill, and commits.
+def settle_bills(paid: Mapping[Bill, Decimal], *, by: Actor) -> None:
+    """Note a payment of each of these bills: what makes up its sum moves it to paid; an archived bill stays archived.
+    The caller has locked the bills, and commits.
     """
-    _count_payment(bill, 1, amount)
-    if bill.status is BillStatus.PENDING and bill.paid_amount >= bill.amount:
-        try:
-            transition(bill, BILL_MOVES, BillStatus.PAID, by=by, paid_at=clock.now())
-        except Conflict:
-            pass  # archived or paid a moment ago: the money is credited all the same
+    _count_payments(paid, 1)
+    settled = [bill for bill in paid if bill.status is BillStatus.PENDING and bill.paid_amount >= bill.amount]
+    transition_all(settled, BILL_MOVES, BillStatus.PAID, by=by, paid_at=clock.now())
 
 
 def unsettle_bill(bill: Bill, amount: Decimal, *, by: Actor) -> None:
     """Take back a payment of `bill`, which was reversed: when the rest does not make up its sum, it awaits payment
     again; an archived bill stays archived. The caller has locked the bill, and commits.
     """
-    _count_payment(bill, -1, -amount)
+    _count_payments({bill: -amount}, -1)
     if bill.status is BillStatus.PAID and bill.paid_amount < bill.amount:
         transition(bill, BILL_MOVES, BillStatus.PENDING, by=by, paid_at=None)
 
 
-def _count_payment(bill: Bill, change: int, amount: Decimal) -> None:
-    db.session.execute(
-        update(Bill)
-        .where(Bill.id == bill.id)
-        .values(payments_count=Bill.payments_count + change, paid_amount=Bill.paid_amount + amount)
-        .execution_options(synchronize_session=False)
+def _count_payments(amounts: Mapping[Bill, Decimal], change: int) -> None:
+    if not amounts:
+        return
+    db.session.flush()
+    changes = [{"at": bill.id, "change": change, "paid": amount} for bill, amount in amounts.items()]
+    db.session.connection().execute(_COUNT_PAYMENT, changes)
+    query = select(Bill).where(Bill.id.in_([bill.id for bill in amounts]))
+    db.session.scalars(query.execution_options(populate_existing=True)).all()
+
+
+_BILL: Any = Bill.__table__
+_COUNT_PAYMENT = (
+    update(_BILL)
+    .where(_BILL.c.id == bindparam("at"))
+    .values(
+        payments_count=_BILL.c.payments_count + bindparam("change", type_=_BILL.c.payments_count.type),
+        paid_amount=_BILL.c.paid_amount + bindparam("paid", type_=_BILL.c.paid_amount.type),
     )
-    db.session.refresh(bill)
+)

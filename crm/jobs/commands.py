@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -18,6 +19,9 @@ from rq import SimpleWorker
 from crm.background.operations import stopping as jobs_are_stopping
 from crm.jobs.queues import QUEUE, QUEUES
 from crm.jobs.schedule import run_scheduler
+
+# Where a machine is busy, whoever waits for a page (or a bank for its answer) goes first.
+NICENESS = 5
 
 log = structlog.get_logger()
 
@@ -43,6 +47,7 @@ def worker_command(queue: str) -> None:
     """Answer the bell until told to stop; a queue that goes away is waited for."""
     # A connection of its own: it waits on the queue for minutes, the ringer's gives up after a second.
     connection = Redis.from_url(current_app.config["SETTINGS"].redis_url)
+    os.nice(NICENESS)
     wait = 0.5
     while True:
         started = time.monotonic()

@@ -168,14 +168,45 @@ def queue_message(
     bill: Bill | None = None,
     run: MailingRun | None = None,
 ) -> Message:
-    """Write the outbox row of a ready message in the caller's transaction; the caller rings.
+    """Write the outbox row of a ready message in the caller's transaction, as new_message() makes it; the caller
+    rings.
+    """
+    message = new_message(
+        client,
+        recipient=recipient,
+        body=body,
+        dedupe_key=dedupe_key,
+        by=by,
+        channel=channel,
+        subject=subject,
+        bill=bill,
+        run=run,
+    )
+    db.session.add(message)
+    db.session.flush()
+    return message
+
+
+def new_message(
+    client: Client,
+    *,
+    recipient: str,
+    body: str,
+    dedupe_key: str,
+    by: Actor,
+    channel: Channel = Channel.EMAIL,
+    subject: str = "",
+    bill: Bill | None = None,
+    run: MailingRun | None = None,
+) -> Message:
+    """The outbox row of a ready message, for the caller to add, with others at once.
 
     Every message goes through here, by hand or not: whether a company may send any at all is asked in this place.
     Raises DomainError "mailings_off" before anything is written.
     """
     check_mailings(bill.branch_id if bill else client.branch_id)
     now = clock.now()
-    message = Message(
+    return Message(
         branch_id=bill.branch_id if bill else client.branch_id,
         channel=channel,
         client_id=client.id,
@@ -190,9 +221,6 @@ def queue_message(
         author_id=by.id,
         author_name=str(by.name),
     )
-    db.session.add(message)
-    db.session.flush()
-    return message
 
 
 def resend_messages(messages: Sequence[Message], *, by: Actor) -> int:

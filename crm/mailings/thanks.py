@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
 from decimal import Decimal
 
 import structlog
@@ -16,7 +17,7 @@ from crm.contacts.models import Channel
 from crm.db import db
 from crm.errors import DomainError
 from crm.mailings.models import Message, Template
-from crm.mailings.operations import DELIVER, address_of, queue_message
+from crm.mailings.operations import DELIVER, address_of, new_message
 from crm.mailings.tags import Paid, render
 from crm.payments.crediting import AFTER_PAYMENT
 from crm.payments.models import Payment, PaymentStatus
@@ -24,34 +25,57 @@ from crm.payments.models import Payment, PaymentStatus
 log = structlog.get_logger()
 
 
-def thank(payment: Payment) -> None:
-    """Queue the thanks for a bill's payment: by e-mail, or as an SMS to whoever has a mobile phone and no e-mail.
+def thank(payments: Sequence[Payment]) -> None:
+    """Queue the thanks for payments of bills: by e-mail, or as an SMS to whoever has a mobile phone and no e-mail.
 
     Money taken at the desk for nothing in particular is thanked for by the slip, and money a person has to look at is
     told of by that person. Bills paid at once are thanked for once, with the whole sum. Neither a text that cannot be
     filled in nor a company that sends no messages ever keeps money from its account.
     """
-    if payment.bill is None or payment.attention is not None:
+    asked: dict[int, Payment] = {}
+    for payment in payments:
+        if payment.bill is not None and payment.attention is None:
+            asked.setdefault(payment.order_id or payment.id, payment)
+    if not asked:
         return
-    leader = payment.order_id or payment.id
-    key = f"thanks:{leader}"
-    if db.session.scalar(select(Message.id).where(Message.dedupe_key == key)) is not None:
+    templates = {
+        template.channel: template for template in db.session.scalars(select(Template).where(Template.is_thanks))
+    }
+    if not templates:
         return
-    client = db.session.get_one(Client, payment.client_id)
-    found = _template_for(client)
+    keys = {leader: f"thanks:{leader}" for leader in asked}
+    thanked = set(db.session.scalars(select(Message.dedupe_key).where(Message.dedupe_key.in_(keys.values()))))
+    asked = {leader: payment for leader, payment in asked.items() if keys[leader] not in thanked}
+    clients = _clients(asked.values())
+    received = _received(asked)
+    # Nothing is asked of the database between the first of them and the last: they are written together.
+    messages = [
+        message
+        for leader, payment in asked.items()
+        if (message := _thanks(payment, clients[payment.client_id], templates, received[leader], key=keys[leader]))
+    ]
+    if messages:
+        db.session.add_all(messages)
+        db.session.flush()
+        ring(DELIVER)
+
+
+def _thanks(
+    payment: Payment, client: Client, templates: Mapping[Channel, Template], received: Decimal, *, key: str
+) -> Message | None:
+    """The message; None when there is no template for him, no address, or it cannot be written."""
+    found = _template_for(client, templates)
     if found is None:
-        return
+        return None
     template, recipient = found
-    paid = Paid(_received(leader), payment.account, clock.today(payment.branch))
+    paid = Paid(received, payment.account, clock.today(payment.branch))
     try:
-        subject = render(template.subject, client=client, bill=payment.bill, paid=paid, field="subject")
-        body = render(template.body, client=client, bill=payment.bill, paid=paid)
-        queue_message(
+        return new_message(
             client,
             channel=template.channel,
             recipient=recipient,
-            subject=subject,
-            body=body,
+            subject=render(template.subject, client=client, bill=payment.bill, paid=paid, field="subject"),
+            body=render(template.body, client=client, bill=payment.bill, paid=paid),
             dedupe_key=key,
             bill=payment.bill,
             by=SYSTEM,
@@ -59,25 +83,31 @@ def thank(payment: Payment) -> None:
     except DomainError as error:
         if error.code != MAILINGS_OFF:
             log.error("thanks_not_written", payment_id=payment.id, template_id=template.id, reason=str(error))
-        return
-    ring(DELIVER)
+        return None
 
 
-def _template_for(client: Client) -> tuple[Template, str] | None:
+def _template_for(client: Client, templates: Mapping[Channel, Template]) -> tuple[Template, str] | None:
     """The template that thanks him and the address it goes to; None when there is no such template or no address."""
-    query = select(Template).where(Template.is_thanks)
-    templates = {template.channel: template for template in db.session.scalars(query)}
     if address := address_of(client, Channel.EMAIL):
         return (templates[Channel.EMAIL], address) if Channel.EMAIL in templates else None
     address = address_of(client, Channel.SMS)
     return (templates[Channel.SMS], address) if address and Channel.SMS in templates else None
 
 
-def _received(leader: int) -> Decimal:
-    """What has come of the order of this payment, all its bills together."""
-    of_order = or_(Payment.id == leader, Payment.order_id == leader)
-    query = select(func.sum(Payment.amount)).where(of_order, Payment.status == PaymentStatus.SUCCEEDED)
-    return db.session.scalars(query).one()
+def _clients(payments: Collection[Payment]) -> dict[int, Client]:
+    query = select(Client).where(Client.id.in_({payment.client_id for payment in payments}))
+    return {client.id: client for client in db.session.scalars(query)}
+
+
+def _received(leaders: Collection[int]) -> dict[int, Decimal]:
+    """What has come of the orders of these payments, by their first: all its bills together."""
+    leader = func.coalesce(Payment.order_id, Payment.id)
+    query = (
+        select(leader, func.sum(Payment.amount))
+        .where(or_(Payment.id.in_(leaders), Payment.order_id.in_(leaders)), Payment.status == PaymentStatus.SUCCEEDED)
+        .group_by(leader)
+    )
+    return {row[0]: row[1] for row in db.session.execute(query)}
 
 
 AFTER_PAYMENT.append(thank)

@@ -13,12 +13,12 @@ from sqlalchemy import or_, select
 from crm import clock
 from crm.access.actors import SYSTEM, Actor
 from crm.access.models import Employee
-from crm.audit.operations import transition
+from crm.audit.operations import transition_all
 from crm.bills.models import Bill, BillStatus
-from crm.bills.operations import lock_bill, settle_bill
+from crm.bills.operations import lock_bill, lock_bills, settle_bills
 from crm.db import db
 from crm.ledger.models import Account, AccountKind, TransactionKind
-from crm.ledger.operations import Cause, Line, base_account, post
+from crm.ledger.operations import Cause, Line, Posting, base_account, write
 from crm.payments.models import (
     PAYMENT_MOVES,
     Attention,
@@ -28,10 +28,10 @@ from crm.payments.models import (
     PaymentStatus,
 )
 from crm.tills.models import Till
-from crm.tills.operations import hold_till
+from crm.tills.operations import hold_first_tills, hold_till
 
-# Who is told of each payment credited, in the transaction that credits it; domains above enter themselves.
-AFTER_PAYMENT: list[Callable[[Payment], None]] = []
+# Who is told of the payments credited, in the transaction that credits them; domains above enter themselves.
+AFTER_PAYMENT: list[Callable[[Sequence[Payment]], None]] = []
 
 # A payment begun in time may be finished a little after the last payable day.
 GRACE = timedelta(hours=24)
@@ -58,7 +58,7 @@ def credit(
     if source is None:
         source = hold_till(payment.method.till_kind, payment.branch_id, till)
         hold_destinations([payment.account])
-    _post(payment, source, by=by, employee=employee, subscription_id=subscription_id)
+    _post([_Credit(payment, source)], by=by, employee=employee, subscription_id=subscription_id)
     _tell([payment])
 
 
@@ -68,18 +68,43 @@ def credit_order(payments: Sequence[Payment], *, paid_at: datetime, by: Actor, n
     The caller holds the rows of the payments. Money for a bill that could not be paid any more goes to the payer's base
     account, and a person is asked to look (docs/payments.md).
     """
-    payments = sorted(payments, key=lambda payment: (payment.bill_id or 0, payment.id))
-    for payment in payments:
-        if payment.bill is not None:
-            lock_bill(payment.bill)
-    source = hold_till(payments[0].method.till_kind, payments[0].branch_id)
+    credit_orders([PaidOrder(payments, paid_at, notice_id)], by=by)
+
+
+@dataclass(frozen=True)
+class PaidOrder:
+    """The payments of an order and when they were paid; notice_id: what told of it."""
+
+    payments: Sequence[Payment]
+    paid_at: datetime
+    notice_id: int | None = None
+
+
+def credit_orders(orders: Sequence[PaidOrder], *, by: Actor) -> None:
+    """credit_order() of several, in the same number of statements as of one. No bill is paid by two of the payments:
+    what becomes of the second depends on the first.
+    """
+    paid = sorted(
+        ((payment, order) for order in orders for payment in order.payments),
+        key=lambda found: (found[0].bill_id or 0, found[0].id),
+    )
+    payments = [payment for payment, _order in paid]
+    bills = [payment.bill for payment in payments if payment.bill is not None]
+    lock_bills(bills)
+    leaders = {order.payments[0] for order in orders}
+    sources = hold_first_tills({(leader.method.till_kind, leader.branch_id) for leader in leaders})
     hold_destinations([payment.account for payment in payments])
-    for payment in payments:
-        found = objection(payment, paid_at=paid_at)
-        _post(payment, source, by=by, found=found)
-        note(payment, PaymentEventKind.CREDITED, _credited_text(payment, found), notice_id=notice_id)
+    credits = []
+    for payment, order in paid:
+        leader = order.payments[0]
+        source = sources[leader.method.till_kind, leader.branch_id]
+        credits.append(_Credit(payment, source, objection(payment, paid_at=order.paid_at)))
+    _post(credits, by=by)
+    for credited, (payment, order) in zip(credits, paid, strict=True):
+        found = credited.found
+        note(payment, PaymentEventKind.CREDITED, _credited_text(payment, found), notice_id=order.notice_id)
         if found is not None:
-            flag(payment, found.attention, found.text, notice_id=notice_id)
+            flag(payment, found.attention, found.text, notice_id=order.notice_id)
     _tell(payments)
 
 
@@ -88,16 +113,14 @@ def credit_from(source: Account, payments: Sequence[Payment], *, by: Actor) -> N
 
     The caller holds the bills, the source and the accounts they are for.
     """
-    for payment in payments:
-        _post(payment, source, by=by)
+    _post([_Credit(payment, source) for payment in payments], by=by)
     _tell(payments)
 
 
 def _tell(payments: Sequence[Payment]) -> None:
     """Once all of an order is credited, and what a person has to look at is flagged."""
-    for payment in payments:
-        for tell in AFTER_PAYMENT:
-            tell(payment)
+    for tell in AFTER_PAYMENT:
+        tell(payments)
 
 
 @dataclass(frozen=True)
@@ -151,45 +174,78 @@ def _credited_text(payment: Payment, found: Objection | None) -> str:
     return ""
 
 
+@dataclass(frozen=True)
+class _Credit:
+    """A payment about to be credited: from where, and what there is to be said against it."""
+
+    payment: Payment
+    source: Account
+    found: Objection | None = None
+
+    @property
+    def is_dead(self) -> bool:
+        return self.found is not None and self.found.is_dead
+
+
 def _post(
-    payment: Payment,
-    source: Account,
-    *,
-    by: Actor,
-    employee: Employee | None = None,
-    subscription_id: int | None = None,
-    found: Objection | None = None,
+    credits: Sequence[_Credit], *, by: Actor, employee: Employee | None = None, subscription_id: int | None = None
 ) -> None:
-    """Bill, till and accounts are held."""
-    is_dead = found is not None and found.is_dead
-    if payment.bill_id is not None:  # nobody has chosen the account now
-        account = base_account(payment.client_id, payment.branch_id) if is_dead else account_to_credit(payment.account)
-        if account.id != payment.account_id:
-            asked, said = payment.account, [payment.comment]
-            if is_dead and found is not None:
-                said.append(found.text)
-            if asked.is_closed:
-                said.append(_("The account “%(name)s” is closed; the money is on the base account.", name=asked.title))
-            payment.account, payment.comment = account, " ".join(filter(None, said))
-            db.session.flush()
-    transition(payment, PAYMENT_MOVES, PaymentStatus.SUCCEEDED, by=by, received_at=clock.now())
-    post(
-        TransactionKind.TOP_UP if source.kind.is_till else TransactionKind.TRANSFER,
-        [Line(payment.account, payment.amount), Line(source, -payment.amount)],
-        branch_id=payment.branch_id,
-        by=by,
-        key=f"payment:{payment.id}",
-        cause=Cause(
-            client_id=payment.client_id,
-            payment_id=payment.id,
-            bill_id=payment.bill_id,
-            subscription_id=subscription_id,
-            employee_id=employee.id if employee else None,
-        ),
-        comment=payment.comment,
-    )
-    if payment.bill is not None:
-        settle_bill(payment.bill, Decimal(0) if is_dead else payment.amount, by=by)
+    """Bills, tills and accounts are held."""
+    of_bills = [credit for credit in credits if credit.payment.bill_id is not None]  # nobody has chosen the account now
+    # The list keeps them in the session: a payment that was read anew looks for its account there.
+    destinations = [credit.payment.account for credit in of_bills]
+    _know_closed(destinations)
+    for credit in of_bills:
+        _choose_account(credit)
+    payments = [credit.payment for credit in credits]
+    transition_all(payments, PAYMENT_MOVES, PaymentStatus.SUCCEEDED, by=by, received_at=clock.now())
+    postings = [
+        Posting(
+            TransactionKind.TOP_UP if credit.source.kind.is_till else TransactionKind.TRANSFER,
+            [Line(credit.payment.account, credit.payment.amount), Line(credit.source, -credit.payment.amount)],
+            credit.payment.branch_id,
+            f"payment:{credit.payment.id}",
+            Cause(
+                client_id=credit.payment.client_id,
+                payment_id=credit.payment.id,
+                bill_id=credit.payment.bill_id,
+                subscription_id=subscription_id,
+                employee_id=employee.id if employee else None,
+            ),
+            credit.payment.comment,
+        )
+        for credit in credits
+    ]
+    write(postings, by=by)
+    paid = {
+        credit.payment.bill: Decimal(0) if credit.is_dead else credit.payment.amount
+        for credit in credits
+        if credit.payment.bill is not None
+    }
+    settle_bills(paid, by=by)
+
+
+def _choose_account(credit: _Credit) -> None:
+    """The bill's own account, or the base account beside it."""
+    payment = credit.payment
+    asked, said = payment.account, [payment.comment]
+    if not credit.is_dead and not asked.is_closed:
+        return
+    account = base_account(payment.client_id, payment.branch_id) if credit.is_dead else account_to_credit(asked)
+    if account.id == asked.id:
+        return
+    if credit.is_dead and credit.found is not None:
+        said.append(credit.found.text)
+    if asked.is_closed:
+        said.append(_("The account “%(name)s” is closed; the money is on the base account.", name=asked.title))
+    payment.account, payment.comment = account, " ".join(filter(None, said))
+    db.session.flush()
+
+
+def _know_closed(accounts: Sequence[Account]) -> None:
+    """Read anew whether the accounts were closed, as account_to_credit() does of one."""
+    query = select(Account).where(Account.id.in_([account.id for account in accounts]))
+    db.session.scalars(query.execution_options(populate_existing=True)).all()
 
 
 def hold_destinations(accounts: Sequence[Account]) -> None:

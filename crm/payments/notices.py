@@ -6,7 +6,9 @@ A notice is only a nudge: what is true is asked of the gateway itself (outcomes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
@@ -25,7 +27,15 @@ from crm.errors import Conflict, DomainError, NotFound, report_exception
 from crm.payments.gateways import TYPES, open_gateway
 from crm.payments.gateways.base import Gateway, GatewayError, GatewayRefused, Notice, NoticeRefused
 from crm.payments.models import GatewayKind, GatewayNotice, NoticeStatus, Payment, PaymentEvent, Shop
-from crm.payments.outcomes import apply_remote, payment_at, payment_by_reference, shop_id_of
+from crm.payments.outcomes import (
+    Answer,
+    apply_remote,
+    credit_plain,
+    payment_at,
+    payment_by_reference,
+    payments_at,
+    shop_id_of,
+)
 from crm.payments.shops import gateway_of, open_shop
 
 # The task that reads what is stored (jobs/tasks.py).
@@ -36,6 +46,8 @@ LEASE = timedelta(minutes=2)
 # Pauses after a try that failed; with the last of them it is given up and shown.
 PAUSES = tuple(timedelta(minutes=minutes) for minutes in (0.25, 1, 5, 15, 60, 3 * 60, 6 * 60, 12 * 60, 24 * 60))
 BATCH = 50
+# Seconds for which answers of gateways are gathered before they are acted upon together.
+ASKING = 1.0
 # A notice that comes again so much later may mean something new by the same words: it is read once more.
 ANEW_AFTER = timedelta(hours=1)
 # Bytes kept of a notice that proves nothing of its sender; a real one is a tenth of that.
@@ -201,10 +213,10 @@ def claim_notices(*, limit: int = BATCH) -> list[Claim]:
 
 
 def read_notices(*, limit: int = BATCH) -> bool:
-    """Act upon the notices that are due; True when there may be more. Commits by itself, notice by notice."""
+    """Act upon the notices that are due; True when there may be more. Commits by itself, several notices at once."""
     claims = claim_notices(limit=limit)
-    for claim in claims:
-        read_notice(claim)
+    for some in _asked(claims):
+        _act(some)
     return len(claims) == limit
 
 
@@ -213,8 +225,16 @@ def read_notice(claim: Claim) -> None:
 
     A gateway that does not answer, and a fault of ours, are tried again, less and less often.
     """
+    with _retried(claim):
+        if (answer := _ask(claim, _gateway_for(claim))) is not None:
+            _act_upon(claim, answer)
+
+
+@contextmanager
+def _retried(claim: Claim) -> Iterator[None]:
+    """Whatever goes wrong with one notice is noted with it, and does not take the others' turn."""
     try:
-        _read(claim)
+        yield
     except GatewayRefused as refused:
         _settle(claim, NoticeStatus.FAILED, str(refused))
     except GatewayError as silent:
@@ -226,21 +246,85 @@ def read_notice(claim: Claim) -> None:
         _again(claim, _("An error of ours, id %(id)s.", id=report_exception(error)))
 
 
-def _read(claim: Claim) -> None:
-    gateway = _gateway_for(claim)
+def _asked(claims: Sequence[Claim]) -> Iterator[list[tuple[Claim, Answer]]]:
+    """The claims with what the gateways say, as many at a time as were answered within ASKING: a credit does not wait
+    for the slow answer about another.
+    """
+    gateways = _known_gateways(claims)
+    answered: list[tuple[Claim, Answer]] = []
+    since = time.monotonic()
+    for claim in claims:
+        with _retried(claim):
+            gateway = gateways.get((claim.gateway, claim.external_id)) or _gateway_for(claim)
+            if (answer := _ask(claim, gateway)) is not None:
+                answered.append((claim, answer))
+        if answered and time.monotonic() - since > ASKING:
+            yield answered
+            answered, since = [], time.monotonic()
+    if answered:
+        yield answered
+
+
+def _known_gateways(claims: Sequence[Claim]) -> dict[tuple[str, str], Gateway]:
+    """Whom to ask about payments whose number we know, found in one statement for each service; one for each shop."""
+    found: dict[tuple[str, str], Gateway] = {}
+    of_shops: dict[tuple[str, int | None], Gateway] = {}
+    for name in {claim.gateway for claim in claims}:
+        for payment in payments_at(name, [claim.external_id for claim in claims if claim.gateway == name]):
+            place = (name, payment.shop_id)
+            with suppress(LookupError, GatewayError):  # _gateway_for() says of each claim what is wrong
+                of_shops[place] = gateway = of_shops.get(place) or gateway_of(payment)
+                found[name, payment.external_id or ""] = gateway
+    return found
+
+
+def _ask(claim: Claim, gateway: Gateway | None) -> Answer | None:
+    """What is true; None, and noted so, when nobody can be asked."""
     if gateway is None:
         _settle(claim, NoticeStatus.UNKNOWN, _("No payment of ours is called so."))
-        return
+        return None
     end_reading()
-    remote = gateway.fetch(claim.external_id)
+    return Answer(gateway, gateway.fetch(claim.external_id), claim.id)
+
+
+def _act(answered: Sequence[tuple[Claim, Answer]]) -> None:
+    """Payments that came as they were waited for are credited together, in one transaction with their notices; all else
+    is acted upon one by one. So is everything when the transaction fails: one of them must not stop the others.
+    """
+    done: set[int] = set()
+    if len(answered) > 1:
+        try:
+            done = _credit_together(answered)
+        except Exception as error:
+            db.session.rollback()
+            log.warning("notices_one_by_one", count=len(answered), reason=repr(error))
+    for claim, answer in answered:
+        if claim.id not in done:
+            with _retried(claim):
+                _act_upon(claim, answer)
+
+
+def _credit_together(answered: Sequence[tuple[Claim, Answer]]) -> set[int]:
+    """The ids of the notices that were acted upon."""
+    with transaction():
+        credited = credit_plain([answer for _claim, answer in answered])
+        moves = [
+            _Outcome(claim, *_outcome(credited[claim.id]), credited[claim.id].id)
+            for claim, _answer in answered
+            if claim.id in credited
+        ]
+        if not _move_all(moves):
+            raise Conflict("taken_over", _("Another worker has taken this notice over."))
+    return set(credited)
+
+
+def _act_upon(claim: Claim, answer: Answer) -> None:
     try:
         with transaction():
             notice = db.session.scalar(select(GatewayNotice).where(GatewayNotice.id == claim.id))
             assert notice is not None
-            payment = apply_remote(gateway, remote, notice=notice)
-            is_held = payment.attention is not None and payment.attention_closed_at is None
-            status = NoticeStatus.HELD if is_held else NoticeStatus.DONE
-            text = str(payment.attention.label if is_held and payment.attention is not None else payment.status.label)
+            payment = apply_remote(answer.gateway, answer.remote, notice=notice)
+            status, text = _outcome(payment)
             if not _move(claim, status, text, payment_id=payment.id):
                 raise Conflict("taken_over", _("Another worker has taken this notice over."))
     except NotFound:
@@ -248,6 +332,13 @@ def _read(claim: Claim) -> None:
     except Conflict as lost:
         if lost.code != "taken_over":
             raise
+
+
+def _outcome(payment: Payment) -> tuple[NoticeStatus, str]:
+    """What a notice that was acted upon is from now on, and what came of it."""
+    if payment.attention is not None and payment.attention_closed_at is None:
+        return NoticeStatus.HELD, str(payment.attention.label)
+    return NoticeStatus.DONE, str(payment.status.label)
 
 
 def _gateway_for(claim: Claim) -> Gateway | None:
@@ -286,6 +377,51 @@ def _move(claim: Claim, status: NoticeStatus, result: str, **values: Any) -> boo
         .execution_options(synchronize_session=False)
     )
     return bool(moved.rowcount == 1)
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What came of a claimed notice."""
+
+    claim: Claim
+    status: NoticeStatus
+    result: str
+    payment_id: int
+
+
+def _move_all(outcomes: Sequence[_Outcome]) -> bool:
+    """_move() of several; whether none of them was taken over."""
+    if not outcomes:
+        return True
+    db.session.flush()
+    rows = [
+        {
+            "at": outcome.claim.id,
+            "attempt": outcome.claim.attempt,
+            "to": outcome.status,
+            "said": outcome.result[:500],
+            "payment": outcome.payment_id,
+        }
+        for outcome in outcomes
+    ]
+    return bool(db.session.connection().execute(_MOVE_ALL, rows).rowcount == len(rows))
+
+
+_NOTICE: Any = GatewayNotice.__table__
+_MOVE_ALL = (
+    update(_NOTICE)
+    .where(
+        _NOTICE.c.id == bindparam("at"),
+        _NOTICE.c.status == NoticeStatus.WORKING,
+        _NOTICE.c.attempts == bindparam("attempt"),
+    )
+    .values(
+        status=bindparam("to", type_=_NOTICE.c.status.type),
+        result=bindparam("said", type_=_NOTICE.c.result.type),
+        payment_id=bindparam("payment", type_=_NOTICE.c.payment_id.type),
+        lease_until=None,
+    )
+)
 
 
 def _settle(claim: Claim, status: NoticeStatus, result: str) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 
 from flask_babel import gettext as _
 from sqlalchemy import func, or_, select
+from sqlalchemy.orm import joinedload
 
 from crm import clock
 from crm.access.actors import Actor, System
@@ -15,7 +17,7 @@ from crm.audit.operations import transition
 from crm.db import db, end_reading, transaction
 from crm.errors import NotFound
 from crm.i18n import money
-from crm.payments.crediting import credit_order, flag, note
+from crm.payments.crediting import PaidOrder, credit_order, credit_orders, flag, note
 from crm.payments.gateways.base import Customer, Gateway, RemotePayment, RemoteStatus
 from crm.payments.models import (
     PAYMENT_MOVES,
@@ -94,6 +96,69 @@ def apply_remote(gateway: Gateway, remote: RemotePayment, *, notice: GatewayNoti
     return leader
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What a gateway said of its payment when it was asked, and the notice it was asked because of."""
+
+    gateway: Gateway
+    remote: RemotePayment
+    notice_id: int
+
+
+def credit_plain(answers: Collection[Answer]) -> dict[int, Payment]:
+    """Credit, together, the orders of which the gateway says just what was waited for; the first payment of each by
+    the notice. All others, for apply_remote(), are left alone. The caller commits.
+    """
+    found = _leaders(answers)
+    orders = lock_orders(found.values())
+    plain: dict[str, list[PaidOrder]] = {}
+    credited: dict[int, Payment] = {}
+    bills: set[int | None] = set()
+    for answer in answers:
+        leader = found.get((answer.gateway.name, answer.remote.external_id))
+        payments = orders.pop(leader.id, []) if leader is not None else []
+        if leader is None or not _is_plain(payments, answer):
+            continue
+        paid = {payment.bill_id for payment in payments} - {None}
+        if len(paid) < len(payments) or paid & bills:
+            continue  # the second payment of a bill is judged by what the first has made of it
+        bills |= paid
+        order = PaidOrder(payments, answer.remote.paid_at or clock.now(), answer.notice_id)
+        plain.setdefault(answer.gateway.name, []).append(order)
+        credited[answer.notice_id] = leader
+    for name, paid_orders in plain.items():
+        credit_orders(paid_orders, by=System(name))
+    return credited
+
+
+def _leaders(answers: Collection[Answer]) -> dict[tuple[str, str], Payment]:
+    """The payments whose numbers the answers name, by gateway and number."""
+    return {
+        (name, payment.external_id or ""): payment
+        for name in {answer.gateway.name for answer in answers}
+        for payment in payments_at(name, [each.remote.external_id for each in answers if each.gateway.name == name])
+    }
+
+
+def _is_plain(payments: Sequence[Payment], answer: Answer) -> bool:
+    """Whether an order that waits was paid, just so much, and nothing of it was given back: all there is to do is to
+    credit it. apply_remote() would do the same.
+    """
+    if not payments or any(payment.status is not PaymentStatus.PENDING for payment in payments):
+        return False
+    leader, remote = payments[0], answer.remote
+    return (
+        leader.external_id == remote.external_id
+        and shop_id_of(leader) == answer.gateway.shop_id
+        and leader.reported_amount is None
+        and remote.status is RemoteStatus.SUCCEEDED
+        and not remote.is_refunded
+        and remote.refunded == 0
+        and remote.currency == leader.branch.company.currency
+        and remote.amount == sum(payment.amount for payment in payments)
+    )
+
+
 def _has_money(leader: Payment) -> bool:
     """Whether the order the leader is numbered by was paid: credited, or held for a person."""
     return leader.status in {PaymentStatus.SUCCEEDED, PaymentStatus.REVERSED} or leader.reported_amount is not None
@@ -136,6 +201,12 @@ def payment_at(gateway: str, external_id: str) -> Payment | None:
     return db.session.scalar(select(Payment).where(Payment.gateway == gateway, Payment.external_id == external_id))
 
 
+def payments_at(gateway: str, external_ids: Collection[str]) -> list[Payment]:
+    """The payments the gateway calls so, with their shops."""
+    query = select(Payment).where(Payment.gateway == gateway, Payment.external_id.in_(external_ids))
+    return list(db.session.scalars(query.options(joinedload(Payment.shop))))
+
+
 def _lock_order(gateway: Gateway, remote: RemotePayment) -> list[Payment]:
     """All payments of the order, in id order and locked so: the one with the external id first."""
     leader = payment_at(gateway.name, remote.external_id) or payment_by_reference(gateway.name, remote.reference)
@@ -146,15 +217,24 @@ def _lock_order(gateway: Gateway, remote: RemotePayment) -> list[Payment]:
 
 def lock_order(leader: Payment) -> list[Payment]:
     """The payments of an order by its first, held until the transaction ends."""
-    return list(
-        db.session.scalars(
-            select(Payment)
-            .where(or_(Payment.id == leader.id, Payment.order_id == leader.id))
-            .order_by(Payment.id)
-            .with_for_update(key_share=True, of=Payment)
-            .execution_options(populate_existing=True)
-        )
+    return lock_orders([leader])[leader.id]
+
+
+def lock_orders(leaders: Collection[Payment]) -> dict[int, list[Payment]]:
+    """lock_order() of several, by the ids of their first; all are held in id order."""
+    ids = [leader.id for leader in leaders]
+    query = (
+        select(Payment)
+        .where(or_(Payment.id.in_(ids), Payment.order_id.in_(ids)))
+        .order_by(Payment.id)
+        .options(joinedload(Payment.shop), joinedload(Payment.bill), joinedload(Payment.account))
+        .with_for_update(key_share=True, of=Payment)
+        .execution_options(populate_existing=True)
     )
+    orders: dict[int, list[Payment]] = {id: [] for id in ids}
+    for payment in db.session.scalars(query):
+        orders[payment.order_id if payment.order_id in orders else payment.id].append(payment)
+    return orders
 
 
 def _receive(payments: Sequence[Payment], remote: RemotePayment, *, by: Actor, notice_id: int | None) -> None:

@@ -8,7 +8,7 @@ neither. Tills are held in id order, before their accounts (Locks in docs/archit
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from decimal import Decimal
 
 from flask_babel import gettext as _
@@ -36,11 +36,22 @@ def hold_till(kind: TillKind, branch_id: int, till: Till | None = None, *, pays_
     "till_archived", "shift_closed", "till_short".
     """
     if till is None:
-        till = next(iter(tills_in(branch_id, kind)), None) or _first_till(kind, branch_id)
+        till = _default_till(kind, branch_id)
     if till.branch_id != branch_id or till.kind is not kind:
         raise DomainError("till_foreign", _("Choose a till of this branch and of this kind."), "till")
     hold_tills({till: -(pays_out or Decimal(0))})
     return till.account
+
+
+def hold_first_tills(places: Collection[tuple[TillKind, int]]) -> dict[tuple[TillKind, int], Account]:
+    """hold_till() of several kinds and branches that only gain, without a choice; the accounts by (kind, branch id)."""
+    tills = {(kind, branch_id): _default_till(kind, branch_id) for kind, branch_id in places}
+    hold_tills(dict.fromkeys(tills.values(), Decimal(0)))
+    return {place: till.account for place, till in tills.items()}
+
+
+def _default_till(kind: TillKind, branch_id: int) -> Till:
+    return next(iter(tills_in(branch_id, kind)), None) or _first_till(kind, branch_id)
 
 
 def hold_tills(gains: Mapping[Till, Decimal], *, field: str = "till") -> None:

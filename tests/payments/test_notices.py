@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import event, func, select
 
 from crm import clock
+from crm.audit.models import AuditEntry
 from crm.bills.models import BillStatus
 from crm.db import db, transaction
 from crm.errors import Conflict, Forbidden
 from crm.jobs.tasks import perform
+from crm.ledger.models import Entry
+from crm.mailings.models import Message
 from crm.payments.gateways.base import GatewayError, NoticeRefused
-from crm.payments.gateways.demo import SIGNATURE_HEADER
+from crm.payments.gateways.demo import SIGNATURE_HEADER, DemoGateway
 from crm.payments.models import (
     Attention,
     GatewayKind,
@@ -24,6 +28,8 @@ from crm.payments.models import (
     NoticeStatus,
     Payment,
     PaymentEvent,
+    PaymentEventKind,
+    PaymentMethod,
     PaymentStatus,
     Shop,
 )
@@ -41,7 +47,7 @@ from crm.payments.operations import start_payment
 from crm.payments.refunds import refund_payment
 from crm.payments.shops import open_shop
 from tests.bank import begin, hear_all, pay_at
-from tests.factories import make_bill, make_client, make_notice
+from tests.factories import make_bill, make_client, make_notice, make_template
 from tests.gateways.fixtures import local_tbank, local_yookassa  # noqa: F401
 
 BACK = "https://kontora.test/pay/x"
@@ -51,6 +57,43 @@ def store(bank, external_id, event="payment.updated"):
     body = json.dumps({"event": event, "payment": external_id}).encode()
     db.session.commit()
     take_notice("demo", {SIGNATURE_HEADER: bank.sign(body)}, body)
+
+
+@contextmanager
+def counted():
+    """The statements sent in the block."""
+    sent = []
+
+    def note(_connection, _cursor, statement, *_rest):
+        sent.append(statement)
+
+    event.listen(db.engine, "before_cursor_execute", note)
+    try:
+        yield sent
+    finally:
+        event.remove(db.engine, "before_cursor_execute", note)
+
+
+def begin_anew(bill, bank):
+    """One more payment of the bill, as if the one begun before were nowhere to be found."""
+    asked = {"amount": bill.amount, "currency": "RUB", "description": "", "idempotence_key": f"other-{bill.id}"}
+    db.session.commit()
+    created = bank.create(return_url=BACK, **asked)
+    with transaction():
+        payment = Payment(
+            branch_id=bill.branch_id,
+            client_id=bill.client_id,
+            account_id=bill.account_id,
+            bill_id=bill.id,
+            method=PaymentMethod.ONLINE,
+            amount=bill.amount,
+            gateway="demo",
+            external_id=created.external_id,
+            created_at=clock.now(),
+            author_name="demo",
+        )
+        db.session.add(payment)
+    return payment
 
 
 def stored():
@@ -147,6 +190,124 @@ def test_a_silent_gateway_is_asked_less_and_less_often_and_given_up_in_the_end(b
                 now = notice.next_try_at
     assert waits == list(PAUSES)
     assert (notice.status, notice.result) == (NoticeStatus.FAILED, "no answer")
+
+
+def test_several_are_credited_in_as_many_statements_as_two_and_each_as_if_alone(network, bank, app):
+    make_template(is_thanks=True)
+    clients = [
+        make_client(branch, email=f"payer{n}@example.com")
+        for n, branch in enumerate([network.lesnoy, network.rechnoy] * 4)
+    ]
+
+    def read(some):
+        payments = [begin(make_bill(client), bank) for client in some]
+        for payment in payments:
+            store(bank, pay_at(bank, payment))
+        with counted() as sent:
+            hear_all()
+        # The bank is asked of each; SQLite inserts row by row.
+        ours = [text for text in sent if text.startswith(("SELECT", "UPDATE")) and "demo_bank_payment" not in text]
+        return len(ours), payments
+
+    def new_rows(of_each):
+        db.session.expire_all()
+        return {name: db.session.scalar(select(func.count()).select_from(model)) for name, model in of_each.items()}
+
+    tables = {"events": PaymentEvent, "audit": AuditEntry, "entries": Entry, "messages": Message}
+    read(clients)  # tills and accounts are made at their first use
+    few, _payments = read(clients[:2])
+    before = new_rows(tables)
+    one, _payments = read(clients[:1])
+    between = new_rows(tables)
+    many, payments = read(clients)
+    after = new_rows(tables)
+    assert (many, one) == (few, pytest.approx(few, abs=8))
+    # Begun ones are told of, too: each leaves as much behind as one that came alone.
+    assert {name: after[name] - between[name] for name in tables} == {
+        name: len(clients) * (between[name] - before[name]) for name in tables
+    }
+    for payment in payments:
+        assert (payment.status, payment.bill.status) == (PaymentStatus.SUCCEEDED, BillStatus.PAID)
+        kinds = [event.kind for event in payment.events]
+        assert kinds == [PaymentEventKind.STARTED, PaymentEventKind.CREDITED]
+    assert {notice.status for notice in db.session.scalars(select(GatewayNotice))} == {NoticeStatus.DONE}
+
+
+def test_one_that_fails_among_several_does_not_stop_the_others(network, bank, monkeypatch):
+    payments = [begin(make_bill(make_client(network.lesnoy)), bank) for _ in range(4)]
+    for payment in payments:
+        store(bank, pay_at(bank, payment))
+    ill = payments[1].id
+
+    def fail(credited):
+        if ill in [payment.id for payment in credited]:
+            raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("crm.payments.crediting.AFTER_PAYMENT", [fail])
+        hear_all()
+    db.session.expire_all()
+    assert [payment.status for payment in payments] == [
+        PaymentStatus.PENDING if payment.id == ill else PaymentStatus.SUCCEEDED for payment in payments
+    ]
+    again = db.session.scalars(select(GatewayNotice).where(GatewayNotice.status == NoticeStatus.NEW)).one()
+    assert again.external_id == payments[1].external_id
+    with clock.frozen(again.next_try_at):
+        hear_all()
+    db.session.expire_all()
+    assert [payment.account.balance for payment in payments] == [1500] * 4
+
+
+def test_of_several_about_one_payment_or_one_bill_the_second_knows_of_the_first(network, bank):
+    bill = make_bill(make_client(network.lesnoy))
+    first = begin(bill, bank)
+    second = begin_anew(bill, bank)
+    other = begin(make_bill(make_client(network.lesnoy)), bank)
+    store(bank, pay_at(bank, first))
+    store(bank, first.external_id, event="said again")
+    store(bank, pay_at(bank, second))
+    store(bank, pay_at(bank, other))
+    hear_all()
+    db.session.expire_all()
+    assert [payment.attention for payment in (first, second, other)] == [None, Attention.PAID_TWICE, None]
+    assert [event.kind for event in first.events][-2:] == [PaymentEventKind.CREDITED, PaymentEventKind.REPEATED]
+    assert (bill.status, bill.payments_count, bill.paid_amount) == (BillStatus.PAID, 2, 1500)
+    assert sum(account.balance for account in {first.account, second.account}) == 3000
+
+
+def test_several_that_were_taken_over_are_left_to_who_has_them(network, bank, monkeypatch):
+    payments = [begin(make_bill(make_client(network.lesnoy)), bank) for _ in range(3)]
+    for payment in payments:
+        store(bank, pay_at(bank, payment))
+    slow = claim_notices()
+    with clock.frozen(clock.now() + LEASE + timedelta(seconds=1)):
+        heirs = claim_notices()
+        with monkeypatch.context() as patch:
+            patch.setattr("crm.payments.notices.claim_notices", lambda **_limit: slow)
+            hear_all()
+        db.session.expire_all()
+        assert {payment.status for payment in payments} == {PaymentStatus.PENDING}
+        for heir in heirs:
+            read_notice(heir)
+    db.session.expire_all()
+    assert [payment.account.balance for payment in payments] == [1500] * 3
+
+
+def test_what_was_answered_does_not_wait_for_a_slow_bank(network, bank, monkeypatch):
+    payments = [begin(make_bill(make_client(network.lesnoy)), bank) for _ in range(3)]
+    for payment in payments:
+        store(bank, pay_at(bank, payment))
+    ask, received = DemoGateway.fetch, []
+
+    def slow(gateway, external_id):
+        received.append(db.session.scalar(select(func.count()).where(Payment.status == PaymentStatus.SUCCEEDED)))
+        db.session.commit()
+        return ask(gateway, external_id)
+
+    monkeypatch.setattr("crm.payments.notices.ASKING", 0)
+    monkeypatch.setattr(DemoGateway, "fetch", slow)
+    hear_all()
+    assert received == [0, 1, 2]
 
 
 def test_who_may_has_a_failed_one_read_again(bank, paid, network, monkeypatch, rings):

@@ -261,7 +261,9 @@ def test_what_is_begun_is_told_in_the_history(network, bank):
 
 def test_who_waits_for_payments_is_told_in_their_transaction(network, bank, monkeypatch):
     heard = []
-    monkeypatch.setattr("crm.payments.crediting.AFTER_PAYMENT", [lambda payment: heard.append(payment.id)])
+    monkeypatch.setattr(
+        "crm.payments.crediting.AFTER_PAYMENT", [lambda payments: heard.extend(payment.id for payment in payments)]
+    )
     bill = make_bill(make_client(network.lesnoy))
     payment = begin(bill, bank)
     pay_at(bank, payment)
@@ -276,7 +278,7 @@ def test_whoever_fails_after_a_payment_undoes_it_and_the_next_notice_brings_it_a
     bill = make_bill(make_client(network.lesnoy))
     external_id = pay_at(bank, begin(bill, bank))
 
-    def fail(_payment):
+    def fail(_payments):
         raise ZeroDivisionError
 
     with monkeypatch.context() as patch:
