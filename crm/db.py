@@ -10,7 +10,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
+from threading import Lock
 from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
+from weakref import WeakKeyDictionary
 from zoneinfo import ZoneInfo
 
 from flask_sqlalchemy import SQLAlchemy
@@ -28,6 +30,7 @@ from sqlalchemy import (
     Table,
     case,
     cast,
+    create_engine,
     event,
     func,
     insert,
@@ -249,7 +252,8 @@ def end_reading() -> None:
     session = db.session()
     if session.info.get("depth"):
         raise RuntimeError("end_reading() inside a transaction(): nobody outside is asked from there")
-    session.commit()
+    if session.in_transaction():
+        session.commit()
 
 
 def give_way() -> None:
@@ -425,3 +429,37 @@ def _configure_sqlite(engine: Engine) -> None:
     @event.listens_for(engine, "begin")
     def _begin(connection: Any) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if _writes.get() else "BEGIN")
+
+
+# --- single statements -----------------------------------------------------------------------------------------------
+
+
+def statement_engine() -> Engine:
+    """For statements that are transactions by themselves and concern one row by a unique key: past the session.
+
+    On PostgreSQL over connections of their own. Neither BEGIN nor COMMIT is sent, two of three times that the server is
+    waited for; and the plan is kept, since it is always the same, unlike those of grids, and making it may take several
+    times as long as running it.
+    """
+    engine = db.engine
+    if engine.name != "postgresql":
+        return engine
+    with _lock:
+        if engine not in _engines:
+            connect = {"options": "-c plan_cache_mode=force_generic_plan -c jit=off", "prepare_threshold": 1}
+            own = create_engine(
+                engine.url,
+                isolation_level="AUTOCOMMIT",
+                hide_parameters=True,
+                pool_size=4,
+                pool_reset_on_return=None,  # nothing is left to roll back
+                connect_args=connect,
+            )
+            configure_engine(own)
+            event.listen(engine, "engine_disposed", lambda _engine: own.dispose())
+            _engines[engine] = own
+        return _engines[engine]
+
+
+_engines: WeakKeyDictionary[Engine, Engine] = WeakKeyDictionary()
+_lock = Lock()

@@ -22,7 +22,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from crm import clock
 from crm.access.actors import Actor, require
 from crm.bell import ring
-from crm.db import db, end_reading, transaction
+from crm.db import db, end_reading, statement_engine, transaction
 from crm.errors import Conflict, DomainError, NotFound, report_exception
 from crm.payments.gateways import TYPES, open_gateway
 from crm.payments.gateways.base import Gateway, GatewayError, GatewayRefused, Notice, NoticeRefused
@@ -87,12 +87,12 @@ def take_notice(name: str, headers: Mapping[str, str], body: bytes) -> None:
         "next_try_at": now,
         "result": "",
     }
-    with transaction():
-        connection = db.session.connection()
-        status = connection.execute(
-            _store(connection.dialect.name), {**values, "anew_before": now - ANEW_AFTER, "now": now}
-        ).scalar_one()
-        if status is NoticeStatus.NEW:
+    end_reading()
+    values |= {"anew_before": now - ANEW_AFTER, "now": now}
+    with statement_engine().begin() as connection:
+        status = connection.execute(_store(connection.dialect.name), values).scalar_one()
+    if status is NoticeStatus.NEW:
+        with transaction():
             ring(READ_NOTICES)
 
 

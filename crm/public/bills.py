@@ -252,7 +252,7 @@ def _page(token: str, bills: Sequence[SeenBill], order: Sequence[SeenPayment], a
     if bills[0].token != token:
         return _bundle_page(bills, attempt, shared)
     bill = bills[0]
-    reason = bill.refusal
+    reason = bill.refusal  # asked once: its text is translated each time
     refusal = reason or (None if payee.takes_online else _no_gateway())
     if failure is not None and failure.code in _REFUSALS:
         refusal, shared["failure"] = failure, None
@@ -273,6 +273,7 @@ def _page(token: str, bills: Sequence[SeenBill], order: Sequence[SeenPayment], a
         is_overdue=refusal is not None and refusal.code == "expired" and bill.status is BillStatus.PENDING,
         lines=lines[:LINES_SHOWN],
         hidden_lines=lines[LINES_SHOWN:],
+        has_deposit=bill.has_account and reason is None,
         has_qr=reason is None and _has_qr(payee),
         takes_other_sums=is_free,
         typed=attempt.typed if attempt and attempt.typed is not None else _typed(bill.due) if is_free else "",

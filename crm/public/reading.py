@@ -6,20 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
-from threading import Lock
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from flask import current_app
 from sqlalchemy import (
     Dialect,
-    Engine,
     Select,
     and_,
     bindparam,
     case,
-    create_engine,
-    event,
     exists,
     func,
     literal_column,
@@ -33,7 +28,7 @@ from crm.bills.document import purpose_of
 from crm.bills.models import Bill, BillBundle, BillLine, BillLineKind, BillStatus, bill_bundle_bill, bill_title
 from crm.bills.operations import check_payable
 from crm.clients.models import Client
-from crm.db import Money, configure_engine, db
+from crm.db import Money, statement_engine
 from crm.errors import DomainError
 from crm.ledger.models import Account, AccountKind, AccountType
 from crm.payments.models import Attention, Payment, PaymentStatus, Refund, RefundStatus, Shop
@@ -289,29 +284,6 @@ _PAYMENT = select(
 _LINES = select(_line.kind, _line.day, _line.student, _line.title, _line.note, _line.amount).order_by(_line.position)
 
 
-def _engine() -> Engine:
-    """Where the pages are read from. On PostgreSQL over connections of their own: planning the join takes several times
-    as long as running it, and the plan is always the same (one row by a unique key), unlike those of grids.
-    """
-    engine = db.engine
-    if engine.name != "postgresql":
-        return engine
-    with _lock:
-        if engine not in _engines:
-            connect = {"options": "-c plan_cache_mode=force_generic_plan -c jit=off", "prepare_threshold": 1}
-            own = create_engine(
-                engine.url, isolation_level="AUTOCOMMIT", hide_parameters=True, pool_size=4, connect_args=connect
-            )
-            configure_engine(own)
-            event.listen(engine, "engine_disposed", lambda _engine: own.dispose())
-            _engines[engine] = own
-        return _engines[engine]
-
-
-_engines: WeakKeyDictionary[Engine, Engine] = WeakKeyDictionary()
-_lock = Lock()
-
-
 class _Statement:
     """A SELECT compiled once. SQLAlchemy would look its text up anew for every page, which takes longer than running
     it; values are read as the column types read them.
@@ -323,7 +295,7 @@ class _Statement:
 
     def rows(self, **values: Any) -> list[list[Any]]:
         """What it finds, in a transaction of its own that is one statement long."""
-        engine = _engine()
+        engine = statement_engine()
         known = self._compiled.get(engine.name) or self._compile(engine.dialect)
         text, names, readers = known
         arguments = values if names is None else [values[name] for name in names]
