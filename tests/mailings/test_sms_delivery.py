@@ -114,7 +114,7 @@ def test_a_mailing_by_sms_goes_to_mobile_phones(network):
     (message,) = db.session.query(Message).all()
     assert (message.channel, message.recipient) == (Channel.SMS, mobile.phone)
     reasons = {line.client_id: line.reason for line in run.lines}
-    assert reasons[fixed.id] == "У клиента нет мобильного телефона."
+    assert reasons[fixed.id] == "SMS: нет мобильного телефона."
 
 
 def test_an_sms_queued_to_a_landline_is_refused_with_the_reason(network, gateway):
