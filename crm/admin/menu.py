@@ -24,8 +24,9 @@ from crm.admin.views.fields import FieldView
 from crm.admin.views.groups import ClientGroupView
 from crm.admin.views.ledger import AccountTypeView, AccountView
 from crm.admin.views.lesson_reports import AttendanceReportView, RoomLoadView, SubscriptionsReportView
-from crm.admin.views.mailings import MailingRuleView, MessageView
+from crm.admin.views.mailings import MailingRuleView
 from crm.admin.views.marking import AttendanceView
+from crm.admin.views.messages import MessageView
 from crm.admin.views.operations import OperationView
 from crm.admin.views.payments import NoticeView, PaymentView, RefundView
 from crm.admin.views.planning import BookingView

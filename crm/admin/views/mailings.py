@@ -19,18 +19,16 @@ from wtforms.fields.choices import SelectChoice
 from crm import clock
 from crm.access.fields import field_rules
 from crm.access.models import Branch
-from crm.admin.base import BulkAction, KontoraView, permission
+from crm.admin.base import KontoraView, permission
 from crm.admin.column import FoundColumn
 from crm.admin.fields import REQUIRED, ChoicesField, DateField, EnumField, Form, MoneyField, ReferenceField
-from crm.admin.kinds import NOTHING, IntegerKind, Kind, MomentKind, Place
+from crm.admin.kinds import NOTHING, IntegerKind, MomentKind, Place
 from crm.admin.mailing_option import OptionNotice, option_notice, option_notices
 from crm.admin.views.clients import working_branches
 from crm.audit.operations import record_export
 from crm.catalogue.models import LessonType, Subject
 from crm.clients.models import ClientKind, ClientStatus
-from crm.clients.queries import client_matches
 from crm.db import db, transaction
-from crm.errors import DomainError
 from crm.exchange import excel
 from crm.i18n import money
 from crm.mailings.models import (
@@ -40,20 +38,16 @@ from crm.mailings.models import (
     MailingKind,
     MailingRule,
     MailingRun,
-    Message,
     Periodicity,
     PeriodType,
     PeriodUnit,
     Template,
     Term,
 )
-from crm.mailings.operations import resend_messages
 from crm.mailings.preview import preview_run
 from crm.mailings.rules import RuleFacts, Way, applies, save_rule
 from crm.mailings.runs import run_now
 from crm.mailings.upcoming import lacks_of, next_run
-from crm.phones import format_phone
-from crm.protocol import ProtocolLine
 from crm.security import chosen_branch
 
 PAGE = 100  # lines of a preview at once
@@ -65,13 +59,6 @@ class WeekdayKind(IntegerKind):
 
     def show(self, value: Any, place: Place) -> str | Markup:
         return NOTHING if value is None else str(WEEKDAYS[value])
-
-
-class RecipientKind(Kind):
-    """An e-mail address or a phone."""
-
-    def show(self, value: Any, place: Place) -> str | Markup:
-        return format_phone(value) if value and value.startswith("+") else super().show(value, place)
 
 
 # «Способ рассылки» in the order of the form; WhatsApp takes the place of SMS where its provider is set.
@@ -491,62 +478,3 @@ def _parts(rule: MailingRule) -> list[tuple[Any, str]]:
         label = _("If it does not get through") if number else _("Way of sending")
         parts.append((label, f"{way.channel.label} · {text or '—'}"))
     return parts
-
-
-class MessageView(KontoraView):
-    entity = "message"
-    icon = "envelope"
-    column_list = (
-        "created_at",
-        "client",
-        "channel",
-        "recipient",
-        "subject",
-        "body",
-        "status",
-        "sent_at",
-        "error",
-        "author_name",
-    )
-    column_details_list = (
-        *("created_at", "client", "bill", "channel", "recipient", "subject", "body", "status", "attempts"),
-        *("sent_at", "error", "external_id", "author_name"),
-    )
-    column_filters = ("status", "channel", "created_at", "sent_at")
-    column_sortable_list = ("created_at", "client", "recipient", "status", "sent_at", "author_name")
-    column_default_sort = "-id"
-    column_kinds = {"recipient": RecipientKind()}
-    column_labels = {"external_id": _l("The provider's number")}
-    empty_hint = _l("Letters and SMS to clients appear here, with their fate.")
-    has_search = True
-
-    def bulk_actions(self) -> list[BulkAction]:
-        return [
-            BulkAction(
-                "resend",
-                _l("Send once more"),
-                "send",
-                _l("Only messages that were not sent, or may not have been, are sent again."),
-                self._resend,
-                is_dangerous=False,
-            )
-        ]
-
-    @staticmethod
-    def _resend(ids: list[int]) -> list[ProtocolLine]:
-        lines = []
-        for message in db.session.scalars(sa.select(Message).where(Message.id.in_(ids)).order_by(Message.id)):
-            try:
-                is_queued = resend_messages([message], by=current_user)
-                refusal = None if is_queued else _("Not sent again: %(status)s", status=message.status.label)
-            except DomainError as error:
-                refusal = str(error)
-            label = f"{message.recipient}: {message.subject or message.body[:80]}"
-            lines.append(ProtocolLine(message.id, label, refusal))
-        return lines
-
-    def search_condition(self, text: str) -> Any:
-        by_client = client_matches(Message.client_id, text, by=current_user)
-        if "recipient" in self.field_rules().hidden:
-            return by_client
-        return sa.or_(by_client, Message.recipient.icontains(text, autoescape=True))
