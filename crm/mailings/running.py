@@ -81,6 +81,8 @@ def _begin(run_id: int) -> bool | None:
         run = db.session.scalars(query.execution_options(populate_existing=True)).one()
         if run.status not in (RunStatus.PLANNED, RunStatus.RUNNING):
             return False
+        if run.status is RunStatus.PLANNED and run.rule.is_selected and run.planned_at > clock.now():
+            return False  # put off since the bell was rung
         if note := _why_off(run):
             _close(run, note=note, by=SYSTEM)
             return True
