@@ -17,7 +17,7 @@ from crm.contacts.queries import client_by_token
 from crm.db import db
 from crm.mailings.channels import telegram, viber, whatsapp
 from crm.mailings.channels.hearing import Gone, Heard, HearingRefused, Linked, News, Told
-from crm.mailings.delivery import move_message
+from crm.mailings.delivery import AFTER_FAILURE, move_message
 from crm.mailings.models import MESSAGE_MOVES, Message, MessageStatus, Provider, ProviderKind
 from crm.mailings.providers import detach_address, webhook_secret
 from crm.mailings.tags import LETTER_LANGUAGE
@@ -85,6 +85,9 @@ def _note(provider: Provider, told: Told) -> None:
         error = told.reason[:500] if status is MessageStatus.FAILED else ""
         if move_message(message_id, old, status, error=error) and status is MessageStatus.FAILED:
             log.warning("message_bounced", message_id=message_id, reason=told.reason)
+            message = db.session.get_one(Message, message_id, populate_existing=True)
+            for hook in AFTER_FAILURE:
+                hook(message)
 
 
 def _greet(provider: Provider, linked: Linked) -> dict[str, Any]:

@@ -2,64 +2,114 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import structlog
 from sqlalchemy import select
 
 from crm.access.actors import SYSTEM
+from crm.access.mailing_option import mailings_off
 from crm.bell import ring
-from crm.bills.models import BillStatus
-from crm.contacts.queries import reach
+from crm.bills.models import Bill, BillStatus
+from crm.contacts.models import Channel
 from crm.db import db
 from crm.errors import DomainError
+from crm.mailings.billing import Planned
 from crm.mailings.delivery import AFTER_FAILURE
-from crm.mailings.models import MailingRun, Message
-from crm.mailings.operations import DELIVER, queue_message
-from crm.mailings.tags import render
+from crm.mailings.models import MailingKind, MailingRun, Message
+from crm.mailings.operations import DELIVER
+from crm.mailings.recipients import channels_to, told_to, way_to
+from crm.mailings.wording import messages_to
 
 log = structlog.get_logger()
 
+# What they tell may be so no more.
+_REMINDERS = frozenset({MailingKind.DEBT, MailingKind.SUBSCRIPTION, MailingKind.LESSON})
 
-def queue_next_way(message: Message) -> Message | None:
-    """Queue what a failed message of a run told over the next way of its rule that reaches the client; None when there
-    is none. Once for each line, bill and way. The caller commits.
+
+def queue_next_way(message: Message) -> list[Message]:
+    """Queue what a failed message of a run told, as it is now, over the next way of its rule that reaches the client;
+    none when there is no such way, when it is no longer so, or the company sends nothing any more. Once for each line,
+    bill and way. The caller commits.
     """
     if message.run_id is None or message.line_id is None:
-        return None
-    bill = message.bill
-    if bill is not None and (bill.status is not BillStatus.PENDING or bill.link_revoked_at is not None):
-        return None
+        return []
     run = db.session.get_one(MailingRun, message.run_id)
-    ways = list(run.rule.ways)
-    tried = next((place for place, way in enumerate(ways) if way.channel is message.channel), len(ways))
-    for way in ways[tried + 1 :]:
-        found = reach([message.client], message.kind, [way.channel])[message.client_id]
+    bills, facts = _bills_of(message), _facts_of(run, message)
+    if (message.bill_id is not None and not bills) or facts is None or mailings_off(run.branch):
+        return []
+    texts = channels_to(run.rule)
+    for channel in _after(message.channel, list(texts)):
+        found = way_to(run.rule, [message.client], [channel])[message.client_id]
         if isinstance(found, str):  # says why not
             continue
-        recipient = found[1]
-        key = f"bill:{bill.id}:{way.channel.value}" if bill else f"line:{message.line_id}:{way.channel.value}"
-        if db.session.scalar(select(Message.id).where(Message.dedupe_key == key)) is not None:
-            return None
-        subject, body = way.text
+        if _is_tried(message, channel, bills):
+            return []
         try:
-            following = queue_message(
+            following = messages_to(
                 message.client,
-                channel=way.channel,
-                recipient=recipient,
-                subject=render(subject, client=message.client, bill=bill, field="subject"),
-                body=render(body, client=message.client, bill=bill),
-                dedupe_key=key,
-                bill=bill,
                 run=run,
+                line_id=message.line_id,
+                way=texts[channel],
+                channel=channel,
+                recipient=found[1],
                 by=SYSTEM,
+                bills=bills,
+                facts=facts,
             )
         except DomainError as error:
-            log.error("next_way_not_written", message_id=message.id, way=way.channel.value, reason=str(error))
+            log.error("next_way_not_written", message_id=message.id, way=channel.value, reason=str(error))
             continue
-        following.line_id, following.kind = message.line_id, message.kind
-        following.author_id, following.author_name = message.author_id, message.author_name
+        for one in following:
+            one.author_id, one.author_name = message.author_id, message.author_name
+        db.session.add_all(following)
+        db.session.flush()
         ring(DELIVER)
         return following
-    return None
+    return []
+
+
+def _after(channel: Channel, ordered: Sequence[Channel]) -> Sequence[Channel]:
+    """The ways that follow a channel."""
+    if channel in ordered:
+        return ordered[ordered.index(channel) + 1 :]
+    if channel is Channel.WHATSAPP and Channel.SMS in ordered:  # the company has it no more
+        return ordered[ordered.index(Channel.SMS) :]
+    return []
+
+
+def _facts_of(run: MailingRun, message: Message) -> dict[str, Any] | None:
+    """What a reminder tells; None when it is not so any more."""
+    if run.rule.kind not in _REMINDERS:
+        return {}
+    return told_to(run.rule, Planned.of_run(run).day, [message.client_id]).get(message.client_id)
+
+
+def _bills_of(message: Message) -> list[Bill]:
+    """Those the message told of that can still be paid: its own where it was one of several, else all that were issued
+    with it.
+    """
+    bill = message.bill
+    if bill is None:
+        return []
+    payable = select(Bill).where(Bill.status == BillStatus.PENDING, Bill.link_revoked_at.is_(None)).order_by(Bill.id)
+    others = select(Message.id).where(
+        Message.line_id == message.line_id, Message.channel == message.channel, Message.id != message.id
+    )
+    if bill.dedupe_key is None or db.session.scalar(others.limit(1)) is not None:
+        return list(db.session.scalars(payable.where(Bill.id == bill.id)))
+    # mailing, rule, payer: one statement has written all of his.
+    of_payer = ":".join(bill.dedupe_key.split(":")[:3]) + ":"
+    together = (Bill.client_id == bill.client_id, Bill.issued_at == bill.issued_at)
+    return list(db.session.scalars(payable.where(*together, Bill.dedupe_key.startswith(of_payer, autoescape=True))))
+
+
+def _is_tried(message: Message, channel: Channel, bills: Sequence[Bill]) -> bool:
+    tried = select(Message.id).where(Message.line_id == message.line_id, Message.channel == channel)
+    if message.bill_id is not None:
+        tried = tried.where(Message.bill_id.in_([message.bill_id, *(bill.id for bill in bills)]))
+    return db.session.scalar(tried.limit(1)) is not None
 
 
 AFTER_FAILURE.append(queue_next_way)

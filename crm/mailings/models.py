@@ -151,7 +151,7 @@ class PeriodUnit(LabelEnum):
 
 
 class Term(LabelEnum):
-    """«Срок оплаты», from the day of issue on, which is its first day."""
+    """«Срок оплаты», from the day of issue on; one of days ends so many days after it."""
 
     UNLIMITED = "unlimited", _l("Without a limit")
     DAYS_3 = "days_3", _l("3 days")

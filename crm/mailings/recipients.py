@@ -25,10 +25,12 @@ from crm.mailings.models import (
     MailingRule,
     MailingRun,
     MailingRunLine,
+    MailingWay,
     PeriodType,
     PeriodUnit,
     RunResult,
 )
+from crm.mailings.providers import channels_of
 from crm.mailings.schedule import month_of
 from crm.schedule.models import Attendance, Lesson, LessonStatus, Mark
 from crm.subscriptions.models import PlanAccount, Subscription, SubscriptionStatus, plan_lesson_type, plan_subject
@@ -118,11 +120,26 @@ def _family_has(begin: datetime, end: datetime, is_so: ColumnElement[bool]) -> C
 # --- what is told, and over which way -------------------------------------------------------------------------------
 
 
-def way_to(rule: MailingRule, clients: Sequence[Client]) -> dict[int, tuple[Channel, str] | str]:
-    """By client id: the first of the rule's ways that reaches him and the address there, or why none does. Somebody
-    without an address of his own is reached by his payer. As many statements for one as for hundreds.
+def channels_to(rule: MailingRule) -> dict[Channel, MailingWay]:
+    """What the rule's messages go over, in the order it is tried, and the way whose text is sent there: where the
+    company has WhatsApp, it is tried before SMS with the text of the latter.
     """
-    kind, channels = rule.kind.message_kind, [way.channel for way in rule.ways]
+    found: dict[Channel, MailingWay] = {}
+    for way in rule.ways:
+        for channel in channels_of(rule.branch.company_id, way.channel):
+            found.setdefault(channel, way)
+    return found
+
+
+def way_to(
+    rule: MailingRule, clients: Sequence[Client], channels: Sequence[Channel] | None = None
+) -> dict[int, tuple[Channel, str] | str]:
+    """By client id: the first of `channels` (None: all the rule's) that reaches him and the address there, or why none
+    does. Somebody without an address of his own is reached by his payer. As many statements for one as for hundreds.
+    """
+    kind = rule.kind.message_kind
+    if channels is None:
+        channels = list(channels_to(rule))
     found = reach(clients, kind, channels)
     payers = {one.id: one.payer for one in _with_payers(clients) if isinstance(found[one.id], str) and one.payer}
     if payers:
@@ -317,11 +334,12 @@ def _expected(rule: MailingRule, day: date) -> ColumnElement[bool]:
 
 
 def _is_expected(rule: MailingRule, on: date) -> list[ColumnElement[bool]]:
+    """Conditions on a visit: it is to come on that day; of what has begun nobody is reminded."""
     return [
         Attendance.mark == Mark.PLANNED,
         Lesson.status == LessonStatus.PLANNED,
         Lesson.branch_id == rule.branch_id,
-        Lesson.starts_at >= clock.at(on, time(), rule.branch),
+        Lesson.starts_at >= max(clock.at(on, time(), rule.branch), clock.now()),
         Lesson.starts_at < _end_of(rule, on),
     ]
 

@@ -4,7 +4,7 @@ lines that say so, or nothing of them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flask_babel import gettext as _
@@ -34,9 +34,9 @@ from crm.mailings.models import (
     RunStatus,
 )
 from crm.mailings.operations import DELIVER
-from crm.mailings.recipients import still_meant, told_to, way_to, write_lines
+from crm.mailings.recipients import channels_to, still_meant, told_to, way_to, write_lines
 from crm.mailings.runs import EXECUTE_RUN
-from crm.mailings.tags import Subject, render, told_of
+from crm.mailings.wording import messages_to
 from crm.schedule.enrolment import hold_cards
 
 # Lines per turn: between the turns of a long run its worker sends the messages there are, and hears it is to stop.
@@ -213,7 +213,8 @@ def _bill(run: MailingRun, lines: Sequence[MailingRunLine], *, by: Actor) -> Non
     hold_cards(ids)
     hold_families(ids, [])
     views = {view.client.id: view for view in outlook(planned, ids)}
-    ways = way_to(run.rule, [view.client for view in views.values()])
+    texts = channels_to(run.rule)
+    ways = way_to(run.rule, [view.client for view in views.values()], list(texts))
     due = [
         (client_id, wanted(planned, part))
         for client_id, view in views.items()
@@ -233,7 +234,7 @@ def _bill(run: MailingRun, lines: Sequence[MailingRunLine], *, by: Actor) -> Non
             _settle(line, RunResult.SKIPPED, reason=_sentence(way))
         else:
             own = bills[line.client_id]
-            messages += _messages(run, line, view.client, way, bills=own, by=by)
+            messages += _messages(run, line, view.client, way, texts, bills=own, by=by)
             _settle(line, RunResult.ISSUED, bill=own[0], reason=_besides(view, own))
     db.session.add_all(messages)
     db.session.flush()
@@ -260,7 +261,8 @@ def _remind(run: MailingRun, lines: Sequence[MailingRunLine], *, by: Actor) -> N
     cards = {card.id: card for card in db.session.scalars(select(Client).where(Client.id.in_(ids)))}
     meant = set(ids) if rule.is_selected else still_meant(rule, day, ids)
     told = told_to(rule, day, ids)
-    ways = way_to(rule, list(cards.values()))
+    texts = channels_to(rule)
+    ways = way_to(rule, list(cards.values()), list(texts))
     messages = list[Message]()
     for line in lines:
         way = ways[line.client_id]
@@ -270,7 +272,7 @@ def _remind(run: MailingRun, lines: Sequence[MailingRunLine], *, by: Actor) -> N
             _settle(line, RunResult.SKIPPED, reason=_sentence(way))
         else:
             facts = told.get(line.client_id, {})
-            messages += _messages(run, line, cards[line.client_id], way, facts=facts, by=by)
+            messages += _messages(run, line, cards[line.client_id], way, texts, facts=facts, by=by)
             _settle(line, RunResult.ISSUED)
     db.session.add_all(messages)
     db.session.flush()
@@ -285,53 +287,10 @@ def _messages(
     line: MailingRunLine,
     client: Client,
     way: tuple[Channel, str],
-    *,
-    by: Actor,
-    bills: Sequence[Bill] = (),
-    facts: dict[str, Any] | None = None,
+    texts: Mapping[Channel, MailingWay],
+    **told: Any,
 ) -> list[Message]:
-    """One for the line, or one for each bill where the text tells of a bill. way: the channel and the address."""
     channel, recipient = way
-    chosen = next(one for one in run.rule.ways if one.channel is channel)
-    is_of_each = Subject.BILL in told_of(*chosen.text)
-    found = list[Message]()
-    for bill in bills if is_of_each else [bills[0] if bills else None]:
-        subject, body = _rendered(run, chosen, client, bill, bills, facts or {})
-        now = clock.now()
-        found.append(
-            Message(
-                branch_id=run.branch_id,
-                channel=channel,
-                client_id=client.id,
-                bill_id=bill.id if bill else None,
-                run_id=run.id,
-                line_id=line.id,
-                kind=run.rule.kind.message_kind,
-                recipient=recipient,
-                subject=" ".join(subject.split())[:500],
-                body=body,
-                dedupe_key=f"bill:{bill.id}:{channel.value}" if bill else f"line:{line.id}:{channel.value}",
-                next_try_at=now,
-                created_at=now,
-                author_id=by.id,
-                author_name=str(by.name),
-            )
-        )
-    return found
-
-
-def _rendered(
-    run: MailingRun,
-    way: MailingWay,
-    client: Client,
-    bill: Bill | None,
-    bills: Sequence[Bill],
-    facts: dict[str, Any],
-) -> tuple[str, str]:
-    """Subject and body for one message. Of a message to each bill {customer.bills…} tells of that one alone."""
-    of_all = () if Subject.BILL in told_of(*way.text) else bills
-    subject, body = (
-        render(text, client=client, bill=bill, bills=of_all, branch=run.branch, field=field, **facts)
-        for text, field in zip(way.text, ("subject", "body"), strict=True)
+    return messages_to(
+        client, run=run, line_id=line.id, way=texts[channel], channel=channel, recipient=recipient, **told
     )
-    return subject, body

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 
 from crm import clock
+from crm.bills import terms
 from crm.mailings.models import MailingRule, Periodicity, Term
 
 # Any two months hold a planned day of every rule.
@@ -63,17 +64,24 @@ def month_of(day: date) -> tuple[date, date]:
     return day.replace(day=1), day.replace(day=monthrange(day.year, day.month)[1])
 
 
-_TERM_DAYS = {Term.DAYS_3: 3, Term.DAYS_5: 5, Term.DAYS_6: 6, Term.WEEK_1: 7, Term.WEEKS_2: 14}
+# What a bill by hand calls them.
+_BY_HAND = {
+    Term.UNLIMITED: terms.Term.UNLIMITED,
+    Term.DAYS_3: terms.Term.DAYS_3,
+    Term.DAYS_5: terms.Term.DAYS_5,
+    Term.DAYS_6: terms.Term.DAYS_6,
+    Term.WEEK_1: terms.Term.WEEK,
+    Term.WEEKS_2: terms.Term.WEEKS_2,
+    Term.MONTH_END: terms.Term.MONTH_END,
+    Term.NEXT_MONTH_END: terms.Term.NEXT_MONTH_END,
+}
 
 
 def last_payable_day(term: Term, issued_on: date, *, days: int | None = None) -> date | None:
-    """The last day a bill issued on `issued_on` may be paid, None: any; days: of Term.DAYS. The day of issue counts."""
-    if term is Term.UNLIMITED:
-        return None
-    if term is Term.MONTH_END:
-        return month_of(issued_on)[1]
-    if term is Term.NEXT_MONTH_END:
-        return month_of(month_of(issued_on)[1] + timedelta(days=1))[1]
-    number = days if term is Term.DAYS else _TERM_DAYS[term]
-    assert number is not None
-    return issued_on + timedelta(days=number - 1)
+    """The last day a bill issued on `issued_on` may be paid, None: any; as of a bill by hand: a term of days ends so
+    many days after its first. days: of Term.DAYS.
+    """
+    if term is Term.DAYS:
+        assert days is not None
+        return issued_on + timedelta(days=days)
+    return _BY_HAND[term].until(issued_on)

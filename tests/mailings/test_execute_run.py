@@ -84,7 +84,7 @@ def test_one_bill_on_the_base_account_for_all_subscriptions_of_the_family(networ
     assert (bill.client_id, bill.amount, bill.method) == (payer.id, Decimal("6500.50"), BillMethod.SUBSCRIPTION)
     assert bill.account == base_account(payer.id, network.lesnoy.id)
     assert (bill.period_from, bill.period_to) == (date(2027, 3, 1), date(2027, 3, 31))
-    assert (bill.payable_from, bill.payable_until, bill.is_repeatable) == (date(2027, 3, 10), date(2027, 3, 14), True)
+    assert (bill.payable_from, bill.payable_until, bill.is_repeatable) == (date(2027, 3, 10), date(2027, 3, 15), True)
 
 
 @pytest.mark.spec("B66")
