@@ -14,7 +14,7 @@ from crm.access.mailing_option import check_mailings
 from crm.audit.operations import transition
 from crm.bell import ring
 from crm.db import db
-from crm.errors import Conflict
+from crm.errors import Conflict, DomainError
 from crm.mailings.models import RUN_MOVES, MailingRule, MailingRun, Message, MessageStatus, RunStatus
 from crm.mailings.operations import DELIVER
 from crm.mailings.schedule import latest_planned
@@ -31,7 +31,9 @@ def plan_due_runs(*, now: datetime) -> list[MailingRun]:
     The caller commits.
     """
     planned = []
-    for rule in db.session.scalars(select(MailingRule).where(MailingRule.is_active).order_by(MailingRule.id)):
+    # A message to a selection has its run from the first.
+    rules = select(MailingRule).where(MailingRule.is_active, ~MailingRule.is_selected).order_by(MailingRule.id)
+    for rule in db.session.scalars(rules):
         moment = latest_planned(rule, now=now)
         if (
             moment is not None
@@ -45,11 +47,15 @@ def plan_due_runs(*, now: datetime) -> list[MailingRun]:
 def run_now(rule: MailingRule, *, by: Actor) -> MailingRun:
     """Run a rule at once, whatever its schedule. The caller commits.
 
-    A run of this rule that is still on its way is returned instead of a second one. Raises DomainError "mailings_off".
+    A run of this rule that is still on its way is returned instead of a second one; that of a message to a selection
+    waits for its moment no longer. Raises DomainError "mailings_off", Conflict "selection_over" where such a message
+    has its run behind it.
     """
     require(by, "mailingrule.run", rule)
     check_mailings(rule.branch_id)
     now = clock.now()
+    if rule.is_selected:
+        return _hasten(rule, now=now)
     query = (
         select(MailingRun)
         .where(MailingRun.rule_id == rule.id, or_(MailingRun.status.in_(UNDER_WAY), MailingRun.planned_at == now))
@@ -61,6 +67,19 @@ def run_now(rule: MailingRule, *, by: Actor) -> MailingRun:
         raise Conflict("run_planned", _("This mailing has just been started by somebody else."))
     if run.status in UNDER_WAY:
         ring(EXECUTE_RUN, run.id)
+    return run
+
+
+def _hasten(rule: MailingRule, *, now: datetime) -> MailingRun:
+    query = select(MailingRun).where(MailingRun.rule_id == rule.id, MailingRun.status.in_(UNDER_WAY))
+    query = query.order_by(MailingRun.id.desc()).limit(1).with_for_update()
+    run = db.session.scalar(query.execution_options(populate_existing=True))
+    if run is None:
+        raise Conflict("selection_over", _("This message has gone out to its selection: it is not sent again."))
+    if run.status is RunStatus.PLANNED and run.planned_at > now:
+        run.planned_at, run.is_manual = now, True
+        db.session.flush()
+    ring(EXECUTE_RUN, run.id)
     return run
 
 
@@ -80,8 +99,13 @@ def _new_run(rule: MailingRule, moment: datetime, *, by: Actor, is_manual: bool 
 
 
 def pause_run(run: MailingRun, *, by: Actor) -> MailingRun:
-    """Let a run rest after the batch its workers have in hand; messages queued already go out. The caller commits."""
+    """Let a run rest after the batch its workers have in hand; messages queued already go out. The caller commits.
+
+    Raises DomainError "not_begun" of one that waits for its moment.
+    """
     require(by, "mailingrule.run", run)
+    if run.status is RunStatus.PLANNED and run.planned_at > clock.now():
+        raise DomainError("not_begun", _("It waits for its moment: change the mailing or cancel it."))
     transition(run, RUN_MOVES, RunStatus.PAUSED, by=by)
     return run
 
@@ -104,7 +128,9 @@ def cancel_run(run: MailingRun, *, by: Actor) -> MailingRun:
 
 def ring_for_waiting(*, now: datetime) -> None:
     """Ring again for every run and message that waits: their bell may have been lost. The caller commits."""
-    waiting = select(MailingRun.id).where(MailingRun.status.in_([RunStatus.PLANNED, RunStatus.RUNNING]))
+    waiting = select(MailingRun.id).where(
+        MailingRun.status.in_([RunStatus.PLANNED, RunStatus.RUNNING]), MailingRun.planned_at <= now
+    )
     for run_id in db.session.scalars(waiting.order_by(MailingRun.id)):
         ring(EXECUTE_RUN, run_id)
     due = select(Message.id).where(Message.status == MessageStatus.PENDING, Message.next_try_at <= now).limit(1)
