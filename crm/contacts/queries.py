@@ -97,9 +97,22 @@ def reach(
 
     Three statements whatever the number of clients, the kind and the channels.
     """
-    refused = _refusals(clients, kind)
+    refused = refusals(clients, kind)
     known = _contacts([client.id for client in clients])
     return {client.id: refused.get(client.id) or _first(client, channels, known) for client in clients}
+
+
+def refusals(clients: Sequence[Client], kind: MessageKind) -> dict[int, str]:
+    """By client id, of those who do not take messages of this kind: why, in words. Two statements at most."""
+    if kind.is_forbidden_by_nobody:
+        return {}
+    ids = [client.id for client in clients]
+    rows = select(MessageChoice.client_id, MessageChoice.is_allowed).where(
+        MessageChoice.client_id.in_(ids), MessageChoice.kind == kind
+    )
+    said = dict(db.session.execute(rows).all())
+    asking = _asking_branches(clients) if kind.is_advertising else frozenset()
+    return {client.id: reason for client in clients if (reason := _refusal(client, kind, said, asking))}
 
 
 def client_by_token(token: str) -> Client | None:
@@ -118,19 +131,6 @@ def _first(
         if way.address is not None and way.is_on:
             return way.channel, way.address
     return "; ".join(way.refusal for way in ways) or _("No way of sending is chosen.")
-
-
-def _refusals(clients: Sequence[Client], kind: MessageKind) -> dict[int, str]:
-    """Of those who do not take messages of this kind, why."""
-    if kind.is_forbidden_by_nobody:
-        return {}
-    ids = [client.id for client in clients]
-    rows = select(MessageChoice.client_id, MessageChoice.is_allowed).where(
-        MessageChoice.client_id.in_(ids), MessageChoice.kind == kind
-    )
-    said = dict(db.session.execute(rows).all())
-    asking = _asking_branches(clients) if kind.is_advertising else frozenset()
-    return {client.id: reason for client in clients if (reason := _refusal(client, kind, said, asking))}
 
 
 def _refusal(client: Client, kind: MessageKind, said: Mapping[int, bool], asking: frozenset[int]) -> str:

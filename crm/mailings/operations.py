@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from flask_babel import gettext as _
+from sqlalchemy import select
 
 from crm import clock
 from crm.access.actors import Actor, require
@@ -14,12 +16,15 @@ from crm.access.mailing_option import check_mailings
 from crm.bell import ring
 from crm.bills.models import Bill, BillStatus
 from crm.clients.models import Client, PhoneKind
-from crm.contacts.models import Channel
+from crm.contacts.models import Channel, MessageKind
+from crm.contacts.queries import ContactWay, refusals, ways_of
 from crm.db import db
 from crm.errors import DomainError
+from crm.mailings.channels import telegram, viber, whatsapp
 from crm.mailings.channels.sms import SmsLength, sms_length
 from crm.mailings.delivery import landline_text, move_message
-from crm.mailings.models import MailingRun, Message, MessageStatus
+from crm.mailings.models import MailingRun, Message, MessageStatus, Provider
+from crm.mailings.providers import channels_of, push_key
 from crm.mailings.tags import render
 from crm.phones import is_landline
 
@@ -34,11 +39,24 @@ DELIVER = "mailings.deliver"
 MAX_SMS_PARTS = 8
 
 
+# Of messengers, in UTF-16 units: who sends more is refused by them.
+_LONGEST = {
+    Channel.TELEGRAM: telegram.MAX_LENGTH,
+    Channel.VIBER: viber.MAX_LENGTH,
+    Channel.WHATSAPP: whatsapp.MAX_LENGTH,
+}
+_BY_PHONE = frozenset({Channel.SMS, Channel.WHATSAPP})
+
+
 @dataclass(frozen=True)
 class Draft:
-    """A message as the client will get it. length: of an SMS."""
+    """A message as the client will get it. chosen: the type of message it was written as; channel: what it really goes
+    over. length: of an SMS.
+    """
 
+    chosen: Channel
     channel: Channel
+    kind: MessageKind
     recipient: str
     subject: str
     body: str
@@ -48,6 +66,65 @@ class Draft:
 def address_of(client: Client, channel: Channel) -> str | None:
     """Where messages of a channel reach the client: his e-mail, or his first mobile phone; None when he has none."""
     return client.email if channel is Channel.EMAIL else client.mobile_phone
+
+
+@dataclass(frozen=True)
+class Routes:
+    """Where messages written to one client go. connected: the channels his company has; instead: what an SMS goes over,
+    in the order they are tried.
+    """
+
+    client: Client
+    ways: Mapping[Channel, ContactWay]
+    connected: frozenset[Channel]
+    instead: Sequence[Channel]
+
+    def find(self, channel: Channel, phone: str | None = None) -> tuple[Channel, str]:
+        """What a message of the type `channel` really goes over, and the recipient there. phone: which of the client's
+        an SMS goes to, his first mobile one by default.
+
+        Raises DomainError: "channel_not_set", "channel_off", "not_linked", "no_email", "no_phone", "phone_not_mobile",
+        "phone_landline", "phone_foreign".
+        """
+        if channel not in self.connected:
+            raise DomainError("channel_not_set", _("The provider of “%(way)s” is not connected.", way=channel.label))
+        for used in self.instead if channel is Channel.SMS else [channel]:
+            way = self.ways[used]
+            if used in _BY_PHONE and way.is_on:
+                return used, _mobile(self.client, phone)
+            if used not in _BY_PHONE and way.address is not None and way.is_on:
+                return used, way.address
+        way = self.ways[channel]
+        if not way.is_on:
+            raise DomainError(
+                "channel_off", _("%(channel)s is switched off in the client's card.", channel=channel.label)
+            )
+        if channel is Channel.EMAIL:
+            raise DomainError("no_email", _("This client has no e-mail address."))
+        raise DomainError("not_linked", _("%(channel)s: the client has not connected it.", channel=channel.label))
+
+
+def routes_to(client: Client, company_id: int) -> Routes:
+    """How messages of a company reach the client, in three statements."""
+    query = select(Provider.channel).where(Provider.company_id == company_id, Provider.is_active)
+    # Without a provider e-mail and SMS go by the settings of the installation, or wait for them.
+    connected = {Channel.EMAIL, Channel.SMS, Channel.CABINET, *db.session.scalars(query)}
+    if push_key():
+        connected.add(Channel.PUSH)
+    ways = {way.channel: way for way in ways_of(client)}
+    return Routes(client, ways, frozenset(connected), channels_of(company_id, Channel.SMS, is_personal=True))
+
+
+def check_taken(client: Client, kind: MessageKind) -> None:
+    """Raises DomainError "kind_refused" where the client does not take messages of the kind."""
+    if client.id in refusals([client], kind):
+        raise DomainError("kind_refused", _refused_text(kind))
+
+
+def _refused_text(kind: MessageKind) -> str:
+    return _(
+        "The client takes no messages of the kind “%(kind)s”: so he has chosen, and his card says so.", kind=kind.label
+    )
 
 
 def draft_message_to(
@@ -62,40 +139,48 @@ def draft_message_to(
 ) -> Draft:
     """A message by hand with its tags filled in; nothing is written.
 
-    subject: of a letter; an SMS has none. phone: which of the client's an SMS goes to, his first mobile one by default.
-    bill: gives the bill's tags their values; without it such tags are refused.
-    Raises DomainError beside `subject`, `text` or `bill`; "mailings_off", "no_email", "no_phone", "phone_not_mobile"
-    above the form.
+    channel: the type of message chosen; an SMS goes to the bot the client has linked himself to, or over WhatsApp,
+    where his company has them. subject: of a letter. phone: which of the client's an SMS goes to, his first mobile one
+    by default. bill: gives the bill's tags their values; without it such tags are refused.
+    Raises DomainError beside `subject`, `text` or `bill`; above the form "mailings_off", "kind_refused" and those of
+    Routes.find().
     """
     require(by, "message.send", client)
-    check_mailings(bill.branch_id if bill else client.branch_id)
-    if channel is Channel.EMAIL:
-        if not client.email:
-            raise DomainError("no_email", _("This client has no e-mail address."))
-        recipient = client.email
-    else:
-        recipient = _mobile(client, phone)
+    branch = bill.branch if bill else client.branch
+    check_mailings(branch.id)
+    kind = MessageKind.BILLS if bill else MessageKind.PERSONAL
+    check_taken(client, kind)
+    used, recipient = routes_to(client, branch.company_id).find(channel, phone)
     if bill is not None:
         _check_bill(bill, client)
-    if channel is Channel.EMAIL and not subject.strip():
+    if used is Channel.EMAIL and not subject.strip():
         raise DomainError("subject_empty", _("Enter the subject of the letter."), "subject")
     if not text.strip():
         raise DomainError("text_empty", _("Enter the text of the message."), "text")
     body = render(text.strip(), client=client, bill=bill, field="text")
-    length = None
-    if channel is Channel.SMS:
-        body = body.replace("\r\n", "\n")
-        length = sms_length(body)
-        if length.parts > MAX_SMS_PARTS:
-            raise DomainError(
-                "sms_too_long",
-                _("This text takes %(parts)s SMS; %(most)s at most are sent.", parts=length.parts, most=MAX_SMS_PARTS),
-                "text",
-            )
-        subject = ""
-    else:
+    if used is Channel.EMAIL:
         subject = " ".join(render(subject, client=client, bill=bill, field="subject").split())[:500]
-    return Draft(channel, recipient, subject, body, length)
+        return Draft(channel, used, kind, recipient, subject, body, None)
+    body = body.replace("\r\n", "\n")
+    return Draft(channel, used, kind, recipient, "", body, _checked_length(used, body))
+
+
+def _checked_length(channel: Channel, body: str) -> SmsLength | None:
+    """The length of an SMS. Raises DomainError beside `text` for what is too long for its channel."""
+    if channel is not Channel.SMS:
+        longest = _LONGEST.get(channel)
+        if longest is not None and len(body.encode("utf-16-le")) // 2 > longest:
+            text = _("%(channel)s takes %(most)s characters at most.", channel=channel.label, most=longest)
+            raise DomainError("text_too_long", text, "text")
+        return None
+    length = sms_length(body)
+    if length.parts > MAX_SMS_PARTS:
+        raise DomainError(
+            "sms_too_long",
+            _("This text takes %(parts)s SMS; %(most)s at most are sent.", parts=length.parts, most=MAX_SMS_PARTS),
+            "text",
+        )
+    return length
 
 
 def _mobile(client: Client, phone: str | None) -> str:
@@ -149,6 +234,7 @@ def send_message_to(
         subject=draft.subject,
         body=draft.body,
         dedupe_key=f"manual:{uuid.uuid4()}",
+        kind=draft.kind,
         bill=bill,
         by=by,
     )
@@ -164,6 +250,7 @@ def queue_message(
     dedupe_key: str,
     by: Actor,
     channel: Channel = Channel.EMAIL,
+    kind: MessageKind = MessageKind.PERSONAL,
     subject: str = "",
     bill: Bill | None = None,
     run: MailingRun | None = None,
@@ -178,6 +265,7 @@ def queue_message(
         dedupe_key=dedupe_key,
         by=by,
         channel=channel,
+        kind=kind,
         subject=subject,
         bill=bill,
         run=run,
@@ -195,6 +283,7 @@ def new_message(
     dedupe_key: str,
     by: Actor,
     channel: Channel = Channel.EMAIL,
+    kind: MessageKind = MessageKind.PERSONAL,
     subject: str = "",
     bill: Bill | None = None,
     run: MailingRun | None = None,
@@ -209,6 +298,7 @@ def new_message(
     return Message(
         branch_id=bill.branch_id if bill else client.branch_id,
         channel=channel,
+        kind=kind,
         client_id=client.id,
         bill_id=bill.id if bill else None,
         run_id=run.id if run else None,
@@ -224,19 +314,34 @@ def new_message(
 
 
 def resend_messages(messages: Sequence[Message], *, by: Actor) -> int:
-    """Queue letters that failed, or whose fate is unknown, once more: a person's decision. How many were queued.
+    """Queue messages that failed, or whose fate is unknown, once more: a person's decision. How many were queued.
 
-    Raises DomainError "mailings_off". The caller commits.
+    Those of clients who take such messages no more are left out. Raises DomainError "mailings_off"; "kind_refused"
+    where only such are left. The caller commits.
     """
-    queued = 0
+    queued, kept = 0, None
+    refused = _refused_by(messages)
     for message in messages:
         require(by, "message.send", message)
         check_mailings(message.branch_id)
         if message.status in (MessageStatus.FAILED, MessageStatus.UNKNOWN):
+            if (message.client_id, message.kind) in refused:
+                kept = message.kind
+                continue
             queued += move_message(
                 message.id, message.status, MessageStatus.PENDING, attempts=0, next_try_at=clock.now(), error=""
             )
             db.session.refresh(message)
+    if kept is not None and not queued:
+        raise DomainError("kind_refused", _refused_text(kept))
     if queued:
         ring(DELIVER)
     return queued
+
+
+def _refused_by(messages: Sequence[Message]) -> set[tuple[int, MessageKind]]:
+    """Who takes what no more, of these messages: (client id, kind)."""
+    of_kind: dict[MessageKind, dict[int, Client]] = defaultdict(dict)
+    for message in messages:
+        of_kind[message.kind][message.client_id] = message.client
+    return {(id, kind) for kind, clients in of_kind.items() for id in refusals(list(clients.values()), kind)}

@@ -13,11 +13,12 @@ from crm.access.actors import SYSTEM
 from crm.access.mailing_option import MAILINGS_OFF
 from crm.bell import ring
 from crm.clients.models import Client
-from crm.contacts.models import Channel
+from crm.contacts.models import Channel, MessageKind
+from crm.contacts.queries import reach
 from crm.db import db
 from crm.errors import DomainError
 from crm.mailings.models import Message, Template
-from crm.mailings.operations import DELIVER, address_of, new_message
+from crm.mailings.operations import DELIVER, new_message
 from crm.mailings.tags import Paid, render
 from crm.payments.crediting import AFTER_PAYMENT
 from crm.payments.models import Payment, PaymentStatus
@@ -27,6 +28,7 @@ log = structlog.get_logger()
 
 def thank(payments: Sequence[Payment]) -> None:
     """Queue the thanks for payments of bills: by e-mail, or as an SMS to whoever has a mobile phone and no e-mail.
+    Whoever does not take them gets none.
 
     Money taken at the desk for nothing in particular is thanked for by the slip, and money a person has to look at is
     told of by that person. Bills paid at once are thanked for once, with the whole sum. Neither a text that cannot be
@@ -48,11 +50,15 @@ def thank(payments: Sequence[Payment]) -> None:
     asked = {leader: payment for leader, payment in asked.items() if keys[leader] not in thanked}
     clients = _clients(asked.values())
     received = _received(asked)
+    reached = reach(list(clients.values()), MessageKind.THANKS, [Channel.EMAIL, Channel.SMS])
     # Nothing is asked of the database between the first of them and the last: they are written together.
     messages = [
         message
         for leader, payment in asked.items()
-        if (message := _thanks(payment, clients[payment.client_id], templates, received[leader], key=keys[leader]))
+        if not isinstance(way := reached[payment.client_id], str)  # why not
+        and (
+            message := _thanks(payment, clients[payment.client_id], way, templates, received[leader], key=keys[leader])
+        )
     ]
     if messages:
         db.session.add_all(messages)
@@ -61,13 +67,19 @@ def thank(payments: Sequence[Payment]) -> None:
 
 
 def _thanks(
-    payment: Payment, client: Client, templates: Mapping[Channel, Template], received: Decimal, *, key: str
+    payment: Payment,
+    client: Client,
+    way: tuple[Channel, str],
+    templates: Mapping[Channel, Template],
+    received: Decimal,
+    *,
+    key: str,
 ) -> Message | None:
-    """The message; None when there is no template for him, no address, or it cannot be written."""
-    found = _template_for(client, templates)
-    if found is None:
+    """The message; None when there is no template for how he is reached, or it cannot be written."""
+    channel, recipient = way
+    if channel not in templates:
         return None
-    template, recipient = found
+    template = templates[channel]
     paid = Paid(received, payment.account, clock.today(payment.branch))
     try:
         return new_message(
@@ -77,6 +89,7 @@ def _thanks(
             subject=render(template.subject, client=client, bill=payment.bill, paid=paid, field="subject"),
             body=render(template.body, client=client, bill=payment.bill, paid=paid),
             dedupe_key=key,
+            kind=MessageKind.THANKS,
             bill=payment.bill,
             by=SYSTEM,
         )
@@ -84,14 +97,6 @@ def _thanks(
         if error.code != MAILINGS_OFF:
             log.error("thanks_not_written", payment_id=payment.id, template_id=template.id, reason=str(error))
         return None
-
-
-def _template_for(client: Client, templates: Mapping[Channel, Template]) -> tuple[Template, str] | None:
-    """The template that thanks him and the address it goes to; None when there is no such template or no address."""
-    if address := address_of(client, Channel.EMAIL):
-        return (templates[Channel.EMAIL], address) if Channel.EMAIL in templates else None
-    address = address_of(client, Channel.SMS)
-    return (templates[Channel.SMS], address) if address and Channel.SMS in templates else None
 
 
 def _clients(payments: Collection[Payment]) -> dict[int, Client]:

@@ -14,7 +14,7 @@ from werkzeug.wrappers import Response
 
 from crm.access.mailing_option import MAILINGS_OFF, mailings_off
 from crm.bell import ring
-from crm.contacts.models import Channel
+from crm.contacts.models import Channel, MessageKind
 from crm.db import transaction
 from crm.errors import DomainError, NotFound
 from crm.ledger.models import Account
@@ -192,6 +192,7 @@ def _queue_code(order: Order) -> PaymentCode:
         subject="" if channel is Channel.SMS else _("Code to confirm the payment"),
         body=short if channel is Channel.SMS else letter,
         dedupe_key=f"{CODE_KEY}{code.id}",
+        kind=MessageKind.SERVICE,
         bill=order.bills[0],
         by=VISITOR,
     )
