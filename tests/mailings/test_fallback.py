@@ -1,52 +1,350 @@
-"""What was definitely not sent one way goes the next way of its rule, once; what may have been sent does not."""
+"""What was definitely not sent one way goes the next way of its rule, once; what may have been sent does not. A mailing
+by SMS goes to WhatsApp first where the company has it.
+"""
 
 from __future__ import annotations
 
-import pytest
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 
+import pytest
+from sqlalchemy import select
+
+from crm import clock
 from crm.access.actors import SYSTEM
+from crm.bills.models import Bill
 from crm.contacts.models import Channel
+from crm.contacts.operations import set_contact
 from crm.db import db, transaction
+from crm.ledger.operations import base_account
 from crm.mailings.channels.base import Fate, Outcome
-from crm.mailings.delivery import begin_sending, settle_message, take_messages
-from crm.mailings.models import MailingWay, Message, MessageStatus
+from crm.mailings.delivery import begin_sending, deliver_batch, settle_message, take_messages
+from crm.mailings.models import MailingKind, MailingWay, Message, MessageStatus, ProviderKind
+from crm.mailings.providers import ProviderFacts, save_provider
 from crm.mailings.running import execute_run
 from crm.mailings.runs import run_now
-from tests.factories import make_client, make_rule, make_subscription, make_template
+from crm.payments.models import PaymentMethod
+from crm.payments.operations import pay_bill_at_desk
+from crm.subscriptions.models import PlanAccount
+from tests.factories import (
+    make_child,
+    make_client,
+    make_lesson,
+    make_payment,
+    make_plan,
+    make_rule,
+    make_subject,
+    make_subscription,
+    make_template,
+)
+from tests.mailings.services import service
+
+NOON = datetime(2027, 3, 10, 9, tzinfo=UTC)
+DAY = date(2027, 3, 10)
+PHONE = "+79161234567"
+
+
+@pytest.fixture(autouse=True)
+def _march():
+    with clock.frozen(NOON):
+        yield
+
+
+def rule_of(branch, body, sms, *, first=Channel.EMAIL, **facts):
+    """A rule whose first way is by the text `body` and whose second one is the SMS `sms`."""
+    template = make_template(channel=first, subject="Письмо" if first is Channel.EMAIL else "", body=body)
+    rule = make_rule(branch, template=template, channel=first, **facts)
+    with transaction():
+        short = make_template(channel=Channel.SMS, subject="", body=sms)
+        rule.ways.append(MailingWay(position=1, channel=Channel.SMS, template_id=short.id))
+    return rule
+
+
+def run(rule):
+    with transaction():
+        planned = run_now(rule, by=SYSTEM)
+    execute_run(planned.id, by=SYSTEM)
+    return planned
+
+
+def messages():
+    db.session.expire_all()
+    return db.session.scalars(select(Message).order_by(Message.id)).all()
+
+
+def send(fate, *, limit=1):
+    for claim in take_messages(limit=limit):
+        settle_message(begin_sending(claim).claim, Outcome(fate, "550"))
+
+
+# --- bills -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def letter(network):
     """A letter of a mailing whose second way is SMS."""
     make_subscription(make_client(network.lesnoy, email="anna@demo.test"))
-    rule = make_rule(network.lesnoy)
-    sms = make_template(name="SMS", channel=Channel.SMS, subject="", body="{bill.url}")
-    with transaction():
-        rule.ways.append(MailingWay(position=1, channel=Channel.SMS, template_id=sms.id))
-    with transaction():
-        run = run_now(rule, by=SYSTEM)
-    execute_run(run.id, by=SYSTEM)
-    return db.session.query(Message).one()
-
-
-def send(fate):
-    (claim,) = take_messages(limit=1)
-    settle_message(begin_sending(claim).claim, Outcome(fate, "550"))
+    run(rule_of(network.lesnoy, "{bill.amount}", "{bill.url}"))
+    return messages()[0]
 
 
 def test_what_was_refused_goes_the_next_way(letter):
     send(Fate.REFUSED)
-    first, second = db.session.query(Message).order_by(Message.id).all()
-    db.session.refresh(first)
+    first, second = messages()
     assert (first.status, second.status) == (MessageStatus.FAILED, MessageStatus.PENDING)
     assert (second.channel, second.recipient) == (Channel.SMS, first.client.phone)
     assert (second.bill_id, second.run_id, second.line_id) == (first.bill_id, first.run_id, first.line_id)
     assert second.kind is first.kind
+    assert second.body.endswith(f"/pay/{first.bill.token}")
     send(Fate.REFUSED)
-    assert db.session.query(Message).count() == 2
+    assert len(messages()) == 2
 
 
 @pytest.mark.parametrize("fate", [Fate.UNKNOWN, Fate.POSTPONED, Fate.SENT])
 def test_what_may_have_left_or_is_tried_again_does_not(letter, fate):
     send(fate)
-    assert db.session.query(Message).count() == 1
+    assert len(messages()) == 1
+
+
+def test_what_was_paid_meanwhile_does_not(letter):
+    (claim,) = take_messages(limit=1)
+    begun = begin_sending(claim).claim
+    with transaction():
+        pay_bill_at_desk(letter.bill, method=PaymentMethod.CASH, by=SYSTEM)
+    settle_message(begun, Outcome(Fate.REFUSED, "550"))
+    assert [one.status for one in messages()] == [MessageStatus.FAILED]
+
+
+@pytest.mark.spec("X22")
+def test_nor_does_anything_once_the_company_sends_nothing(letter, network):
+    (claim,) = take_messages(limit=1)
+    begun = begin_sending(claim).claim
+    with transaction():
+        network.company.has_mailings = False
+    settle_message(begun, Outcome(Fate.REFUSED, "550"))
+    assert [one.status for one in messages()] == [MessageStatus.FAILED]
+
+
+@pytest.fixture
+def two_bills(network):
+    """A payer with a subscription on the base account and another on its own."""
+    payer = make_client(network.lesnoy)
+    make_subscription(payer, make_plan(price=Decimal(300)))
+    make_subscription(payer, make_plan(price=Decimal(400), account=PlanAccount.SEPARATE))
+    return payer
+
+
+def bills():
+    return db.session.scalars(select(Bill).order_by(Bill.id)).all()
+
+
+def test_one_letter_of_all_bills_becomes_an_sms_for_each(network, two_bills):
+    run(rule_of(network.lesnoy, "{customer.bills}", "{bill.url}"))
+    (letter,) = messages()
+    assert [bill.token in letter.body for bill in bills()] == [True, True]
+    send(Fate.REFUSED)
+    _letter, *following = messages()
+    assert [one.bill_id for one in following] == [bill.id for bill in bills()]
+    assert [one.body.rpartition("/")[2] for one in following] == [bill.token for bill in bills()]
+
+
+def test_only_of_those_still_to_be_paid(network, two_bills):
+    run(rule_of(network.lesnoy, "{customer.bills}", "{customer.bills}"))
+    (claim,) = take_messages(limit=1)
+    begun = begin_sending(claim).claim
+    first, second = bills()
+    with transaction():
+        pay_bill_at_desk(first, method=PaymentMethod.CASH, by=SYSTEM)
+    settle_message(begun, Outcome(Fate.REFUSED, "550"))
+    _letter, sms = messages()
+    assert (sms.bill_id, sms.body.rpartition("/")[2]) == (second.id, second.token)
+
+
+def test_each_letter_of_a_bill_becomes_an_sms_of_that_bill_alone(network, two_bills):
+    run(rule_of(network.lesnoy, "{bill.url}", "{customer.bills}"))
+    send(Fate.REFUSED, limit=2)
+    *_letters, one, other = messages()
+    assert len(_letters) == 2
+    assert [sms.body.rpartition("/")[2] for sms in (one, other)] == [bill.token for bill in bills()]
+    assert [sms.body.count("/pay/") for sms in (one, other)] == [1, 1]
+
+
+# --- reminders: told again as it is by then --------------------------------------------------------------------------
+
+
+def refused_after(change=lambda: None):
+    """The letter is refused after `change`; what follows it."""
+    (claim,) = take_messages(limit=1)
+    begun = begin_sending(claim).claim
+    change()
+    settle_message(begun, Outcome(Fate.REFUSED, "550"))
+    return messages()[1:]
+
+
+@pytest.mark.parametrize(("paid", "told"), [(0, ["900,00"]), (400, ["500,00"]), (900, [])])
+def test_a_debt_is_told_as_it_is_and_not_when_it_is_paid(network, paid, told):
+    payer = make_client(network.lesnoy)
+    make_subscription(payer, make_plan(price=Decimal(900)))
+    run(rule_of(network.lesnoy, "Долг {debt.amount}", "{debt.amount}", kind=MailingKind.DEBT))
+    assert messages()[0].body.replace("\xa0", " ") == "Долг 900,00"
+
+    def pay():
+        if paid:
+            make_payment(base_account(payer.id, network.lesnoy.id), paid)
+
+    assert [one.body for one in refused_after(pay)] == told
+
+
+def test_the_end_of_a_subscription(network):
+    client = make_client(network.lesnoy)
+    make_subscription(client, make_plan(name="Йога", duration_days=5), starts_on=DAY)
+    run(
+        rule_of(
+            network.lesnoy, "Скоро", "{subscription.name}: {subscription.lessons_left}",
+            kind=MailingKind.SUBSCRIPTION, days=7,
+        )
+    )  # fmt: skip
+    assert [one.body for one in refused_after()] == ["Йога: 8"]
+
+
+def test_a_lesson_to_a_child_by_the_phone_of_who_pays(network):
+    payer = make_client(network.lesnoy, phone=PHONE, email="anna@demo.test")
+    make_lesson(
+        network.lesnoy, make_child(payer), starts_at=NOON + timedelta(hours=3), subject=make_subject(name="Бокс")
+    )
+    run(rule_of(network.lesnoy, "Ждём", "{lesson.subject} в {lesson.time}", kind=MailingKind.LESSON))
+    assert messages()[0].recipient == "anna@demo.test"
+    (sms,) = refused_after()
+    assert (sms.recipient, sms.body) == (PHONE, "Бокс в 15:00")
+
+
+def test_not_of_a_lesson_that_has_begun(network):
+    make_lesson(network.lesnoy, make_client(network.lesnoy))
+    run(rule_of(network.lesnoy, "Ждём", "Ждём", kind=MailingKind.LESSON))
+    (claim,) = take_messages(limit=1)
+    begun = begin_sending(claim).claim
+    with clock.frozen(NOON + timedelta(hours=1, minutes=1)):
+        settle_message(begun, Outcome(Fate.REFUSED, "550"))
+    assert len(messages()) == 1
+
+
+def test_a_greeting_tells_of_nothing_that_changes(network):
+    make_client(network.lesnoy, birth_date=date(2016, 3, 10))
+    run(rule_of(network.lesnoy, "Поздравляем!", "С днём рождения!", kind=MailingKind.BIRTHDAY))
+    assert [one.body for one in refused_after()] == ["С днём рождения!"]
+
+
+# --- SMS to WhatsApp -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def wazzup(network):
+    with service() as server:
+        server.say({"messageId": "4f9d4c2a", "chatId": "79161234567"}, 201)
+        server.provider = connect(network, ProviderKind.WHATSAPP, server, channel="e0629e11")
+        yield server
+
+
+@pytest.fixture
+def gateway(network):
+    """The SMS gateway of the company."""
+    with service() as server:
+        server.say("OK 1")
+        connect(network, ProviderKind.HTTP, server)
+        yield server
+
+
+def connect(network, kind, server, **options):
+    with transaction():
+        return save_provider(None, ProviderFacts(network.company, kind, server.url, "key", options=options), by=SYSTEM)
+
+
+@pytest.fixture
+def by_sms(network):
+    """A rule by SMS for one payer of a subscription."""
+    client = make_client(network.lesnoy, phone=PHONE)
+    make_subscription(client)
+    template = make_template(channel=Channel.SMS, subject="", body="К оплате {bill.amount}: {bill.url}")
+    return client, make_rule(network.lesnoy, template=template)
+
+
+@pytest.mark.spec("B104")
+def test_an_sms_goes_to_whatsapp_and_is_recorded_so(network, by_sms, wazzup, gateway):
+    run(by_sms[1])
+    deliver_batch()
+    (message,) = messages()
+    assert (message.channel, message.status, message.recipient) == (Channel.WHATSAPP, MessageStatus.SENT, PHONE)
+    (post,) = wazzup.calls
+    assert (post.fields["chatType"], post.fields["text"]) == ("whatsapp", message.body)
+    assert message.body.startswith("К оплате ")
+    assert gateway.calls == []
+
+
+@pytest.mark.spec("B104")
+def test_what_whatsapp_refuses_goes_as_an_sms_once(network, by_sms, wazzup, gateway):
+    wazzup.say({"error": "MESSAGES_IS_SPAM"}, 400)
+    run(by_sms[1])
+    deliver_batch()
+    deliver_batch()
+    first, second = messages()
+    assert [(one.channel, one.status) for one in (first, second)] == [
+        (Channel.WHATSAPP, MessageStatus.FAILED),
+        (Channel.SMS, MessageStatus.SENT),
+    ]
+    assert (second.body, len(gateway.calls), len(wazzup.calls)) == (first.body, 1, 1)
+
+
+@pytest.mark.spec("B104")
+def test_so_does_what_wazzup_tells_later_it_could_not_deliver(network, by_sms, wazzup, gateway, web):
+    run(by_sms[1])
+    deliver_batch()
+    teller = web()
+    teller.with_csrf = False
+    told = {"messageId": "4f9d4c2a", "status": "error", "error": {"error": "BAD_CONTACT"}}
+    for _time in range(2):
+        assert teller.post(f"/channels/{wazzup.provider.token}", json={"statuses": [told]}).status_code == 200
+    deliver_batch()
+    assert [(one.channel, one.status) for one in messages()] == [
+        (Channel.WHATSAPP, MessageStatus.FAILED),
+        (Channel.SMS, MessageStatus.SENT),
+    ]
+    assert len(gateway.calls) == 1
+
+
+def test_what_whatsapp_may_have_taken_does_not(network, by_sms, wazzup, gateway):
+    wazzup.say({"error": "UNKNOWN_ERROR"}, 500)
+    run(by_sms[1])
+    deliver_batch()
+    deliver_batch()
+    assert [one.status for one in messages()] == [MessageStatus.UNKNOWN]
+    assert gateway.calls == []
+
+
+def test_who_has_switched_whatsapp_off_gets_the_sms_at_once(network, by_sms, wazzup):
+    client, rule = by_sms
+    with transaction():
+        set_contact(client, Channel.WHATSAPP, False, by=SYSTEM)
+    run(rule)
+    assert [one.channel for one in messages()] == [Channel.SMS]
+
+
+def test_a_way_of_whatsapp_has_its_own_text_and_is_tried_once(network, wazzup, gateway):
+    make_subscription(make_client(network.lesnoy, phone=PHONE))
+    run(rule_of(network.lesnoy, "WhatsApp {bill.url}", "SMS {bill.url}", first=Channel.WHATSAPP))
+    wazzup.say({"error": "MESSAGES_IS_SPAM"}, 400)
+    deliver_batch()
+    deliver_batch()
+    assert [(one.channel, one.body.split()[0]) for one in messages()] == [
+        (Channel.WHATSAPP, "WhatsApp"),
+        (Channel.SMS, "SMS"),
+    ]
+
+
+def test_whatsapp_switched_off_meanwhile_leaves_the_sms(network, by_sms, wazzup):
+    run(by_sms[1])
+    (claim,) = take_messages(limit=1)
+    begun = begin_sending(claim).claim
+    with transaction():
+        wazzup.provider.is_active = False
+    settle_message(begun, Outcome(Fate.REFUSED, "no such account"))
+    assert [one.channel for one in messages()] == [Channel.WHATSAPP, Channel.SMS]
