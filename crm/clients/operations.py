@@ -19,7 +19,7 @@ from crm.access.scope import current_scope
 from crm.audit.bulk import Change, Refusal, change_many
 from crm.audit.models import AuditAction
 from crm.audit.operations import transition
-from crm.clients.models import CLIENT_MOVES, Client, ClientStatus, PhoneKind
+from crm.clients.models import CLIENT_MOVES, Client, ClientKind, ClientStatus, PhoneKind
 from crm.db import db
 from crm.errors import DomainError, Forbidden
 from crm.fields.operations import custom_change, set_custom
@@ -39,6 +39,7 @@ class ClientFacts(TypedDict, total=False):
     name: str
     surname: str
     patronymic: str
+    kind: ClientKind
     phone: str
     phone_kind: PhoneKind
     extra_phone: str
@@ -125,6 +126,7 @@ _READ: dict[str, Callable[[Any, Client], Any]] = {
     "name": _read_name,
     "surname": lambda text, _client: " ".join(text.split()),
     "patronymic": lambda text, _client: " ".join(text.split()),
+    "kind": lambda kind, _client: kind,
     "phone": lambda text, _client: parse_phone(text, field="phone"),
     "phone_kind": lambda kind, _client: kind,
     "extra_phone": lambda text, _client: parse_phone(text, field="extra_phone"),
@@ -207,12 +209,12 @@ def archiving_clients(*, by: Actor) -> Change:
 
 
 def changing_clients(values: Mapping[str, Any], *, by: Actor) -> Change:
-    """The change of many cards' `comment`, `birth_date` and `custom.<key>`; the day is not later than today where the
-    client is.
+    """The change of many cards' `comment`, `birth_date`, `kind` and `custom.<key>`; the day is not later than today
+    where the client is.
     """
     require(by, "client.edit")
     own, refusals = custom_change(Client, values)
-    if foreign := set(values) - {"comment", "birth_date", *own}:
+    if foreign := set(values) - {"comment", "birth_date", "kind", *own}:
         raise ValueError(f"cards are not changed in {', '.join(sorted(foreign))}")
     if (birth_date := values.get("birth_date")) is not None:
         ahead = [branch.id for branch in db.session.scalars(select(Branch)) if birth_date > clock.today(branch)]

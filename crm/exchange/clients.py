@@ -18,7 +18,7 @@ from crm.access.actors import Actor
 from crm.access.models import Branch
 from crm.access.scope import current_scope
 from crm.clients.batch import NewClient, create_clients, edit_clients
-from crm.clients.models import Client, PhoneKind
+from crm.clients.models import Client, ClientKind, PhoneKind
 from crm.clients.operations import ClientFacts
 from crm.clients.queries import payers_by_phone
 from crm.db import db
@@ -50,6 +50,7 @@ class ClientLine:
     comment: str = ""
     phone_kind: PhoneKind | None = field(default=None, metadata={"optional": True})
     extra_phone_kind: PhoneKind | None = field(default=None, metadata={"optional": True})
+    kind: ClientKind | None = field(default=None, metadata={"optional": True})
     custom: tuple[tuple[str, Any], ...] = field(default=(), metadata={"optional": True})
 
 
@@ -61,7 +62,7 @@ class ClientImport:
     money: tuple[str, ...] = ("balance",)
     # What an update may change of a card; its money, lessons, branch and children it leaves alone.
     updatable: tuple[str, ...] = (
-        *("name", "phone_kind", "extra_phone", "extra_phone_kind", "email", "birth_date", "comment"),
+        *("name", "kind", "phone_kind", "extra_phone", "extra_phone_kind", "email", "birth_date", "comment"),
     )
     run_id: int | None = None
 
@@ -123,16 +124,23 @@ class ClientImport:
             Field(
                 "phone_kind",
                 ("Тип телефона", "Вид телефона", "Phone type", "Type of phone"),
-                _parse_kind,
+                _parse_phone_kind,
                 "bad_phone_kind",
                 label=_l("Phone type"),
             ),
             Field(
                 "extra_phone_kind",
                 ("Тип доп. телефона", "Тип дополнительного телефона", "Тип второго телефона", "Extra phone type"),
-                _parse_kind,
+                _parse_phone_kind,
                 "bad_phone_kind",
                 label=_l("Type of the additional phone"),
+            ),
+            Field(
+                "kind",
+                ("Тип клиента", "Вид клиента", "Юрлицо или физлицо", "Client type", "Type of client"),
+                _parse_kind,
+                "bad_kind",
+                label=_l("Type of the client"),
             ),
             Field(
                 "email",
@@ -309,6 +317,7 @@ class ClientImport:
                     phone_kind=line.phone_kind or PhoneKind.MOBILE,
                     extra_phone=line.extra_phone,
                     extra_phone_kind=line.extra_phone_kind or PhoneKind.MOBILE,
+                    kind=line.kind or ClientKind.PERSON,
                     email=line.email,
                     birth_date=line.birth_date,
                     comment=line.comment,
@@ -375,22 +384,29 @@ class ClientImport:
 
 
 # How other systems call the kinds, beside our own labels in the person's language.
-_KINDS = {
+_PHONE_KINDS = {
     **{kind.value: kind for kind in PhoneKind},
     **dict.fromkeys(("мобильный", "мобильныйтелефон", "моб", "сотовый", "cell"), PhoneKind.MOBILE),
     **dict.fromkeys(("домашний", "городской", "landline"), PhoneKind.HOME),
     "рабочий": PhoneKind.WORK,
     "другой": PhoneKind.OTHER,
 }
+_KINDS = {
+    **{kind.value: kind for kind in ClientKind},
+    **dict.fromkeys(("физлицо", "физическоелицо", "физ", "фл", "частноелицо", "individual"), ClientKind.PERSON),
+    **dict.fromkeys(
+        ("юрлицо", "юридическоелицо", "юр", "юл", "организация", "компания", "company"), ClientKind.ORGANISATION
+    ),
+}
 
 
-def _parse_kind(cell: Any) -> PhoneKind | None:
+def _parse_phone_kind(cell: Any) -> PhoneKind | None:
     """What a number is; None for an empty cell."""
     text = values.parse_text(cell)
     if not text:
         return None
     own = {comparable(str(kind.label)): kind for kind in PhoneKind}
-    kind = own.get(comparable(text)) or _KINDS.get(comparable(text))
+    kind = own.get(comparable(text)) or _PHONE_KINDS.get(comparable(text))
     if kind is None:
         known = ", ".join(str(kind.label) for kind in PhoneKind)
         raise DomainError(
@@ -399,9 +415,25 @@ def _parse_kind(cell: Any) -> PhoneKind | None:
     return kind
 
 
+def _parse_kind(cell: Any) -> ClientKind | None:
+    """Who a client is; None for an empty cell."""
+    text = values.parse_text(cell)
+    if not text:
+        return None
+    own = {comparable(str(kind.label)): kind for kind in ClientKind}
+    kind = own.get(comparable(text)) or _KINDS.get(comparable(text))
+    if kind is None:
+        known = ", ".join(str(kind.label) for kind in ClientKind)
+        raise DomainError(
+            "client_kind_unknown",
+            _("“%(value)s” is none of the types of clients: %(kinds)s.", value=text, kinds=known),
+        )
+    return kind
+
+
 def _plain(value: Any) -> Any:
     """A value as JSON keeps it and people read it."""
-    if isinstance(value, PhoneKind):
+    if isinstance(value, PhoneKind | ClientKind):
         return str(value.label)
     return value.isoformat() if isinstance(value, date) else value
 

@@ -31,7 +31,7 @@ from crm.admin.views.issuing import CardIssuingView
 from crm.admin.views.sales import CardLessonsView
 from crm.admin.views.writing import CardWritingView
 from crm.audit.bulk import Change
-from crm.clients.models import Client, ClientStatus, PhoneKind
+from crm.clients.models import Client, ClientKind, ClientStatus, PhoneKind
 from crm.clients.operations import (
     archive_client,
     archive_clients,
@@ -77,6 +77,7 @@ class ClientForm(Form):
         _l("Full name"), [REQUIRED, Length(max=200)], render_kw={"autofocus": True, "autocomplete": "off"}
     )
     patronymic = StringField(_l("Patronymic"), [Length(max=200)], render_kw={"autocomplete": "off"})
+    kind = EnumField(ClientKind, _l("Type of the client"), default=ClientKind.PERSON)
     phone = StringField(_l("Phone"), render_kw={"inputmode": "tel", "autocomplete": "off", "placeholder": "+7"})
     phone_kind = EnumField(
         PhoneKind,
@@ -125,11 +126,11 @@ class ClientView(CardAttendingView, CardLessonsView, CardIssuingView, CardWritin
     icon = "person-lines-fill"
     label_column = "name"
     column_list = ("name", "surname", "patronymic", "id", "phone", "email", "payer", "branch", "created_at")
-    column_details_list = ("phone_kind", "extra_phone", "extra_phone_kind", "birth_date", "comment", "status")
-    column_filters = ("status", "branch", "birth_date", "created_at", "phone", "email")
+    column_details_list = ("kind", "phone_kind", "extra_phone", "extra_phone_kind", "birth_date", "comment", "status")
+    column_filters = ("status", "kind", "branch", "birth_date", "created_at", "phone", "email")
     column_default_sort = "name"
-    bulk_edit_columns = ("comment", "birth_date")
-    column_labels = {"name": _l("Full name"), **CONTACT_LABELS}
+    bulk_edit_columns = ("comment", "birth_date", "kind")
+    column_labels = {"name": _l("Full name"), "kind": _l("Type of the client"), **CONTACT_LABELS}
     # Of the history alone: crm/schedule/waiting.py, crm/contacts/operations.py.
     column_kinds = {"waiting": BoolKind(), **CONTACT_KINDS}
     creates = edits = True

@@ -30,6 +30,7 @@ COMPARED = (
     "name",
     "surname",
     "patronymic",
+    "kind",
     "phone",
     "phone_kind",
     "extra_phone",
