@@ -199,9 +199,8 @@ class ExportView(BulkView):
         Asked once per file: what is the same for all of its rows is found out once. Who overrides this for a column
         says the same in sql_cell(), or None there.
         """
-        value = column.value if "." in column.name else attrgetter(column.name)
-        if column.is_custom:
-            value = column.value
+        is_plain = type(column) is GridColumn and "." not in column.name and not column.is_custom
+        value = attrgetter(column.name) if is_plain else column.value
         export = column.kind.exporter()
         if column.kind.excel == "datetime":
             return lambda row: self._on_wall_clock(export(value(row)), row)
