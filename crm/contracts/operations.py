@@ -12,7 +12,7 @@ from crm.contracts.models import ContractTemplate
 from crm.db import db
 from crm.errors import NotFound
 from crm.fields.queries import company_of
-from crm.mailings.tags import check_tags, render
+from crm.mailings.tags import check_tags_of_contract, render
 
 
 def save_contract(
@@ -24,9 +24,11 @@ def save_contract(
     is_archived: bool,
     by: Actor,
 ) -> ContractTemplate:
-    """Add a contract of a company, or change one. Raises DomainError "tag_unknown" by `body`. The caller commits."""
+    """Add a contract of a company, or change one. Raises DomainError "tag_unknown" or "tag_misplaced" by
+    `body`. The caller commits.
+    """
     require(by, "contract.edit" if contract else "contract.create")
-    check_tags(body, field="body")
+    check_tags_of_contract(body)
     if contract is None:
         assert company is not None
         contract = ContractTemplate(company_id=company.id)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
@@ -19,6 +19,8 @@ from flask_babel import lazy_gettext as _l
 from flask_babel import lazy_pgettext as _lp
 
 from crm import clock
+from crm.access.actors import Actor
+from crm.access.fields import field_rules
 from crm.access.models import Branch
 from crm.bills.links import bill_url
 from crm.bills.models import Bill
@@ -29,7 +31,7 @@ from crm.fields.models import CustomField
 from crm.fields.queries import all_fields, custom_text
 from crm.i18n import day, money
 from crm.ledger.models import Account
-from crm.mailings.models import MailingKind, Template
+from crm.mailings.models import HIDDEN, MailingKind, Template
 from crm.phones import format_phone
 from crm.schedule.models import Lesson
 from crm.subscriptions.models import Subscription
@@ -59,6 +61,7 @@ _ALWAYS = frozenset({Subject.CLIENT, Subject.BRANCH})
 # What may be told of in a message by hand (with a bill chosen, of it), in thanks, and in a mailing of each kind.
 BY_HAND = _ALWAYS | {Subject.BILL, Subject.BILLS}
 OF_THANKS = BY_HAND | {Subject.PAYMENT}
+OF_CONTRACT = _ALWAYS
 OF_KIND: dict[MailingKind, frozenset[Subject]] = {
     MailingKind.BILLS: BY_HAND,
     MailingKind.DEBT: _ALWAYS | {Subject.DEBT},
@@ -74,7 +77,8 @@ class Tag:
     """A name between braces, what it stands for, and its text.
 
     text_of takes a Client, a Branch, a Bill, a Paid or the sum of a debt; of BILLS, SUBSCRIPTION and LESSON the list of
-    them. also: other spellings of the name, not offered.
+    them. also: other spellings of the name, not offered. shows: the field it tells, "client.phone" say, for who is not
+    shown that one.
     """
 
     name: str
@@ -82,6 +86,7 @@ class Tag:
     subject: Subject
     text_of: Callable[[Any], str]
     also: tuple[str, ...] = ()
+    shows: str = ""
 
     def __str__(self) -> str:
         return f"{{{self.name}}}"
@@ -164,12 +169,42 @@ def _lesson_subject(lessons: Sequence[Lesson]) -> str:
 TAGS: dict[str, Tag] = {
     tag.name: tag
     for tag in (
-        Tag("customer.name", _l("Client's name"), Subject.CLIENT, _client_name),
-        Tag("customer.surname", _lp("tag", "Surname"), Subject.CLIENT, lambda client: client.surname),
-        Tag("customer.patronymic", _lp("tag", "Patronymic"), Subject.CLIENT, lambda client: client.patronymic),
-        Tag("customer.phone", _lp("tag", "Phone"), Subject.CLIENT, lambda client: format_phone(client.phone)),
-        Tag("customer.email", _lp("tag", "E-mail"), Subject.CLIENT, lambda client: client.email or ""),
-        Tag("customer.birth_date", _lp("tag", "Date of birth"), Subject.CLIENT, lambda client: day(client.birth_date)),
+        Tag("customer.name", _l("Client's name"), Subject.CLIENT, _client_name, shows="client.name"),
+        Tag(
+            "customer.surname",
+            _lp("tag", "Surname"),
+            Subject.CLIENT,
+            lambda client: client.surname,
+            shows="client.surname",
+        ),
+        Tag(
+            "customer.patronymic",
+            _lp("tag", "Patronymic"),
+            Subject.CLIENT,
+            lambda client: client.patronymic,
+            shows="client.patronymic",
+        ),
+        Tag(
+            "customer.phone",
+            _lp("tag", "Phone"),
+            Subject.CLIENT,
+            lambda client: format_phone(client.phone),
+            shows="client.phone",
+        ),
+        Tag(
+            "customer.email",
+            _lp("tag", "E-mail"),
+            Subject.CLIENT,
+            lambda client: client.email or "",
+            shows="client.email",
+        ),
+        Tag(
+            "customer.birth_date",
+            _lp("tag", "Date of birth"),
+            Subject.CLIENT,
+            lambda client: day(client.birth_date),
+            shows="client.birth_date",
+        ),
         Tag(
             "customer.messages_url", _lp("tag", "Page where the client says what he takes"), Subject.CLIENT, contact_url
         ),
@@ -182,24 +217,32 @@ TAGS: dict[str, Tag] = {
             lambda branch: format_phone(branch.phone or branch.company.phone),
         ),
         Tag("bill.url", _lp("tag", "Link"), Subject.BILL, bill_url),
-        Tag("bill.amount", _lp("tag", "Amount"), Subject.BILL, _bill_amount),
-        Tag("bill.type", _lp("tag", "Type"), Subject.BILL, _bill_type),
-        Tag("bill.begin_date", _lp("tag", "Beginning of the period"), Subject.BILL, _bill_begin),
-        Tag("bill.end_date", _lp("tag", "End of the period"), Subject.BILL, _bill_end),
+        Tag("bill.amount", _lp("tag", "Amount"), Subject.BILL, _bill_amount, shows="bill.amount"),
+        Tag("bill.type", _lp("tag", "Type"), Subject.BILL, _bill_type, shows="bill.method"),
+        Tag(
+            "bill.begin_date",
+            _lp("tag", "Beginning of the period"),
+            Subject.BILL,
+            _bill_begin,
+            shows="bill.period_from",
+        ),
+        Tag("bill.end_date", _lp("tag", "End of the period"), Subject.BILL, _bill_end, shows="bill.period_to"),
         Tag(
             "bill.amount_subjects_url",
             _lp("tag", "Amount, subject, link"),
             Subject.BILL,
             _bill_amount_subjects_url,
             also=("bill.amount_subject_url",),
+            shows="bill.amount",
         ),
-        Tag("bill.amount_url", _lp("tag", "Amount, link"), Subject.BILL, _bill_amount_url),
+        Tag("bill.amount_url", _lp("tag", "Amount, link"), Subject.BILL, _bill_amount_url, shows="bill.amount"),
         Tag("customer.bills", _lp("tag", "Links to all the bills"), Subject.BILLS, _a_line_each(bill_url)),
         Tag(
             "customer.bills.amount_url",
             _lp("tag", "All the bills: amount, link"),
             Subject.BILLS,
             _a_line_each(_bill_amount_url),
+            shows="bill.amount",
         ),
         Tag(
             "customer.bills.amount_subject_url",
@@ -207,11 +250,18 @@ TAGS: dict[str, Tag] = {
             Subject.BILLS,
             _a_line_each(_bill_amount_subjects_url),
             also=("customer.bills.amount_subjects_url",),
+            shows="bill.amount",
         ),
-        Tag("payment.amount", _lp("tag", "Sum received"), Subject.PAYMENT, lambda paid: money(paid.amount)),
+        Tag(
+            "payment.amount",
+            _lp("tag", "Sum received"),
+            Subject.PAYMENT,
+            lambda paid: money(paid.amount),
+            shows="payment.amount",
+        ),
         Tag("payment.account", _lp("tag", "Account the money is on"), Subject.PAYMENT, lambda paid: paid.account.title),
         Tag("payment.date", _lp("tag", "Day of the payment"), Subject.PAYMENT, lambda paid: day(paid.day)),
-        Tag("debt.amount", _lp("tag", "Debt"), Subject.DEBT, money),
+        Tag("debt.amount", _lp("tag", "Debt"), Subject.DEBT, money, shows="account.balance"),
         Tag(
             "subscription.name",
             _lp("tag", "Subscription"),
@@ -224,7 +274,13 @@ TAGS: dict[str, Tag] = {
             Subject.SUBSCRIPTION,
             lambda told: _each(day(one.ends_on) for one in told),
         ),
-        Tag("subscription.lessons_left", _lp("tag", "Lessons left"), Subject.SUBSCRIPTION, _lessons_left),
+        Tag(
+            "subscription.lessons_left",
+            _lp("tag", "Lessons left"),
+            Subject.SUBSCRIPTION,
+            _lessons_left,
+            shows="subscription.lessons_left",
+        ),
         Tag("lesson.date", _lp("tag", "Date of the lesson"), Subject.LESSON, _lesson_date),
         Tag("lesson.time", _lp("tag", "Time of the lesson"), Subject.LESSON, _lesson_time),
         Tag("lesson.subject", _lp("tag", "Subject of the lesson"), Subject.LESSON, _lesson_subject),
@@ -249,8 +305,36 @@ def all_tags(*, deleted: bool = False) -> dict[str, Tag]:
                 by_key.setdefault(field.key, []).append(field)
         for key, fields in by_key.items():
             name = f"{prefix}.custom.{key}"
-            tags[name] = Tag(name, fields[0].label, subject, partial(custom_text, key=key, fields=fields))
+            text_of = partial(custom_text, key=key, fields=fields)
+            tags[name] = Tag(name, fields[0].label, subject, text_of, shows=f"{entity}.custom.{key}")
     return tags
+
+
+# Who may not see the rows of these is not shown what is told of them.
+_SEEN_WITH = {
+    Subject.CLIENT: "client.view",
+    Subject.BILL: "bill.view",
+    Subject.BILLS: "bill.view",
+    Subject.PAYMENT: "payment.view",
+    Subject.DEBT: "account.view",
+    Subject.SUBSCRIPTION: "subscription.view",
+    Subject.LESSON: "lesson.view",
+}
+
+
+def hidden_tags(by: Actor) -> frozenset[str]:
+    """Names of the tags whose text `by` is not shown: those of fields his role does not see, and of what it may not
+    see at all.
+    """
+    entities = ("client", "bill", "payment", "account", "subscription")
+    hidden = {entity: field_rules(by, entity).hidden for entity in entities}
+    found = set[str]()
+    for tag in all_tags(deleted=True).values():
+        entity, _dot, field = tag.shows.partition(".")
+        needs = _SEEN_WITH.get(tag.subject)
+        if (field and field in hidden[entity]) or (needs is not None and not by.may(needs)):
+            found.add(tag.name)
+    return frozenset(found)
 
 
 def tags_about(subjects: Iterable[Subject]) -> list[Tag]:
@@ -308,6 +392,21 @@ def check_text_for(text: str, kind: MailingKind, *, field: str) -> None:
             )
 
 
+def check_tags_of_contract(text: str, *, field: str = "body") -> None:
+    """Raise DomainError beside `field`: "tag_unknown", or "tag_misplaced" for a tag of a bill, a payment or a reminder,
+    which a contract has nothing for.
+    """
+    tags = all_tags() | _SPELLED
+    _check(text, tags, field, OF_CONTRACT)
+    for name in _TAG.findall(text):
+        if tags[name].subject not in OF_CONTRACT:
+            raise DomainError(
+                "tag_misplaced",
+                _("There is nothing to put in the place of %(tag)s in a contract.", tag=f"{{{name}}}"),
+                field,
+            )
+
+
 def _payment_required(tag: Tag, field: str) -> DomainError:
     return DomainError(
         "payment_required",
@@ -342,6 +441,7 @@ def render(
     branch: Branch | None = None,
     field: str = "body",
     missing: list[str] | None = None,
+    hidden: Collection[str] = (),
 ) -> str:
     """`text` with its tags replaced, in one pass: braces within a client's name stay what they are. Plain text: what
     shows it as HTML escapes it.
@@ -349,7 +449,7 @@ def render(
     bill: of {bill.…}; bills: of {customer.bills…}, by default the one bill. debt: above zero. subscriptions, lessons:
     what a reminder is about; their texts stand beside one another. branch: whose name and phone are told, by default
     that of the bill, the lesson or the subscription, else of the client. missing: gathers the tags there is nothing
-    for, which then stay as they are: for a preview.
+    for, which then stay as they are: for a preview. hidden: names of the tags whose text is not shown (hidden_tags()).
     Raises DomainError beside `field`: "tag_unknown", or "bill_required", "payment_required", "tag_misplaced" when there
     is no bill, no payment or nothing else for its tag.
     """
@@ -376,6 +476,8 @@ def render(
                 raise _nothing_for(tag, field)
             missing.append(tag.name)
             return match[0]
+        if tag.name in hidden:
+            return HIDDEN
         with force_locale(LETTER_LANGUAGE):
             return tag.text_of(told)
 

@@ -21,7 +21,7 @@ from crm.errors import DomainError
 from crm.ledger.models import Account
 from crm.mailings.channels.sms import SmsLength, sms_length
 from crm.mailings.models import MailingKind, MailingRule, MailingWay, Template
-from crm.mailings.tags import Paid, check_tags, check_text_for, render
+from crm.mailings.tags import Paid, check_tags, check_text_for, hidden_tags, render
 from crm.schedule.models import Attendance, Lesson, LessonStatus
 from crm.subscriptions.models import Subscription, SubscriptionStatus
 
@@ -109,10 +109,10 @@ class Preview:
 
 
 def preview_template(
-    client: Client, *, subject: str, body: str, channel: Channel = Channel.EMAIL, is_thanks: bool = False
+    client: Client, *, subject: str, body: str, by: Actor, channel: Channel = Channel.EMAIL, is_thanks: bool = False
 ) -> Preview:
     """How the text looks filled in with what there is of a client: his payer's open bills or the newest one, his debt,
-    his newest subscription, his next lesson. Nothing is written; the caller need not commit.
+    his newest subscription, his next lesson. Dots stand for what `by` is not shown. Nothing is written.
 
     Raises DomainError beside `subject` or `body` as save_template() does for tags.
     """
@@ -123,7 +123,7 @@ def preview_template(
     payer = payer_of(client)
     bills = _bills(payer)
     bill = next(iter(bills), None)
-    missing = list[str]()
+    missing, hidden = list[str](), hidden_tags(by)
     filled = [
         render(
             text,
@@ -136,6 +136,7 @@ def preview_template(
             lessons=_next_lesson(client),
             branch=client.branch,
             missing=missing,
+            hidden=hidden,
         )
         for text in (subject, body)
     ]

@@ -121,6 +121,20 @@ def test_the_contract_is_concluded_with_the_client(network: Any, browser: Any) -
         assert "Заказчик: Берёзкина Анна" in plain(browser.get(f"/admin/contract/print/{person.id}/").text)
 
 
+def test_a_contract_takes_no_tags_it_has_nothing_for(network: Any, web: Any) -> None:
+    owner = web(network.owner, network.lesnoy)
+    page = owner.get("/admin/contract/new/").text
+    shown = re.findall(r'<code class="tag">([^<]+)</code>', page)
+    assert {"{customer.name}", "{company.name}"} <= set(shown)
+    assert not [tag for tag in shown if tag.startswith(("{bill.", "{customer.bills", "{payment.", "{debt."))]
+    typed = {"name": "Договор", "company": str(network.company.id)}
+    for tag in ("{bill.amount}", "{customer.bills}", "{payment.amount}", "{debt.amount}", "{lesson.date}"):
+        answer = send(owner, "/admin/contract/new/", **typed, body=f"Итого {tag}")
+        assert list(errors(answer.text)) == ["body"]
+        assert tag in errors(answer.text)["body"]
+    assert send(owner, "/admin/contract/new/", **typed, body="{customer.name}, {company.name}").status_code == 302
+
+
 # --- preferred lessons ----------------------------------------------------------------------------------------------
 
 

@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
+from crm.access.actors import SYSTEM
+from crm.access.models import FieldRule, Role, RoleSettings
+from crm.access.roles import change_role
 from crm.config import ROOT
 from crm.contacts.models import Channel
-from crm.db import db
+from crm.db import db, transaction
 from crm.mailings.models import Template
 from tests.admin.test_grids import plain, table
 from tests.admin.world import errors, fields, send
@@ -154,3 +157,25 @@ def test_a_preview_of_a_saved_template_leaves_it_as_it_is(network: Any, owner: A
     assert "Стало, Анна" in seen(page)
     db.session.expire_all()
     assert template.body == "Было"
+
+
+def test_a_preview_shows_nothing_its_reader_may_not_see(network: Any, web: Any) -> None:
+    client = make_client(network.lesnoy, name="Анна", phone="+79991234567", email="anna@demo.test")
+    make_bill(client, amount=Decimal("4000.50"))
+    director = web(network.director, network.lesnoy)
+    settings = db.session.scalars(select(RoleSettings).where(RoleSettings.role == Role.DIRECTOR)).one()
+    body = "{customer.name}|{customer.phone}|{customer.email}|{bill.amount}"
+
+    def previewed(fields: dict[str, FieldRule], **permissions: bool) -> str:
+        with transaction():
+            allowed = {"template.create": True, **{name.replace("_", "."): may for name, may in permissions.items()}}
+            change_role(settings, permissions=allowed, fields=fields, by=SYSTEM)
+        return seen(send(director, NEW, subject="На {customer.email}", body=body, step="preview").text)
+
+    page = previewed({})
+    assert "На anna@demo.test" in page
+    assert "Анна|+7 999 123-45-67|anna@demo.test|4 000,50" in page
+    page = previewed(dict.fromkeys(("client.phone", "client.email", "bill.amount"), FieldRule.HIDE))
+    assert "На ••••••" in page
+    assert "Анна|••••••|••••••|••••••" in page
+    assert "Анна|+7 999 123-45-67|anna@demo.test|••••••" in previewed({}, bill_view=False)

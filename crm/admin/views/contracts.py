@@ -20,7 +20,7 @@ from crm.contracts.models import ContractTemplate
 from crm.contracts.operations import fill_contract, save_contract
 from crm.db import db
 from crm.fields.queries import company_of
-from crm.mailings.tags import Subject, all_tags
+from crm.mailings.tags import OF_CONTRACT, tags_about
 
 
 class ContractForm(Form):
@@ -56,7 +56,7 @@ class ContractView(KontoraView):
         return save_contract(row, **form.data, by=current_user)
 
     def answer(self, form: Any, change: Any, **kwargs: Any) -> Any:
-        tags = [tag for tag in all_tags().values() if tag.subject is Subject.CLIENT]
+        tags = tags_about(OF_CONTRACT)
         return super().answer(form, change, template="admin/template_form.html", tags=tags, **kwargs)
 
     @expose("/print/<id>/")

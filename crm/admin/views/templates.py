@@ -127,6 +127,7 @@ def _preview(form: Any) -> dict[str, Any]:
             body=form.body.data or "",
             channel=form.channel.data or Channel.EMAIL,
             is_thanks=bool(form.is_thanks.data),
+            by=current_user,
         )
     except DomainError as error:
         KontoraView.show_error(form, error)
