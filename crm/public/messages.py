@@ -1,4 +1,6 @@
-"""A client's own page of messages: what he takes, which bots he can connect, taking leave in one click."""
+"""A client's own page of messages: those of his cabinet, what he takes, which bots he can connect, taking leave in one
+click.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +20,7 @@ from crm.contacts.operations import CLIENT, choose
 from crm.contacts.queries import ContactState, choices_of, client_by_token, ways_of
 from crm.db import db, transaction
 from crm.errors import NotFound
+from crm.mailings.cabinet import cabinet_messages, is_unread, read_messages
 from crm.mailings.models import Provider
 from crm.mailings.providers import push_key
 from crm.public.frame import public_blueprint, render
@@ -45,11 +48,29 @@ def _act_as_client() -> None:
 
 @blueprint.get("/messages/<token>")
 def page(token: str) -> str:
-    """What the client takes; with ?saved=1 also that it has been noted."""
+    """His messages and what he takes; with ?saved=1 also that it has been noted."""
     client = _client(token)
+    messages = cabinet_messages(client)
     return _render(
-        "page", client, token, choices=choices_of(client), bots=_bots(client, token), has_push=bool(push_key())
+        "page",
+        client,
+        token,
+        unread=[message for message in messages if is_unread(message)],
+        read=[message for message in messages if not is_unread(message)],
+        choices=choices_of(client),
+        bots=_bots(client, token),
+        has_push=bool(push_key()),
     )
+
+
+@blueprint.post("/messages/<token>/read")
+def read(token: str) -> BaseResponse:
+    """Note that he has read the messages the page has shown him."""
+    client = _client(token)
+    ids = [int(text) for text in request.form.getlist("id") if text.isascii() and text.isdigit() and len(text) < 19]
+    with transaction():
+        read_messages(client, ids)
+    return redirect(url_for("messages.page", token=token), 303)
 
 
 @blueprint.post("/messages/<token>")

@@ -15,13 +15,18 @@ from crm.access.models import FieldRule, Role
 from crm.access.roles import change_role
 from crm.bills.operations import archive_bill
 from crm.clients.models import Client, PhoneKind
-from crm.contacts.models import Channel
+from crm.contacts.models import Channel, MessageKind
+from crm.contacts.operations import choose, contact_url, link_contact, set_contact
 from crm.db import db, transaction
-from crm.mailings.models import Message, MessageStatus, Template
+from crm.mailings.cabinet import cabinet_messages, unread_messages
+from crm.mailings.delivery import deliver_batch
+from crm.mailings.models import Message, MessageStatus, ProviderKind, Template
+from crm.mailings.providers import ProviderFacts, save_provider
 from tests.access.test_roles import settings_of
 from tests.admin.test_grids import plain
 from tests.admin.world import errors, fields, send
 from tests.factories import make_bill, make_child, make_client, make_template
+from tests.mailings.services import service as loopback
 
 
 @pytest.fixture
@@ -250,12 +255,191 @@ def test_a_child_without_contacts_is_written_to_through_the_payer(network: Any, 
     assert shown.count("Привет") == 2
 
 
-def test_a_card_without_contacts_says_so(network: Any, browser: Any) -> None:
+def test_a_card_without_contacts_is_written_to_in_the_cabinet(network: Any, browser: Any) -> None:
     client = make_client(network.lesnoy, phone="", email="")
     answer = browser.get(path_of(client))
     assert answer.status_code == 200
-    assert "ни адреса" in errors(answer.text)[""]
-    assert send(browser, path_of(client), subject="Тема", text="Привет").status_code == 422
+    assert pressed(answer.text) == "cabinet"
+    assert {"email", "sms"} <= set(refusals(answer.text))
+    assert "нет телефона" in refusals(answer.text)["sms"]
+    assert errors(send(browser, path_of(client, to="email"), subject="Тема", text="Привет").text)[""]
+    assert messages() == []
+
+
+# --- types of messages -----------------------------------------------------------------------------------------------
+
+
+def buttons(page: str) -> list[tuple[str, str, bool, str]]:
+    """Of each type of message: key, label, whether it is the one chosen, why it cannot be chosen."""
+    found = re.findall(
+        r'<button [^>]*formaction="[^"]*[?&;]to=(\w+)[^>]*aria-pressed="(\w+)"([^>]*)>(.*?)</button>', page
+    )
+    return [
+        (key, plain(label), chosen == "true", html.unescape("".join(re.findall(r'disabled title="([^"]*)"', rest))))
+        for key, chosen, rest, label in found
+    ]
+
+
+def pressed(page: str) -> str:
+    return next(key for key, _label, is_chosen, _refusal in buttons(page) if is_chosen)
+
+
+def refusals(page: str) -> dict[str, str]:
+    return {key: refusal for key, _label, _is_chosen, refusal in buttons(page) if refusal}
+
+
+def link(client: Client, channel: Channel, address: str = "42") -> None:
+    with transaction():
+        link_contact(contact_url(client).rpartition("/")[2], channel, address)
+
+
+@pytest.fixture
+def service(network: Any) -> Any:
+    """The services of messengers, on loopback."""
+    with loopback() as server:
+        yield server
+
+
+def connect(network: Any, service: Any, *kinds: ProviderKind) -> None:
+    for kind in kinds:
+        options = {"bot": "school_bot", "channel": "c-1"}
+        facts = ProviderFacts(network.company, kind, service.url, "1:key", options=options)
+        with transaction():
+            save_provider(None, facts, by=SYSTEM)
+
+
+BOTS = (ProviderKind.TELEGRAM, ProviderKind.VIBER)
+TAKEN = {
+    ProviderKind.TELEGRAM: {"ok": True, "result": {"message_id": 41}},
+    ProviderKind.VIBER: {"status": 0, "status_message": "ok", "message_token": 51},
+    ProviderKind.WHATSAPP: {"messageId": "w-61"},
+}
+
+
+@pytest.mark.spec("C97", "D45", "D46", "D48")
+def test_the_types_of_messages_are_chosen_in_the_form(network: Any, browser: Any, service: Any) -> None:
+    connect(network, service, *BOTS, ProviderKind.WHATSAPP)
+    client = make_client(network.lesnoy)
+    page = browser.get(path_of(client)).text
+    assert "Тип сообщения" in plain(page)
+    shown = {key: label.split(":")[0].split()[0] for key, label, *_rest in buttons(page)}
+    assert shown == {
+        **{"email": "Email", "phone": "SMS", "whatsapp": "WhatsApp", "telegram": "Telegram", "viber": "Viber"},
+        **{"push": "Push-уведомление", "cabinet": "Личный"},
+    }
+    assert set(refusals(page)) == {"telegram", "viber", "push"}
+    assert "клиент не подключён" in refusals(page)["telegram"]
+    link(client, Channel.TELEGRAM)
+    link(client, Channel.VIBER)
+    link(client, Channel.PUSH, "{}")
+    assert set(refusals(browser.get(path_of(client)).text)) == set()
+
+
+def test_what_the_company_has_no_provider_for_cannot_be_chosen(network: Any, browser: Any) -> None:
+    client = make_client(network.lesnoy)
+    link(client, Channel.TELEGRAM)
+    refused = refusals(browser.get(path_of(client)).text)
+    assert refused["telegram"] == "Не подключён провайдер для «Telegram»."
+    answer = send(browser, path_of(client, to="telegram"), text="Привет")
+    assert (answer.status_code, errors(answer.text)[""]) == (422, refused["telegram"])
+    assert messages() == []
+
+
+def test_another_type_is_chosen_without_a_script_and_nothing_typed_is_lost(network: Any, browser: Any) -> None:
+    client = make_client(network.lesnoy)
+    form = fields(browser.get(path_of(client, to="email")).text) | {"subject": "Тема", "text": "Привет", "step": "edit"}
+    sms = browser.post(path_of(client, to="phone"), data=form)
+    assert (sms.status_code, pressed(sms.text)) == (200, "phone")
+    assert fields(sms.text)["text"] == "Привет"
+    assert "Тема письма" not in plain(sms.text)
+    letter = browser.post(path_of(client, to="email"), data=fields(sms.text) | {"step": "edit"})
+    assert (fields(letter.text)["subject"], fields(letter.text)["text"]) == ("Тема", "Привет")
+    assert messages() == []
+
+
+@pytest.mark.spec("C98", "C100")
+@pytest.mark.parametrize(
+    ("linked", "kinds", "used"),
+    [
+        ((), BOTS, Channel.SMS),
+        ((Channel.TELEGRAM,), BOTS, Channel.TELEGRAM),
+        ((Channel.VIBER,), BOTS, Channel.VIBER),
+        ((Channel.TELEGRAM, Channel.VIBER), BOTS, Channel.TELEGRAM),
+        ((Channel.TELEGRAM, Channel.VIBER), (ProviderKind.VIBER,), Channel.VIBER),
+        ((Channel.TELEGRAM,), (*BOTS, ProviderKind.WHATSAPP), Channel.TELEGRAM),
+        ((), (*BOTS, ProviderKind.WHATSAPP), Channel.WHATSAPP),
+        ((Channel.TELEGRAM, Channel.VIBER), (), Channel.SMS),
+    ],
+)
+def test_an_sms_goes_to_the_bot_the_client_has_linked(
+    network: Any, browser: Any, service: Any, linked: Any, kinds: Any, used: Channel
+) -> None:
+    connect(network, service, *kinds)
+    client = make_client(network.lesnoy)
+    for channel in linked:
+        link(client, channel, f"chat-{channel.value}")
+    path = path_of(client, to="phone")
+    told = f"Вместо SMS сообщение уйдёт в {used.label}."
+    preview = send(browser, path, text="Я" * 80, step="preview")
+    for page in (browser.get(path), preview):
+        assert (told in plain(page.text)) is (used is not Channel.SMS)
+    assert ("2 SMS" in plain(preview.text)) is (used is Channel.SMS)
+    assert messages() == []
+    assert send(browser, path, text="Я" * 80).status_code == 302
+    (message,) = messages()
+    recipient = client.phone if used in {Channel.SMS, Channel.WHATSAPP} else f"chat-{used.value}"
+    assert (message.channel, message.recipient, message.kind) == (used, recipient, MessageKind.PERSONAL)
+    if used is not Channel.SMS:
+        service.say(TAKEN[ProviderKind(used.value)])
+        deliver_batch()
+        db.session.refresh(message)
+        assert (message.status, message.error) == (MessageStatus.SENT, "")
+        assert "Я" * 80 in service.calls[-1].body.decode() or "Я" * 80 in str(service.calls[-1].fields)
+
+
+def test_a_message_to_the_cabinet_is_shown_to_the_client_until_he_has_read_it(
+    network: Any, browser: Any, web: Any
+) -> None:
+    client = make_client(network.lesnoy)
+    assert send(browser, path_of(client, to="cabinet"), text="Занятие перенесено").status_code == 302
+    deliver_batch()
+    (message,) = messages()
+    assert (message.channel, message.status) == (Channel.CABINET, MessageStatus.SENT)
+    assert unread_messages(client) == [message]
+    with transaction():
+        path = contact_url(client).removeprefix("https://kontora.test")
+    page = web().get(path).text
+    assert "Занятие перенесено" in page
+    web().post(f"{path}/read", data={"id": str(message.id)})
+    assert (unread_messages(client), cabinet_messages(client)) == ([], [message])
+    assert "Прочитано" in plain(browser.get("/admin/message/").text)
+
+
+def test_a_client_who_forbids_a_kind_gets_none_and_the_reason_is_told(network: Any, browser: Any) -> None:
+    client = make_client(network.lesnoy)
+    bill = make_bill(client)
+    with transaction():
+        choose(client, MessageKind.PERSONAL, False, by=None)
+    told = "не получает сообщения вида «Личные сообщения»"
+    assert told in errors(browser.get(path_of(client)).text)[""]
+    for to in ("email", "phone", "cabinet"):
+        answer = send(browser, path_of(client, to=to), subject="Тема", text="Привет")
+        assert answer.status_code == 422
+        assert told in errors(answer.text)[""]
+    assert messages() == []
+    assert errors(browser.get(path_of(client, bill=bill.id)).text) == {}
+    assert send(browser, path_of(client, to="email", bill=bill.id)).status_code == 302
+    (message,) = messages()
+    assert message.kind is MessageKind.BILLS
+
+
+def test_a_channel_switched_off_in_the_card_is_not_used(network: Any, browser: Any) -> None:
+    client = make_client(network.lesnoy)
+    with transaction():
+        set_contact(client, Channel.SMS, False, by=SYSTEM)
+    assert "отключ" in refusals(browser.get(path_of(client)).text)["phone"]
+    assert send(browser, path_of(client, to="phone"), text="Привет").status_code == 422
+    assert messages() == []
 
 
 # --- templates -------------------------------------------------------------------------------------------------------

@@ -12,7 +12,8 @@ from crm.access.actors import SYSTEM
 from crm.bills.bundles import bundle_bills
 from crm.bills.operations import archive_bill
 from crm.clients.models import PhoneKind
-from crm.contacts.models import Channel
+from crm.contacts.models import Channel, MessageKind
+from crm.contacts.operations import choose, set_contact
 from crm.db import db, transaction
 from crm.errors import DomainError
 from crm.mailings.models import Message
@@ -63,6 +64,20 @@ def test_an_sms_only_to_who_has_a_mobile_phone_and_no_e_mail(network, template):
     assert [(message.client_id, message.channel) for message in thanks()] == [
         (with_both.id, Channel.EMAIL),
         (with_phone.id, Channel.SMS),
+    ]
+
+
+def test_thanks_are_a_kind_of_their_own_that_a_client_may_refuse(network, template):
+    make_template(channel=Channel.SMS, subject="", body="Спасибо: {payment.amount}", is_thanks=True)
+    taking, refusing, without = (make_client(network.lesnoy) for _ in range(3))
+    with transaction():
+        choose(refusing, MessageKind.THANKS, False, by=None)
+        set_contact(without, Channel.EMAIL, False, by=SYSTEM)
+    for client in (taking, refusing, without):
+        pay(make_bill(client))
+    assert [(one.client_id, one.channel, one.kind) for one in thanks()] == [
+        (taking.id, Channel.EMAIL, MessageKind.THANKS),
+        (without.id, Channel.SMS, MessageKind.THANKS),
     ]
 
 

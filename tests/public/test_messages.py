@@ -16,7 +16,9 @@ from crm.contacts.models import Channel, MessageChoice, MessageKind
 from crm.contacts.operations import choose, link_contact
 from crm.contacts.queries import choices_of
 from crm.db import db, transaction
-from crm.mailings.models import Provider, ProviderKind
+from crm.mailings.delivery import deliver_batch
+from crm.mailings.models import Message, MessageStatus, Provider, ProviderKind
+from crm.mailings.operations import send_message_to
 from crm.public.guessing import MAX_MISSES
 from tests.contacts.test_contacts import say, token_of
 from tests.factories import make_client
@@ -168,3 +170,46 @@ def test_reading_writes_nothing(network, web, client, path):
     for address in (path, f"{path}/unsubscribe/news", f"{path}/unsubscribe/debt"):
         assert web().get(address).status_code == 200
     assert db.session.scalar(select(func.count()).select_from(AuditEntry)) == before
+
+
+# --- the cabinet's messages -------------------------------------------------------------------------------------------
+
+
+def write(client: Any, text: str) -> Message:
+    """A message to the client's cabinet, delivered."""
+    with transaction():
+        message = send_message_to(client, channel=Channel.CABINET, text=text, by=SYSTEM)
+    deliver_batch()
+    db.session.refresh(message)
+    return message
+
+
+def test_messages_of_the_cabinet_are_there_at_once_and_read_when_he_says_so(network, web, client, path):
+    first = write(client, "Занятие перенесено <b>\nна 18:00")
+    assert (first.status, first.recipient) == (MessageStatus.SENT, str(client.id))
+    second = write(client, "Подробнее: https://kontora.test/x")
+    browser = web(language="en")
+    page = browser.get(path)
+    notice, _rest = page.text.split("I have read them")
+    assert notice.index("Подробнее") < notice.index("Занятие перенесено")
+    assert "&lt;b&gt;<br>на 18:00" in notice
+    assert re.search(r'<a href="https://kontora.test/x" rel="[a-z ]*noreferrer"', notice)
+    assert re.findall(r'name="id" value="(\d+)"', notice) == [str(second.id), str(first.id)]
+    third = write(client, "Пришло, пока он читал")
+    answer = browser.post(f"{path}/read", data={"id": [str(first.id), str(second.id), "x", "9" * 30]})
+    assert (answer.status_code, answer.headers["Location"]) == (303, path)
+    db.session.expire_all()
+    assert [one.status for one in (first, second, third)] == [MessageStatus.READ] * 2 + [MessageStatus.SENT]
+    notice, rest = browser.get(path).text.split("I have read them")
+    assert "Пришло" in notice
+    assert "Подробнее" not in notice
+    assert rest.index("Подробнее") < rest.index("Занятие перенесено")
+
+
+def test_nobody_reads_another_client_s_messages(network, web, client, path):
+    other = write(make_client(network.lesnoy), "Чужое")
+    browser = web(language="en")
+    assert "Чужое" not in browser.get(path).text
+    browser.post(f"{path}/read", data={"id": str(other.id)})
+    db.session.refresh(other)
+    assert other.status is MessageStatus.SENT

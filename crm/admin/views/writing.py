@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -23,44 +23,56 @@ from crm.bills.links import bill_url
 from crm.bills.models import Bill, BillStatus
 from crm.clients.models import Client, PhoneKind
 from crm.clients.queries import payer_of
-from crm.contacts.models import Channel
+from crm.contacts.models import Channel, MessageKind
+from crm.contacts.queries import ContactState
 from crm.db import db
 from crm.errors import DomainError
 from crm.i18n import money
 from crm.mailings.delivery import sender_of
 from crm.mailings.models import Template
-from crm.mailings.operations import Draft, draft_message_to, send_message_to
+from crm.mailings.operations import Draft, Routes, check_taken, draft_message_to, routes_to, send_message_to
 from crm.mailings.tags import BY_HAND, tags_about
-from crm.phones import format_phone, is_landline
+from crm.phones import format_phone
 
 # How many of a payer's open bills are offered.
 BILLS = 50
 TEMPLATE = "admin/message_form.html"
 
 
+# Types of messages that go by a contact of the card, and by which; each phone is one of its own.
+_CONTACTS = (("email", Channel.EMAIL), ("phone", Channel.SMS), ("extra_phone", Channel.SMS))
+_OTHERS = (Channel.WHATSAPP, Channel.TELEGRAM, Channel.VIBER, Channel.PUSH, Channel.CABINET)
+
+
 @dataclass(frozen=True)
 class Address:
-    """Where a message can go: one contact of a card. key: its column; kind: of a phone; shown: None where this person
-    does not see it.
+    """A type of message, and where it goes. key: the column of the contact in the card, or the channel; owner: the
+    card, or that of whoever pays for it; phone: of an SMS; kind: of the phone; shown: the contact, None where this
+    person does not see it, empty where there is none to show. used: what the message really goes over. refusal: why
+    nothing can be sent there.
     """
 
     key: str
     owner: Client
     channel: Channel
-    kind: PhoneKind | None
-    shown: str | None
-
-    @property
-    def phone(self) -> str | None:
-        return getattr(self.owner, self.key) if self.channel is Channel.SMS else None
+    phone: str | None = None
+    kind: PhoneKind | None = None
+    shown: str | None = ""
+    used: Channel | None = None
+    refusal: str = ""
 
     @property
     def takes_messages(self) -> bool:
-        return self.kind in {None, PhoneKind.MOBILE} and not (self.phone and is_landline(self.phone))
+        return not self.refusal
+
+    @property
+    def is_diverted(self) -> bool:
+        """What was chosen as an SMS goes another way."""
+        return self.used is not None and self.used is not self.channel
 
 
 class MessageForm(Form):
-    """Of a letter; an SMS has no subject."""
+    """Of a letter; the others have no subject."""
 
     bill = ReferenceField(
         Bill,
@@ -90,45 +102,45 @@ class CardWritingView(KontoraView):
     @expose("/card/<id>/message/new/", methods=("GET", "POST"))
     @permission("message.send")
     def message_view(self, id: str) -> Any:
-        """To the contact ?to= of the card, or of whoever pays where it has none; with ?bill= about a bill.
+        """As the type of message ?to=: to a contact of the card, or of whoever pays where it has none, or over a
+        channel; with ?bill= about a bill.
 
         Without a script as well: `step` says what a sent form asks for: to fill in the template, to look at the
-        message, to go on writing or, by default, to send.
+        message, to go on writing (as another type, where it was sent to another ?to=) or, by default, to send.
         """
         client = self.get_one(id)
-        addresses = list(self._addresses(client))
-        address = next((one for one in addresses if one.key == request.args.get("to")), None) or next(
-            (one for one in addresses if one.takes_messages), next(iter(addresses), None)
-        )
         bill = self._bill_asked_for(client)
-        channel = address.channel if address is not None else Channel.EMAIL
-        g.bills_to_send, g.templates_to_send = _bills(client, bill), _templates(channel)
+        addresses = list(self._addresses(client, bill))
+        address = next((one for one in addresses if one.key == request.args.get("to")), None) or next(
+            (one for one in addresses if one.takes_messages), addresses[0]
+        )
+        used = address.used or address.channel
+        g.bills_to_send, g.templates_to_send = _bills(client, bill), _templates(used)
         form = MessageForm(request.form if request.method == "POST" else None)
-        if channel is Channel.SMS:
+        if used is not Channel.EMAIL:
             del form.subject
         back = url_for("client.card_view", id=client.id, tab="messages")
         context: dict[str, Any] = {
-            "title": _("Send an SMS") if channel is Channel.SMS else _("Send an e-mail"),
+            "title": _TITLES.get(used) or _("Send a message"),
             "back": back,
             "client": client,
             "addresses": addresses,
             "address": address,
             "asked_bill": bill,
+            "subject_kept": request.form.get("subject", ""),  # while the message has none
             "tags": tags_about(BY_HAND),
-            "option": option_notice(_branch_of(address.owner if address is not None else client, bill)),
+            "option": option_notice(_branch_of(address.owner, bill)),
         }
         step = request.form.get("step", "send") if request.method == "POST" else ""
         if context["option"] is not None and (bill is not None or request.method == "GET"):
             return self._writing(form, context), 200 if request.method == "GET" else 422
-        if address is None:
-            form.form_errors.append(_("This card has neither an e-mail address nor a phone."))
-        elif not address.takes_messages and request.method == "GET":
-            form.form_errors.append(self._refusal_of(address))
+        if request.method == "GET" or step == "edit":
+            form.form_errors.extend(filter(None, [address.refusal, _kind_refusal(address.owner, bill)]))
         if request.method == "GET":
             _begin(form, bill)
         elif step == "fill":
             _fill(form)
-        elif step == "preview" and address is not None and form.validate():
+        elif step == "preview" and form.validate():
             try:
                 draft = self._letter(form, address)
             except DomainError as error:
@@ -136,8 +148,8 @@ class CardWritingView(KontoraView):
             else:
                 sender = sender_of(_branch_of(client, form.bill.data).company)
                 return self._writing(form, context, template="admin/message_preview.html", draft=draft, sender=sender)
-        if step != "send" or address is None:
-            return self._writing(form, context), 422 if step in {"preview", "send"} else 200
+        if step != "send":
+            return self._writing(form, context), 422 if step == "preview" else 200
         return self.answer(
             form,
             lambda: send_message_to(**_facts(form, address), by=current_user),
@@ -154,26 +166,39 @@ class CardWritingView(KontoraView):
     def _letter(form: Any, address: Address) -> Draft:
         return draft_message_to(**_facts(form, address), by=current_user)
 
-    def _refusal_of(self, address: Address) -> str:
-        """Why nothing can be sent there, before anything is typed."""
-        try:
-            draft_message_to(address.owner, text="…", channel=address.channel, phone=address.phone, by=current_user)
-        except DomainError as error:
-            return str(error)
-        return ""
-
-    def _addresses(self, client: Client) -> Iterator[Address]:
-        """The contacts of the card, each of the payer's where the card has none of its own."""
+    def _addresses(self, client: Client, bill: Bill | None) -> Iterator[Address]:
+        """All types of messages: by the contacts of the card, each of the payer's where the card has none of its own,
+        and by what the client, or else the payer, has linked.
+        """
         payer = payer_of(client)
-        for key, channel in (("email", Channel.EMAIL), ("phone", Channel.SMS), ("extra_phone", Channel.SMS)):
+        routes = {
+            owner.id: routes_to(owner, _branch_of(owner, bill).company_id) for owner in dict.fromkeys([client, payer])
+        }
+        seen = set[Channel]()
+        for key, channel in _CONTACTS:
             owner = client if getattr(client, key) else payer
             value = getattr(owner, key)
             if not value:
                 continue
-            kind = getattr(owner, f"{key}_kind") if channel is Channel.SMS else None
-            is_hidden = key in self.field_rules(owner).hidden
-            shown = value if channel is Channel.EMAIL else format_phone(value)
-            yield Address(key, owner, channel, kind, None if is_hidden else shown)
+            seen.add(channel)
+            is_sms = channel is Channel.SMS
+            shown = format_phone(value) if is_sms else value
+            yield _routed(
+                routes[owner.id],
+                Address(
+                    key=key,
+                    owner=owner,
+                    channel=channel,
+                    phone=value if is_sms else None,
+                    kind=getattr(owner, f"{key}_kind") if is_sms else None,
+                    shown=None if key in self.field_rules(owner).hidden else shown,
+                ),
+            )
+        for channel in (Channel.EMAIL, Channel.SMS, *_OTHERS):
+            if channel not in seen:
+                is_own = routes[client.id].ways[channel].state is not ContactState.NONE
+                owner = client if is_own or routes[payer.id].ways[channel].state is ContactState.NONE else payer
+                yield _routed(routes[owner.id], Address(channel.value, owner, channel))
 
     def _bill_asked_for(self, client: Client) -> Bill | None:
         if not request.args.get("bill"):
@@ -182,6 +207,27 @@ class CardWritingView(KontoraView):
         if bill.client_id not in (client.id, client.payer_id):
             abort(404)
         return bill
+
+
+_TITLES = {Channel.SMS: _l("Send an SMS"), Channel.EMAIL: _l("Send an e-mail")}
+
+
+def _routed(routes: Routes, address: Address) -> Address:
+    """Where it really goes, or why nowhere."""
+    try:
+        used, _recipient = routes.find(address.channel, address.phone)
+    except DomainError as error:
+        return replace(address, refusal=str(error))
+    return replace(address, used=used)
+
+
+def _kind_refusal(client: Client, bill: Bill | None) -> str:
+    """Why the client gets no such message at all, before anything is typed; empty when he does."""
+    try:
+        check_taken(client, MessageKind.BILLS if bill is not None else MessageKind.PERSONAL)
+    except DomainError as error:
+        return str(error)
+    return ""
 
 
 def _branch_of(client: Client, bill: Bill | None) -> Any:
@@ -215,8 +261,9 @@ def _bills(client: Client, asked: Bill | None) -> list[Bill]:
 
 
 def _templates(channel: Channel) -> list[Template]:
-    """Those of the channel; thanks are written by themselves."""
-    query = sa.select(Template).where(Template.channel == channel, sa.not_(Template.is_thanks)).order_by(Template.name)
+    """Those of letters, or those of SMS, which the other channels send as well; thanks are written by themselves."""
+    of = Channel.EMAIL if channel is Channel.EMAIL else Channel.SMS
+    query = sa.select(Template).where(Template.channel == of, sa.not_(Template.is_thanks)).order_by(Template.name)
     return list(db.session.scalars(query))
 
 
