@@ -1,7 +1,7 @@
 // Tags beside a text become buttons: a click puts one at the cursor of the field written in last. Without a script they
 // are read and typed.
 const place = document.querySelector("[data-tags]");
-const isText = (field) => field.matches("textarea, input[name=subject]");
+const isText = (field) => field.matches("textarea, input[name^=subject]");
 let field = place?.querySelector("textarea");
 
 place?.addEventListener("focusin", (event) => { if (isText(event.target)) field = event.target; });

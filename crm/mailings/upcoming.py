@@ -15,14 +15,19 @@ from crm.contacts.models import Channel
 from crm.db import db
 from crm.mailings.models import MailingRule, Provider
 from crm.mailings.schedule import falls_on
+from crm.mailings.selection import planned_run
 
 # Any two months hold a planned day of every rule.
 _LOOK_AHEAD_DAYS = 63
 
 
 def next_run(rule: MailingRule, *, now: datetime) -> datetime | None:
-    """The first moment after `now` the rule is planned for (UTC); None when it is off or its only day is over."""
-    if not rule.is_active or rule.is_selected:
+    """The first moment after `now` the rule is planned for (UTC); None when it is off or its only day is over. Of a
+    message to a selection: of its run, while that has not begun.
+    """
+    if rule.is_selected:
+        return _moment_of_selection(rule, now)
+    if not rule.is_active:
         return None
     today = clock.local(now, rule.branch).date()
     days = [today + timedelta(days=ahead) for ahead in range(_LOOK_AHEAD_DAYS)]
@@ -30,6 +35,14 @@ def next_run(rule: MailingRule, *, now: datetime) -> datetime | None:
         if falls_on(rule, day) and (moment := clock.at(day, rule.send_time, rule.branch)) > now:
             return moment
     return None
+
+
+def _moment_of_selection(rule: MailingRule, now: datetime) -> datetime | None:
+    assert rule.once_on is not None
+    if clock.at(rule.once_on, rule.send_time, rule.branch) <= now:  # as most are: nothing to be asked
+        return None
+    run = planned_run(rule)
+    return run.planned_at if run is not None and run.planned_at > now else None
 
 
 def lacks_of(branch: Branch, ways: Iterable[tuple[Channel | None, bool]]) -> list[str]:

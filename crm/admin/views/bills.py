@@ -33,6 +33,7 @@ from crm.admin.kinds import DateKind, EnumKind, MoneyKind, Place
 from crm.admin.money import account_with_balance, till_field, tills_to_choose, with_slip
 from crm.admin.selection import COUNT_LIMIT, Selection
 from crm.admin.views.bill_links import BillLinksView, is_payable
+from crm.admin.views.mailing_selection import mailing_actions
 from crm.audit.bulk import Change
 from crm.bills.bundles import bundle_url, bundles_with
 from crm.bills.document import bill_pdf
@@ -268,6 +269,7 @@ class BillView(BillLinksView):
                 facts=_received_of,
             ),
             BulkAction("together", _l("One link for several bills"), "issue", "", leads_to=self._together_url),
+            *mailing_actions(),
         ]
 
     def bulk_change(self, **values: Any) -> Change:

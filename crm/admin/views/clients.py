@@ -28,6 +28,7 @@ from crm.admin.views.attending import CardAttendingView
 from crm.admin.views.card import Card, tabs_shown
 from crm.admin.views.contacts import CONTACT_KINDS, CONTACT_LABELS, CardContactsView
 from crm.admin.views.issuing import CardIssuingView
+from crm.admin.views.mailing_selection import mailing_actions
 from crm.admin.views.sales import CardLessonsView
 from crm.admin.views.writing import CardWritingView
 from crm.audit.bulk import Change
@@ -185,6 +186,7 @@ class ClientView(CardAttendingView, CardLessonsView, CardIssuingView, CardWritin
     def bulk_actions(self) -> list[BulkAction]:
         return [
             *self.issuing_actions(),
+            *mailing_actions(),
             BulkAction(
                 "archive",
                 _l("Send to the archive"),

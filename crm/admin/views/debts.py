@@ -24,6 +24,7 @@ from crm.admin.kinds import NOTHING, BadFilter, Kind, MomentKind, MoneyKind, Pla
 from crm.admin.money import sees_balances, sum_field, with_slip
 from crm.admin.selection import COUNT_LIMIT, Selection
 from crm.admin.views.desk import Balance
+from crm.admin.views.mailing_selection import mailing_actions
 from crm.clients.models import Client
 from crm.clients.queries import client_matches, payer_of
 from crm.db import db
@@ -227,7 +228,8 @@ class DebtorView(KontoraView):
                 _l("The whole debt of each account becomes a loss of its branch, and its subscriptions count as paid."),
                 lambda ids, **values: write_off_bad_debts(ids, **values, by=current_user),
                 form=lambda: BadDebtsForm,
-            )
+            ),
+            *mailing_actions(),
         ]
 
     def details_context(self, row: Debtor) -> dict[str, Any]:

@@ -17,12 +17,13 @@ from wtforms.validators import Length, NumberRange, Optional
 
 from crm import clock
 from crm.access.models import Branch, Employee
-from crm.admin.base import GridColumn, KontoraView, QuickFilter, grid_url, permission
+from crm.admin.base import BulkAction, GridColumn, KontoraView, QuickFilter, grid_url, permission
 from crm.admin.column import LoadedColumn
 from crm.admin.fields import REQUIRED, DateField, Form, ReferenceField
 from crm.admin.finding import found_clients
 from crm.admin.kinds import IntegerKind, LimitKind
 from crm.admin.selection import Selection
+from crm.admin.views.mailing_selection import mailing_actions
 from crm.catalogue.models import LessonType, Room, Subject
 from crm.catalogue.queries import instructors_of, lesson_types_on_offer, rooms_of, subjects_on_offer
 from crm.clients.models import Client
@@ -156,6 +157,10 @@ class ClientGroupView(KontoraView):
 
     def quick_filters(self) -> list[QuickFilter]:
         return [QuickFilter(_l("In the archive"), (("f.is_archived.is", "1"),))]
+
+    def bulk_actions(self) -> list[BulkAction]:
+        """To who is in the groups today."""
+        return mailing_actions()
 
     def base_condition(self, selection: Selection) -> Any:
         return None if selection.filters_by("is_archived") else ClientGroup.is_archived.is_(False)

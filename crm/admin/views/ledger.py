@@ -15,7 +15,7 @@ from wtforms import BooleanField, IntegerField, StringField, validators
 
 from crm.access.fields import FieldRules
 from crm.access.models import Branch
-from crm.admin.base import GridColumn, KontoraView, QuickFilter
+from crm.admin.base import BulkAction, GridColumn, KontoraView, QuickFilter
 from crm.admin.cells import Joins, SqlCell
 from crm.admin.column import LoadedColumn
 from crm.admin.exporting import labels_of
@@ -25,6 +25,7 @@ from crm.admin.money import ACCOUNT_SUMS
 from crm.admin.selection import Selection
 from crm.admin.views.card_history import OF_ACCOUNTS, history_of
 from crm.admin.views.desk import AccountDeskView
+from crm.admin.views.mailing_selection import mailing_actions
 from crm.admin.views.operations import OperationView
 from crm.audit.bulk import Change
 from crm.clients.queries import client_matches
@@ -156,6 +157,9 @@ class AccountView(AccountDeskView):
             ]
 
         return asdict(totals_of_clients(narrow, as_of=selection.as_of))
+
+    def bulk_actions(self) -> list[BulkAction]:
+        return mailing_actions()
 
     def within_sight(self, query: Any) -> Any:
         return query.where(Account.client_id.is_not(None), Account.unit == Unit.MONEY)

@@ -1,4 +1,4 @@
-"""Mailing rules, their runs, messages."""
+"""Mailing rules: their form, and whom they concern."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
-from flask import Response, g, request
+from flask import g, request
 from flask_admin import expose
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
@@ -17,40 +17,39 @@ from wtforms import BooleanField, IntegerField, SelectField, StringField, TimeFi
 from wtforms.fields.choices import SelectChoice
 
 from crm import clock
-from crm.access.fields import field_rules
 from crm.access.models import Branch
-from crm.admin.base import KontoraView, permission
+from crm.admin.base import permission
 from crm.admin.column import FoundColumn
 from crm.admin.fields import REQUIRED, ChoicesField, DateField, EnumField, Form, MoneyField, ReferenceField
 from crm.admin.kinds import NOTHING, IntegerKind, MomentKind, Place
 from crm.admin.mailing_option import OptionNotice, option_notice, option_notices
 from crm.admin.views.clients import working_branches
+from crm.admin.views.dry_runs import PAGE, dry_run_file, who_asked
+from crm.admin.views.mailing_selection import SelectionForm, SelectionMailingView, tags_of_texts
+from crm.admin.views.ways import NUMBERS, WAY_FIELDS, WaysForm, kept_ways
 from crm.audit.operations import record_export
 from crm.catalogue.models import LessonType, Subject
 from crm.clients.models import ClientKind, ClientStatus
-from crm.db import db, transaction
-from crm.exchange import excel
+from crm.db import db, reading, transaction
 from crm.i18n import money
 from crm.mailings.models import (
     BilledAccounts,
     BillingMethod,
-    Channel,
     MailingKind,
     MailingRule,
     MailingRun,
     Periodicity,
     PeriodType,
     PeriodUnit,
-    Template,
     Term,
 )
-from crm.mailings.preview import preview_run
+from crm.mailings.preview import LOOKED_AT, dry_run
 from crm.mailings.rules import RuleFacts, Way, applies, save_rule
 from crm.mailings.runs import run_now
+from crm.mailings.selection import change_selection
 from crm.mailings.upcoming import lacks_of, next_run
 from crm.security import chosen_branch
 
-PAGE = 100  # lines of a preview at once
 WEEKDAYS = (_l("Monday"), _l("Tuesday"), _l("Wednesday"), _l("Thursday"), _l("Friday"), _l("Saturday"), _l("Sunday"))
 
 
@@ -61,22 +60,7 @@ class WeekdayKind(IntegerKind):
         return NOTHING if value is None else str(WEEKDAYS[value])
 
 
-# «Способ рассылки» in the order of the form; WhatsApp takes the place of SMS where its provider is set.
-WAYS = (Channel.EMAIL, Channel.SMS, Channel.TELEGRAM, Channel.VIBER, Channel.PUSH, Channel.CABINET)
-# The fields of each way, in the order they are tried.
-_WAY_FIELDS = (("way", "template"), ("way_2", "template_2"), ("way_3", "template_3"))
-_NEXT_WAY = _l("If it does not get through")
-
-
-def _way_field(label: Any, *, is_optional: bool, **kwargs: Any) -> EnumField:
-    return EnumField(Channel, label, members=WAYS, is_optional=is_optional, **kwargs)
-
-
-def _template_field() -> ReferenceField:
-    return ReferenceField(Template, _l("Template"), is_optional=True)
-
-
-class RuleForm(Form):
+class RuleForm(WaysForm):
     """Three sections, as the screen shows them: what, when, how.
 
     Fields that mean nothing to the rule as it stands are not shown (is_shown) and not looked at; DECIDING: those the
@@ -96,11 +80,9 @@ class RuleForm(Form):
             _l("When do we send?"),
             ("is_active", "is_once", "once_on", "periodicity", "send_time", "weekday", "month_day"),
         ),
-        (_l("How do we send?"), tuple(name for names in _WAY_FIELDS for name in names)),
+        (_l("How do we send?"), tuple(f"{name}{number}" for number in NUMBERS for name in ("way", "template"))),
     )
-    DECIDING = frozenset(
-        {"kind", "method", "accounts", "term", "is_once", "periodicity", "branch", *(way for way, _text in _WAY_FIELDS)}
-    )
+    DECIDING = frozenset({"kind", "method", "accounts", "term", "is_once", "periodicity", "branch", *WAY_FIELDS})
     GROUPS: ClassVar[dict[str, tuple[Any, str]]] = {
         "lessons_from": (_l("Lessons left (range)"), "lessons_to"),
         "money_from": (_l("Money left (range)"), "money_to"),
@@ -176,40 +158,19 @@ class RuleForm(Form):
         [validators.Optional(), validators.NumberRange(1, 31)],
         description=_l("In a shorter month its last day."),
     )
-    way = _way_field(
-        _l("Way of sending"),
-        is_optional=False,
-        default=Channel.EMAIL,
-        description=_l("Where a provider of WhatsApp is connected, SMS go to WhatsApp through it."),
-    )
-    template = _template_field()
-    way_2 = _way_field(
-        _NEXT_WAY,
-        is_optional=True,
-        description=_l("Tried where the client has no address for the former way, or it was refused for certain."),
-    )
-    template_2 = _template_field()
-    way_3 = _way_field(_NEXT_WAY, is_optional=True)
-    template_3 = _template_field()
 
     def process(self, formdata: Any = None, obj: Any = None, *args: Any, **kwargs: Any) -> None:
         if obj is not None:
-            kwargs["is_once"] = obj.once_on is not None
-            for (way, template), kept in zip(_WAY_FIELDS, obj.ways, strict=False):
-                kwargs |= {way: kept.channel, template: kept.template}
+            kwargs |= {"is_once": obj.once_on is not None, **kept_ways(obj)}
         super().process(formdata, obj, *args, **kwargs)
-        for way, template in _WAY_FIELDS:
-            field, is_letter = self[template], self[way].data is Channel.EMAIL
-            rows = [row for row in field.rows.values() if (row.channel is Channel.EMAIL) is is_letter]
-            field.choices = [field.choices[0], *(SelectChoice(str(row.id), row.name) for row in rows)]
 
     def settle(self) -> None:
-        """Templates of another way are let go, and the only one there is is chosen: of a form not sent for good."""
-        for way, template in _WAY_FIELDS:
-            field, channel = self[template], self[way].data
-            fitting = [field.rows[item.value] for item in field.choices[1:]]
-            if field.data not in fitting:
-                field.data = fitting[0] if len(fitting) == 1 and channel is not None else None
+        """The only template there is is chosen besides."""
+        super().settle()
+        for number in NUMBERS:
+            field = self[f"template{number}"]
+            if field.data is None and len(field.choices) == 2 and self[f"way{number}"].data is not None:
+                field.data = field.rows[field.choices[1].value]
 
     def is_shown(self, name: str) -> bool:
         """Whether the field means anything to the rule as it stands in the form."""
@@ -221,17 +182,11 @@ class RuleForm(Form):
             return not self.is_once.data and self.periodicity.data is Periodicity.WEEKLY
         if name == "month_day":
             return not self.is_once.data and self.periodicity.data is Periodicity.MONTHLY
-        if name in {"way_3", "template_2"}:
-            return self.way_2.data is not None
-        if name == "template_3":
-            return self.way_2.data is not None and self.way_3.data is not None
-        return applies(name, self.kind.data, self.method.data, self.accounts.data, self.term.data)
+        return self.is_way_shown(name) and applies(
+            name, self.kind.data, self.method.data, self.accounts.data, self.term.data
+        )
 
     def validate(self, *args: Any, **kwargs: Any) -> bool:
-        for name, field in self._fields.items():
-            if not self.is_shown(name):
-                field.process(None)
-                field.raw_data = []  # what was sent of it is as if it was not
         is_valid = super().validate(*args, **kwargs)
         if self.is_once.data and self.once_on.data is None and not self.once_on.errors:
             self.once_on.errors = [_("Enter the date.")]
@@ -240,20 +195,19 @@ class RuleForm(Form):
 
     def ways(self) -> list[Way]:
         """Those chosen, in their order."""
-        chosen = [(self[way].data, self[template].data) for way, template in _WAY_FIELDS if self.is_shown(way)]
-        return [Way(channel, template) for channel, template in chosen if channel is not None]
+        return [Way(channel, self[f"template{number}"].data) for number, channel in self.chosen_ways()]
 
     @property
     def facts(self) -> RuleFacts:
         """The rule as the operations take it."""
-        left_out = {"is_once", *(name for names in _WAY_FIELDS for name in names)}
+        left_out = {"is_once", *WAY_FIELDS, *(f"template{number}" for number in NUMBERS)}
         data = {name: value for name, value in self.data.items() if name not in left_out}
         data["statuses"] = [one for one in ClientStatus if one.value in self.statuses.data]
         data["client_kinds"] = [one for one in ClientKind if one.value in self.client_kinds.data]
         return RuleFacts(**data, ways=self.ways())
 
 
-class MailingRuleView(KontoraView):
+class MailingRuleView(SelectionMailingView):
     entity = "mailingrule"
     icon = "send"
     column_list = ("name", "kind", "periodicity", "send_time", "next_run", "is_active", "branch")
@@ -297,9 +251,7 @@ class MailingRuleView(KontoraView):
 
     def column(self, name: str) -> Any:
         if name == "next_run":
-            return FoundColumn(
-                name, _l("Next run"), MomentKind(), None, of=lambda rule: next_run(rule, now=clock.now())
-            )
+            return FoundColumn(name, _l("Next run"), MomentKind(), None, of=_next_run)
         return super().column(name)
 
     def details_columns(self, row: Any) -> list[Any]:
@@ -315,28 +267,43 @@ class MailingRuleView(KontoraView):
         return save_rule(None, form.facts, by=current_user)
 
     def save(self, form: Any, row: Any) -> Any:
+        if row.is_selected:
+            return change_selection(row, form.facts, by=current_user)
         return save_rule(row, form.facts, by=current_user)
 
     def may_edit_row(self, row: Any) -> bool:
-        return self.may_edit and not row.is_selected  # one of a selection is sent as it was written
+        """A message to a selection is changed until it goes out."""
+        return self.may_edit and (not row.is_selected or _next_run(row) is not None)
+
+    def form_class(self, row: Any = None, companies: frozenset[int] | None = None) -> type[Form]:
+        if row is None or not row.is_selected:
+            return super().form_class(row, companies)
+        rules = self.field_rules(row)
+        return self._extended(SelectionForm, self.companies_of(row), rules, rules)
 
     def answer(self, form: Any, change: Any, **kwargs: Any) -> Any:
         """The form of a rule too asks for its fields anew (`step=refresh`): sent back with what was typed."""
-        if not isinstance(form, RuleForm):
-            return super().answer(form, change, **kwargs)
         row, is_final = kwargs.get("row"), request.method == "POST" and request.form.get("step") != "refresh"
-        if not is_final and (row is None or request.method == "POST"):
-            form.settle()
-        branch = form.branch.data
-        ways = [(way.channel, way.template is not None) for way in form.ways()]
         has_more_to_say = row is not None or request.method == "POST"
-        context: dict[str, Any] = {
-            "option": option_notice(branch) if branch is not None else None,
-            "lacks": lacks_of(branch, ways if has_more_to_say else [(channel, True) for channel, _text in ways])
-            if branch is not None
-            else [],
-        }
-        template = "admin/rule_form.html"
+        context: dict[str, Any]
+        if isinstance(form, SelectionForm) and row is not None:
+            template = "admin/mailing_selection.html"
+            context = {
+                "options": option_notices([row.branch]),
+                "lacks": form.lacks([row.branch], is_typed=True),
+                "tags": tags_of_texts(),
+            }
+        elif isinstance(form, RuleForm):
+            if not is_final and (row is None or request.method == "POST"):
+                form.settle()
+            template, branch = "admin/rule_form.html", form.branch.data
+            ways = [(way.channel, not has_more_to_say or way.template is not None) for way in form.ways()]
+            context = {
+                "option": option_notice(branch) if branch is not None else None,
+                "lacks": lacks_of(branch, ways) if branch is not None else [],
+            }
+        else:
+            return super().answer(form, change, **kwargs)
         if is_final or request.method == "GET":
             return super().answer(form, change, template=template, **context, **kwargs)
         stale = self.history(row, limit=3) if kwargs.get("is_stale") and row is not None else []
@@ -345,9 +312,11 @@ class MailingRuleView(KontoraView):
 
     def details_context(self, row: Any) -> dict[str, Any]:
         runs = sa.select(MailingRun).where(MailingRun.rule_id == row.id).order_by(MailingRun.id.desc()).limit(20)
+        is_over = row.is_selected and _next_run(row) is None
         return {
             "runs": list(db.session.scalars(runs)),
-            "may_run": self.may("run"),
+            "may_run": self.may("run") and not is_over,
+            "is_over": is_over,
             "option": option_notice(row.branch),
             "lacks": lacks_of(row.branch, [(way.channel, any(way.text)) for way in row.ways]),
             "parts": _parts(row),
@@ -376,61 +345,38 @@ class MailingRuleView(KontoraView):
     @expose("/preview/")
     @permission("view")
     def preview_view(self) -> Any:
-        """«Кого коснётся»: who would get what if the rule ran now; ?who=yes, ?who=no: of these only."""
+        """«Кого коснётся»: who would get what if the rule ran now; ?who=yes, ?who=no: of these only, ?after= the client
+        of this id. ?count=all: however many they are, all are counted.
+        """
         rule = self.get_one(request.args.get("id"))
-        context: dict[str, Any] = {"rule": rule, "option": option_notice(rule.branch)}
-        context["lacks"] = lacks_of(rule.branch, [(way.channel, any(way.text)) for way in rule.ways])
-        preview = preview_run(rule, by=current_user)
-        who, page = request.args.get("who", ""), _page()
-        lines = [line for line in preview.lines if not who or bool(line.reason) is (who == "no")]
-        shown = lines[(page - 1) * PAGE : page * PAGE]
-        numbers = {"": len(preview.lines), "yes": sum(not line.reason for line in preview.lines)}
-        numbers["no"] = numbers[""] - numbers["yes"]
-        context |= {"counts": preview.counts, "numbers": numbers, "lines": shown, "who": who, "page": page}
-        return self.render("admin/rule_preview.html", has_more=len(lines) > page * PAGE, **context)
+        (who, after), run = who_asked(request.args), dry_run(rule, by=current_user)
+        found = run.page(PAGE, who=who, after=after)
+        limit = None if request.args.get("count") == "all" else LOOKED_AT
+        context: dict[str, Any] = {
+            "rule": rule,
+            "option": option_notice(rule.branch),
+            "lacks": lacks_of(rule.branch, [(way.channel, any(way.text)) for way in rule.ways]),
+            "counts": run.counts(limit),
+            "sample": run.sample(found.lines) if rule.kind is MailingKind.TEXT else None,
+        }
+        return self.render("admin/rule_preview.html", found=found, who=who, **context)
 
     @expose("/preview/xlsx/")
     @permission("export")
     def preview_export_view(self) -> Any:
         """The same as an Excel file, whole."""
         rule = self.get_one(request.args.get("id"))
-        preview = preview_run(rule, by=current_user)
-        hidden, hidden_of_bills = field_rules(current_user, "client").hidden, field_rules(current_user, "bill").hidden
-        columns = [
-            excel.Column(_("Client"), "text", 30),
-            excel.Column(_("Account"), "text", 30),
-            excel.Column(_("Sum"), "money"),
-            excel.Column(_("Way of sending"), "text", 16),
-            excel.Column(_("Recipient"), "text", 26),
-            excel.Column(_("Why not"), "text", 50),
-        ]
-        rows = (
-            (
-                line.client.name if "name" not in hidden else None,
-                line.account.title if line.account is not None else None,
-                line.amount if "amount" not in hidden_of_bills else None,
-                str(line.channel.label) if line.channel is not None else None,
-                line.recipient if ("email" if line.channel is Channel.EMAIL else "phone") not in hidden else None,
-                line.reason,
-            )
-            for line in preview.lines
-        )
-        title = f"{_('Whom it concerns')} {rule.name}"
+        run = dry_run(rule, by=current_user)
         with transaction():
-            record_export("client", rows=len(preview.lines), description=title, by=current_user)
-        name = f"{title} {clock.today(rule.branch)}.xlsx"
-        headers = {"Content-Disposition": excel.content_disposition(name)}
-        chunks = excel.export_file(columns, rows, title=str(_("Whom it concerns")), time_zone=None)
-        return Response(chunks, mimetype=excel.XLSX, headers=headers)
+            title = f"{_('Whom it concerns')} {rule.name}"
+            record_export("client", rows=run.total(), description=title, by=current_user)
+        has_bills = rule.kind in {MailingKind.BILLS, MailingKind.DEBT}
+        with reading():
+            return dry_run_file(run, rule.name, place=rule.branch, has_bills=has_bills)
 
 
 def _next_run(rule: MailingRule) -> datetime | None:
     return next_run(rule, now=clock.now())
-
-
-def _page() -> int:
-    text = request.args.get("page", "")
-    return max(1, int(text)) if text.isascii() and text.isdigit() and len(text) < 7 else 1
 
 
 def _parts(rule: MailingRule) -> list[tuple[Any, str]]:

@@ -15,9 +15,10 @@ from flask_babel import ngettext
 from flask_login import current_user
 
 from crm.access.fields import field_rules
-from crm.admin.base import KontoraView, QuickFilter, permission
+from crm.admin.base import BulkAction, KontoraView, QuickFilter, permission
 from crm.admin.fields import Form
 from crm.admin.selection import Selection
+from crm.admin.views.mailing_selection import mailing_actions
 from crm.clients.queries import client_matches
 from crm.db import db
 from crm.errors import DomainError
@@ -253,6 +254,9 @@ class AttendanceView(KontoraView):
     details_template = "admin/schedule/mark.html"
     empty_hint = _l("Marks appear when people are enrolled in lessons.")
     has_search = True
+
+    def bulk_actions(self) -> list[BulkAction]:
+        return mailing_actions()
 
     def within_sight(self, query: Any) -> Any:
         return query.where(*marks_in_sight(current_user))

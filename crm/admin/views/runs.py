@@ -12,6 +12,7 @@ from flask_babel import lazy_gettext as _l
 from flask_babel import ngettext
 from flask_login import current_user
 
+from crm import clock
 from crm.admin.base import KontoraView, permission
 from crm.admin.fields import Form
 from crm.errors import DomainError
@@ -54,12 +55,16 @@ class MailingRunView(KontoraView):
             "again": again,
             "all_lines": total,
             "settled": total - fates[LineFate.WAITING] - fates[LineFate.QUEUED],
-            "is_moving": row.status in {RunStatus.PLANNED, RunStatus.RUNNING} or fates[LineFate.QUEUED] > 0,
+            "is_waiting": _waits(row),
+            "is_moving": not _waits(row)
+            and (row.status in {RunStatus.PLANNED, RunStatus.RUNNING} or fates[LineFate.QUEUED] > 0),
             "steps": self._steps(row) if self.may("mailingrule.run") else [],
         }
 
     @staticmethod
     def _steps(run: MailingRun) -> list[str]:
+        if _waits(run):
+            return ["cancel"]
         if run.status in {RunStatus.PLANNED, RunStatus.RUNNING}:
             return ["pause", "cancel"]
         return ["resume", "cancel"] if run.status is RunStatus.PAUSED else []
@@ -124,3 +129,8 @@ class MailingRunView(KontoraView):
             said=lambda queued: ngettext("%(num)s message is queued.", "%(num)s messages are queued.", queued),
             submit=_("Send once more"),
         )
+
+
+def _waits(run: MailingRun) -> bool:
+    """For a moment that is to come: a message to a selection."""
+    return run.status is RunStatus.PLANNED and run.planned_at > clock.now()

@@ -32,6 +32,7 @@ from crm.admin.finding import found_clients
 from crm.admin.kinds import NOTHING, BadFilter, EnumKind, IntegerKind, MoneyKind, Place
 from crm.admin.money import sees_balances
 from crm.admin.views.debts import unpaid_subscriptions
+from crm.admin.views.mailing_selection import mailing_actions
 from crm.admin.views.operations import SUMS
 from crm.admin.views.sales import SubscriptionSalesView, sale_buttons
 from crm.audit.bulk import Change
@@ -279,6 +280,7 @@ class SubscriptionView(SubscriptionSalesView):
                 _l("Only what is over is put away: used up, expired, returned or sold by mistake."),
                 lambda ids: archive_subscriptions(ids, by=current_user),
             ),
+            *mailing_actions(),
         ]
 
     # --- selling ----------------------------------------------------------------------------------------------------

@@ -20,10 +20,11 @@ from wtforms.validators import Length, NumberRange
 
 from crm import clock
 from crm.access.models import Employee
-from crm.admin.base import DEFAULT_ZONE, GridColumn, KontoraView, QuickFilter, permission
+from crm.admin.base import DEFAULT_ZONE, BulkAction, GridColumn, KontoraView, QuickFilter, permission
 from crm.admin.fields import REQUIRED, EnumField, Form, MoneyField, ReferenceField
 from crm.admin.finding import found_clients
 from crm.admin.money import account_with_balance, sees_balances, till_field, tills_to_choose, with_slip
+from crm.admin.views.mailing_selection import mailing_actions
 from crm.clients.models import Client
 from crm.clients.queries import client_matches
 from crm.db import amount as to_amount
@@ -113,6 +114,9 @@ class VisitView(KontoraView):
     create_label = _l("Book a visit")
     empty_hint = _l("Book the first visit: who comes, when, and for what.")
     has_search = True
+
+    def bulk_actions(self) -> list[BulkAction]:
+        return mailing_actions()
 
     def search_condition(self, text: str) -> Any:
         return client_matches(Visit.client_id, text, by=current_user)

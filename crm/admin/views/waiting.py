@@ -17,12 +17,13 @@ from wtforms.validators import Length
 
 from crm.access.fields import FieldRules, field_rules
 from crm.access.models import Branch, Company, Employee
-from crm.admin.base import GridColumn, KontoraView, permission
+from crm.admin.base import BulkAction, GridColumn, KontoraView, permission
 from crm.admin.cells import Joins, SqlCell
 from crm.admin.exporting import Export
 from crm.admin.fields import Form, ReferenceField
 from crm.admin.kinds import NOTHING
 from crm.admin.selection import Selection
+from crm.admin.views.mailing_selection import mailing_actions
 from crm.clients.models import Client
 from crm.clients.queries import client_matches
 from crm.db import db
@@ -122,6 +123,9 @@ class WaitingView(KontoraView):
         rules = super().field_rules(row)
         of_clients = {f"client.{name}" for name in field_rules(current_user, "client").hidden}
         return FieldRules(rules.hidden | of_clients, rules.frozen)
+
+    def bulk_actions(self) -> list[BulkAction]:
+        return mailing_actions()
 
     def search_condition(self, text: str) -> Any:
         return client_matches(Waiting.client_id, text, by=current_user)
