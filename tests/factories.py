@@ -31,7 +31,19 @@ from crm.db import db, transaction
 from crm.exchange.schedules.models import ExportSchedule
 from crm.exchange.schedules.operations import create_schedule
 from crm.ledger.models import Account, AccountKind, AccountType
-from crm.mailings.models import BilledAccounts, MailingKind, MailingRule, MailingWay, Message, Periodicity, Template
+from crm.mailings.models import (
+    BilledAccounts,
+    MailingKind,
+    MailingRule,
+    MailingWay,
+    Message,
+    MessageCharge,
+    Periodicity,
+    Provider,
+    ProviderKind,
+    Template,
+)
+from crm.mailings.providers import ProviderFacts, save_provider
 from crm.payments.crediting import credit
 from crm.payments.models import GatewayKind, GatewayNotice, NoticeStatus, Payment, PaymentMethod, Refund, Shop
 from crm.payments.operations import open_account_paid, top_up
@@ -312,6 +324,30 @@ def make_shop(
     }
     with transaction():
         return create_shop(company=branch.company, gateway=gateway, by=SYSTEM, **facts)
+
+
+def make_provider(company: Company, kind: ProviderKind = ProviderKind.SMSRU, **changes: Any) -> Provider:
+    """What messages of the company go through; options as the kind wants them."""
+    options = {ProviderKind.TELEGRAM: {"bot": "demo_bot"}, ProviderKind.VIBER: {"bot": "demo"}}
+    facts = {
+        "url": "https://sms.demo.test" if kind is ProviderKind.HTTP else "",
+        "secret": "key-of-the-service",
+        "options": options.get(kind, {"channel": "1"} if kind is ProviderKind.WHATSAPP else {}),
+        **changes,
+    }
+    with transaction():
+        return save_provider(None, ProviderFacts(company, kind, **facts), by=SYSTEM)
+
+
+def make_charge(message: Message, amount: Decimal | str = "2.50", **changes: Any) -> MessageCharge:
+    """What a message has cost, as delivery notes it."""
+    company = db.session.get_one(Branch, message.branch_id).company_id
+    facts = {"company_id": company, "message_id": message.id, "amount": Decimal(amount), "at": clock.now(), **changes}
+    with transaction():
+        charge = MessageCharge(**facts)
+        db.session.add(charge)
+        db.session.flush()
+    return charge
 
 
 def make_bill(client: Client, *, by: Actor = SYSTEM, **changes: Any) -> Bill:

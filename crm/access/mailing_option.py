@@ -5,7 +5,7 @@ Switched by technical support and the owner; whoever looks after the company may
 
 from __future__ import annotations
 
-from datetime import date, timedelta
+from datetime import date, time, timedelta
 
 from flask_babel import gettext as _
 from sqlalchemy import select
@@ -18,6 +18,7 @@ from crm.errors import DomainError
 from crm.i18n import day
 
 MAILING_OPTION = ("has_mailings", "mailings_until")
+MAILING_RULES = ("quiet_from", "quiet_to", "asks_consent")
 # The code of a refusal, for those who are to go on without the message.
 MAILINGS_OFF = "mailings_off"
 TRIAL = timedelta(days=14)
@@ -58,6 +59,27 @@ def set_mailings(company: Company, *, has_mailings: bool, mailings_until: date |
     if (company.has_mailings, company.mailings_until) != (has_mailings, mailings_until):
         require(by, "company.switch")
         company.has_mailings, company.mailings_until = has_mailings, mailings_until
+    db.session.flush()
+    return company
+
+
+def set_mailing_rules(
+    company: Company, *, quiet_from: time | None, quiet_to: time | None, asks_consent: bool, by: Actor
+) -> Company:
+    """Say when mailings wait, from one time of a branch's day to another (over midnight where they are the other way
+    round; None, None: never), and whether news go to those alone who have agreed; `by` needs the right to what differs
+    only. The caller commits.
+
+    Raises DomainError "quiet_half" and "quiet_empty" beside the field.
+    """
+    if (quiet_from is None) is not (quiet_to is None):
+        text = _("Enter both times, or none.")
+        raise DomainError("quiet_half", text, "quiet_from" if quiet_from is None else "quiet_to")
+    if quiet_from is not None and quiet_from == quiet_to:
+        raise DomainError("quiet_empty", _("Quiet hours end at another time than they begin."), "quiet_to")
+    if (company.quiet_from, company.quiet_to, company.asks_consent) != (quiet_from, quiet_to, asks_consent):
+        require(by, "company.edit")
+        company.quiet_from, company.quiet_to, company.asks_consent = quiet_from, quiet_to, asks_consent
     db.session.flush()
     return company
 

@@ -58,6 +58,8 @@ ACTIONS: dict[str, tuple[str, ...]] = {
     "mailingrun": SEEN,
     "template": EDITED,
     "message": (*SEEN, "send"),
+    "messagecharge": SEEN,
+    "provider": EDITED,
     "exportschedule": (*EDITED, "run", "delete"),
     "user": EDITED,
     "employee": EDITED,
@@ -164,6 +166,7 @@ DIRECTOR = DESK | {
     "contract": READ,
     "mailingrule": ("*",),
     "mailingrun": ("*",),
+    "messagecharge": READ,
     "exportschedule": ("*",),
     "employee": ("*",),
     "user": READ,
@@ -171,7 +174,7 @@ DIRECTOR = DESK | {
 }
 
 # A manager reads the business, not the settings.
-CLOSED_TO_MANAGERS = frozenset({"user", "company", "city", "role", "field", "shop", "notice"})
+CLOSED_TO_MANAGERS = frozenset({"user", "company", "city", "role", "field", "shop", "notice", "provider"})
 
 OWNER = "owner"
 ROLES: dict[str, dict[str, tuple[str, ...]]] = {
@@ -191,7 +194,7 @@ ROLES: dict[str, dict[str, tuple[str, ...]]] = {
     "support": dict.fromkeys(
         (
             *("accounttype", "company", "city", "branch", "user", "employee", "template", "plan", "field", "contract"),
-            *("subject", "lessontype", "room", "holiday", "shop"),
+            *("subject", "lessontype", "room", "holiday", "shop", "provider"),
         ),
         ("*",),
     )

@@ -17,6 +17,7 @@ from crm.admin.views.bills import BillView
 from crm.admin.views.calendar import CalendarView
 from crm.admin.views.cashflow import MovementView
 from crm.admin.views.catalogue import HolidayView, LessonTypeView, RoomView, SubjectView
+from crm.admin.views.charges import ChargeView
 from crm.admin.views.clients import ClientView
 from crm.admin.views.contracts import ContractView
 from crm.admin.views.debts import DebtorView
@@ -31,6 +32,7 @@ from crm.admin.views.operations import OperationView
 from crm.admin.views.payments import NoticeView, PaymentView, RefundView
 from crm.admin.views.planning import BookingView
 from crm.admin.views.plans import PlanView
+from crm.admin.views.providers import ProviderView
 from crm.admin.views.reports import ArchivedClientsView, ReportView, StaffActionsView
 from crm.admin.views.roles import RoleView
 from crm.admin.views.runs import MailingRunView
@@ -54,7 +56,8 @@ from crm.exchange.schedules.models import ExportSchedule
 from crm.fields.models import CustomField
 from crm.ledger.history import AccountOperation
 from crm.ledger.models import Account, AccountType
-from crm.mailings.models import MailingRule, MailingRun, Message, Template
+from crm.mailings.charges import Charge
+from crm.mailings.models import MailingRule, MailingRun, Message, Provider, Template
 from crm.payments.models import GatewayNotice, Payment, Refund, Shop
 from crm.schedule.marks import LessonMark
 from crm.schedule.models import Booking, ClientGroup, Lesson, Waiting
@@ -103,6 +106,7 @@ def add_views(admin: Admin) -> None:
         EmailTemplatesView(_l("Email templates"), MAILINGS, endpoint="emailtemplates"),
         SmsTemplatesView(_l("SMS templates"), MAILINGS, endpoint="smstemplates"),
         MessageView(Message, _l("Messages"), MAILINGS),
+        ChargeView(Charge, _l("Costs of messages"), MAILINGS),
         ScheduleView(ExportSchedule, _l("Exports by the clock"), MAILINGS),
         AttendanceReportView(_l("Report on attendance"), REPORTS, endpoint="attendancereport"),
         RoomLoadView(_l("Load of rooms"), REPORTS, endpoint="roomload"),
@@ -118,6 +122,7 @@ def add_views(admin: Admin) -> None:
         CityView(City, _l("Cities"), SETTINGS),
         CompanyView(Company, _l("Companies"), SETTINGS),
         ShopView(Shop, _l("Internet acquiring"), SETTINGS),
+        ProviderView(Provider, _l("Mailing channels"), SETTINGS),
         ContractView(ContractTemplate, _l("Contracts"), SETTINGS),
         NoticeView(GatewayNotice, _l("Notices of banks"), SETTINGS),
         FieldView(CustomField, _l("Card fields"), SETTINGS),

@@ -62,7 +62,7 @@ def _hear(provider: Provider, headers: dict[str, str], body: bytes) -> list[Hear
     if provider.kind is ProviderKind.VIBER:
         return viber.hear(headers, body, token=provider.secret)
     if provider.kind is ProviderKind.WHATSAPP:
-        return whatsapp.hear(headers, body, crm_key=str(provider.options.get("crm_key") or ""))
+        return whatsapp.hear(body)
     raise HearingRefused("this provider tells nothing")
 
 

@@ -690,6 +690,10 @@ def _sms_of(provider: Provider) -> Sender:
     url = provider.url or (SMSRU_URL if is_smsru else "")
     if not url:
         raise ChannelNotSet(_("The address of the SMS gateway is not set."))
+    if not provider.secret:  # kept under another SECRET_KEY
+        raise ChannelNotSet(
+            _("%(channel)s: the key of the provider has to be entered anew.", channel=provider.channel.label)
+        )
     facts = {"body": SMS_BODY, **told}
     return SmsSender(SmsSettings(provider.kind.value, url, provider.secret, sender=provider.sender, **facts))
 

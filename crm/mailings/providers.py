@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import secrets
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -21,7 +23,7 @@ from crm.access.models import Branch, Company
 from crm.clients.models import Client
 from crm.contacts.models import Channel, Contact
 from crm.contacts.operations import detach_contact
-from crm.db import MAX_AMOUNT, db, transaction
+from crm.db import MAX_AMOUNT, db, end_reading, transaction
 from crm.errors import DomainError
 from crm.mailings.channels.base import ChannelNotSet, Fate, Letter, Outcome, Sender
 from crm.mailings.channels.push import SERVICES, PushSender, own_key, public_key
@@ -44,6 +46,10 @@ _WANTED = {
     ProviderKind.VIBER: "bot",
     ProviderKind.WHATSAPP: "channel",
 }
+# Those whose calls we hear: of messages, of clients who come to a bot.
+HEARD = frozenset({ProviderKind.TELEGRAM, ProviderKind.VIBER, ProviderKind.WHATSAPP})
+# Those that write to a phone, so that a test can be sent.
+BY_PHONE = frozenset({ProviderKind.HTTP, ProviderKind.SMSRU, ProviderKind.WHATSAPP})
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 log = structlog.get_logger()
@@ -55,8 +61,8 @@ log = structlog.get_logger()
 @dataclass(frozen=True)
 class ProviderFacts:
     """A provider as the form has it; see Provider. secret: "" keeps the present one. options: `bot`, the name by which
-    clients find a bot of Telegram or Viber; `channel`, the id of Wazzup's; `crm_key`, what Wazzup signs itself with,
-    where it has one; `body`, `ok`, `id` of any SMS gateway, as SMS_BODY, SMS_OK and SMS_ID.
+    clients find a bot of Telegram or Viber; `channel`, the id of Wazzup's; `body`, `ok`, `id` of any SMS gateway, as
+    SMS_BODY, SMS_OK and SMS_ID.
     """
 
     company: Company | None = None
@@ -72,7 +78,7 @@ class ProviderFacts:
 
 def save_provider(provider: Provider | None, facts: ProviderFacts, *, by: Actor) -> Provider:
     """Connect a company to a service (None) or change how. Raises DomainError beside the field. The caller commits."""
-    require(by, "company.edit")
+    require(by, "provider.create" if provider is None else "provider.edit")
     company = facts.company
     if company is None:
         raise DomainError("company_empty", _("Choose a company."), "company")
@@ -91,6 +97,8 @@ def save_provider(provider: Provider | None, facts: ProviderFacts, *, by: Actor)
     if (wanted := _WANTED.get(facts.kind)) and not options.get(wanted):
         texts = {"bot": _("Enter the name of the bot."), "channel": _("Enter the id of the channel at Wazzup.")}
         raise DomainError(f"{wanted}_required", texts[wanted], wanted)
+    if facts.kind is ProviderKind.HTTP:
+        _check_body(str(options.get("body", "")), str(options.get("ok", "")))
     if facts.per_minute is not None and facts.per_minute < 1:
         raise DomainError("per_minute_invalid", _("At least one message a minute."), "per_minute")
     if facts.price is not None and not 0 <= facts.price <= MAX_AMOUNT:
@@ -122,6 +130,19 @@ def _check_url(url: str) -> None:
         raise DomainError("url_invalid", text, "url")
 
 
+def _check_body(body: str, ok: str) -> None:
+    if body.startswith("{"):
+        try:
+            json.loads(body)
+        except (ValueError, RecursionError) as error:
+            raise DomainError("body_invalid", _("This is no JSON: %(error)s", error=error), "body") from None
+    if body and ("{text}" not in body or not ("{phone}" in body or "{digits}" in body)):
+        text = _("The request must hold {text}, and {phone} or {digits}.")
+        raise DomainError("body_invalid", text, "body")
+    if ok and not (ok.partition("=")[0] and ok.partition("=")[2]):
+        raise DomainError("ok_invalid", _("Write it as path=value, for example status=ok."), "ok")
+
+
 # --- connected -------------------------------------------------------------------------------------------------------
 
 
@@ -141,16 +162,42 @@ def connect_provider(provider: Provider) -> str:
     """
     url = callback_url(provider)
     try:
-        sender = _MADE[provider.kind](provider) if provider.kind in _MADE else None
+        sender = _MADE[provider.kind](provider) if provider.kind in HEARD else None
     except ChannelNotSet as lack:
         return str(lack)
+    hook = webhook_secret(provider)
+    end_reading()  # the service takes its time
     try:
         if isinstance(sender, TelegramSender):
-            return sender.set_webhook(url, webhook_secret(provider))
+            return sender.set_webhook(url, hook)
         return sender.set_webhook(url) if isinstance(sender, (ViberSender, WazzupSender)) else ""
     finally:
         if sender is not None:
             sender.close()
+
+
+def try_provider(provider: Provider, phone: str) -> Outcome:
+    """Send a short text to a phone (E.164) through the service, past the outbox: whether the keys are right. Asks over
+    the network: not within a transaction.
+    """
+    letter = Letter(
+        key=f"test:{uuid.uuid4()}",
+        sender_name=provider.company.name,
+        sender="",
+        recipient_name="",
+        recipient=phone,
+        subject="",
+        text=_("A test message of “%(company)s”: the mailing channel works.", company=provider.company.name),
+    )
+    try:
+        sender = BY_PROVIDER[provider.kind](provider)
+    except ChannelNotSet as lack:
+        return Outcome(Fate.REFUSED, str(lack))
+    end_reading()  # the service takes its time
+    try:
+        return sender.send(letter)
+    finally:
+        sender.close()
 
 
 # --- chosen ----------------------------------------------------------------------------------------------------------

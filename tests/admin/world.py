@@ -24,6 +24,7 @@ from crm.fields.operations import add_field
 from crm.fields.queries import all_fields
 from crm.ledger.models import Entry
 from crm.ledger.operations import base_account
+from crm.mailings.models import Provider
 from crm.mailings.runs import run_now
 from crm.schedule.models import Waiting
 from crm.schedule.waiting import add_to_waiting_list
@@ -33,6 +34,7 @@ from tests.factories import (
     make_account_type,
     make_bill,
     make_booking,
+    make_charge,
     make_client,
     make_employee,
     make_group,
@@ -44,6 +46,7 @@ from tests.factories import (
     make_notice,
     make_payment,
     make_plan,
+    make_provider,
     make_refund,
     make_room,
     make_rule,
@@ -62,6 +65,7 @@ from tests.factories import (
 # Of the whole network: the row scope does not know them.
 NETWORK_WIDE = frozenset(
     {"accounttype", "plan", "template", "city", "company", "field", "contract", "role", "subject", "lessontype", "shop"}
+    | {"provider"}
 )
 # A person's own, whatever his role; nobody else's exist for him.
 PERSONAL = frozenset({"job", "exportschedule"})
@@ -129,6 +133,8 @@ def one_of_each(branch: Branch, mark: str) -> dict[str, int]:
         "city": branch.city_id,
         "company": branch.company_id,
         "shop": make_shop(branch, shop_id=str(700_000 + branch.id), name=f"Магазин {branch.id}").id,
+        "provider": _provider(branch).id,
+        "messagecharge": make_charge(make_message(client, subject=mark)).id,
         "role": db.session.scalars(select(RoleSettings.id).where(RoleSettings.role == Role.MANAGER)).one(),
         "audit": db.session.scalar(audited) or 0,
     }
@@ -137,6 +143,12 @@ def one_of_each(branch: Branch, mark: str) -> dict[str, int]:
 def _waiting(client: Client, comment: str) -> Waiting:
     with transaction():
         return add_to_waiting_list(client, comment=comment, by=SYSTEM)
+
+
+def _provider(branch: Branch) -> Provider:
+    """A company has one of a channel."""
+    query = select(Provider).where(Provider.company_id == branch.company_id)
+    return db.session.scalars(query).first() or make_provider(branch.company)
 
 
 def _who_sees_his_own(branch: Branch) -> User | None:

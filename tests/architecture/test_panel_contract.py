@@ -119,6 +119,8 @@ OWN = {
     "mailingrun.cancel_view": "mailingrule.run",
     "mailingrun.pause_view": "mailingrule.run",
     "mailingrun.resume_view": "mailingrule.run",
+    "provider.connect_view": "provider.edit",
+    "provider.try_view": "provider.edit",
     "role.reset_view": "role.edit",
     "shift.report_view": "shift.view",
     "shop.check_view": "shop.edit",

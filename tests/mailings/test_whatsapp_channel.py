@@ -166,12 +166,6 @@ def test_an_error_told_later_fails_the_message_in_words(network, provider, call)
     assert message.error.startswith("BAD_CONTACT ")
 
 
-def test_where_wazzup_has_a_key_of_ours_a_call_without_it_is_refused(network, wazzup, call):
-    provider = save(network, wazzup, crm_key="ours")
-    assert call(provider, statuses("read")).status_code == 403
-    assert call(provider, statuses("read"), Authorization="Bearer ours").status_code == 200
-
-
 @pytest.mark.parametrize("body", [{"statuses": 5}, {"statuses": [5, {}, {"messageId": 5, "status": "read"}]}, {}])
 def test_what_makes_no_sense_moves_nothing(provider, call, body):
     assert call(provider, body).status_code == 200

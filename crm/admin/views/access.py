@@ -16,10 +16,17 @@ from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
 from flask_login import current_user, login_user
 from markupsafe import Markup
-from wtforms import BooleanField, Field, PasswordField, StringField, validators
+from wtforms import BooleanField, Field, PasswordField, StringField, TimeField, validators
 
 from crm.access.fields import FieldRules
-from crm.access.mailing_option import MAILING_OPTION, TRIAL, set_mailings, try_mailings
+from crm.access.mailing_option import (
+    MAILING_OPTION,
+    MAILING_RULES,
+    TRIAL,
+    set_mailing_rules,
+    set_mailings,
+    try_mailings,
+)
 from crm.access.models import Branch, City, Company, Employee, Role, User
 from crm.access.operations import change_user, create_user
 from crm.access.permissions import NETWORK_WIDE_ROLES
@@ -338,6 +345,7 @@ class CompanyForm(Form):
             ),
         ),
         (_l("Payment of bills"), PAYMENT_RULES),
+        (_l("Mailings"), MAILING_RULES),
         (_l("Lessons: switched by technical support"), SWITCHES),
         (_l("Mailings: switched by technical support"), MAILING_OPTION),
     )
@@ -409,6 +417,22 @@ class CompanyForm(Form):
         default=True,
         description=_l("By the client himself on the page of the bill, confirmed by a code sent to him."),
     )
+    quiet_from = TimeField(
+        _l("Quiet hours: from"),
+        [validators.Optional()],
+        description=_l(
+            "Mailings wait till they end, by the clock of each branch; what is written by hand and codes do not. "
+            "May go over midnight, from 21:00 to 9:00 say. Both empty: none."
+        ),
+    )
+    quiet_to = TimeField(_l("Quiet hours: to"), [validators.Optional()])
+    asks_consent = BooleanField(
+        _l("News and greetings only to those who have agreed"),
+        description=_l(
+            "The consent is noted on the client's card, or given by himself on his page of messages. Otherwise they go "
+            "to all who have not refused."
+        ),
+    )
     has_waiting_list = BooleanField(
         _l("Waiting list"),
         default=True,
@@ -447,6 +471,7 @@ class CompanyView(KontoraView):
         *("name", "legal_name", "inn", "kpp", "ogrn", "address", "bank_name", "bic"),
         *("settlement_account", "correspondent_account", "phone", "email", "offer_url"),
         *PAYMENT_RULES,
+        *MAILING_RULES,
         *SWITCHES,
         *MAILING_OPTION,
         "mailings_tried_at",
@@ -464,6 +489,9 @@ class CompanyView(KontoraView):
         "takes_part_payments": _l("Bills may be paid in parts"),
         "takes_overpayments": _l("More than a bill asks for may be paid"),
         "takes_deposits": _l("Bills may be paid from a deposit"),
+        "quiet_from": _l("Quiet hours: from"),
+        "quiet_to": _l("Quiet hours: to"),
+        "asks_consent": _l("News and greetings only to those who have agreed"),
         "has_waiting_list": _l("Waiting list"),
         "has_parallel_rooms": _l("Rooms used in parallel"),
         "binds_instructor": _l("The instructor is bound to the time of the lesson"),
@@ -483,16 +511,18 @@ class CompanyView(KontoraView):
         return rules if self.may("switch") else FieldRules(rules.hidden, rules.frozen | {*SWITCHES, *MAILING_OPTION})
 
     def save_new(self, form: Any) -> Any:
-        rules, switches, option, requisites = _apart(form.data)
+        rules, mailing_rules, switches, option, requisites = _apart(form.data)
         company = create_company(**requisites, by=current_user)
         set_payment_rules(company, **rules, by=current_user)
+        set_mailing_rules(company, **mailing_rules, by=current_user)
         set_switches(company, **switches, by=current_user)
         return set_mailings(company, **option, by=current_user)
 
     def save(self, form: Any, row: Any) -> Any:
-        rules, switches, option, requisites = _apart(form.data)
+        rules, mailing_rules, switches, option, requisites = _apart(form.data)
         set_requisites(row, **requisites, by=current_user)
         set_payment_rules(row, **rules, by=current_user)
+        set_mailing_rules(row, **mailing_rules, by=current_user)
         set_switches(row, **switches, by=current_user)
         return set_mailings(row, **option, by=current_user)
 
@@ -542,9 +572,8 @@ class CompanyView(KontoraView):
         )
 
 
-def _apart(facts: dict[str, Any]) -> tuple[dict[str, bool], dict[str, bool], dict[str, Any], dict[str, str]]:
-    """The rules of payment, the switches, the mailing option and the requisites of a form."""
-    kinds = (PAYMENT_RULES, SWITCHES, MAILING_OPTION)
-    rules, switches, option = ({name: facts[name] for name in names} for names in kinds)
+def _apart(facts: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+    """The rules of payment, those of mailings, the switches, the mailing option and the requisites of a form."""
+    kinds = (PAYMENT_RULES, MAILING_RULES, SWITCHES, MAILING_OPTION)
     others = {name: value for name, value in facts.items() if not any(name in names for names in kinds)}
-    return rules, switches, option, others
+    return (*({name: facts[name] for name in names} for names in kinds), others)
