@@ -309,7 +309,7 @@ def _running_out(rule: MailingRule, day: date) -> ColumnElement[bool]:
                 line.result == RunResult.ISSUED,
                 line.run_id == told.id,
                 told.rule_id == rule.id,
-                told.planned_at >= emptied,
+                line.done_at >= emptied,
             )
             .correlate(Subscription, lessons)
         )
