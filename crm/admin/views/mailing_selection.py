@@ -38,6 +38,7 @@ from crm.mailings.tags import OF_KIND, MailingKind, tags_about
 from crm.mailings.upcoming import lacks_of
 from crm.schedule.models import ClientGroup, GroupMember
 
+FORM_PAGE = "admin/mailing_selection.html"
 # Ticked rows an address can tell of.
 MOST_TICKED = 300
 # Of what is sent along from page to page: what is no field of the form.
@@ -192,7 +193,7 @@ class SelectionMailingView(KontoraView):
             "options": option_notices(places),
             "tags": tags_of_texts(),
             "lacks": form.lacks(places, is_typed=step in {"preview", "send"}),
-            "template": "admin/mailing_selection.html",
+            "submit": _("See who gets it"),
         }
         if step in {"refresh", "back"}:
             form.settle()
@@ -202,6 +203,7 @@ class SelectionMailingView(KontoraView):
             return self.answer(
                 form,
                 lambda: mail_selection(form.facts, clients, by=current_user),
+                template=FORM_PAGE,
                 done=self._runs_url,
                 said=lambda runs: _said_of(runs, count),
                 **page,
@@ -247,8 +249,7 @@ class SelectionMailingView(KontoraView):
 
     def _shown(self, form: Any, page: dict[str, Any]) -> str:
         """The form as it stands; nothing is carried out."""
-        context = {key: value for key, value in page.items() if key != "template"}
-        shown: str = self.render(page["template"], form=form, row=None, stale=[], **context)
+        shown: str = self.render(FORM_PAGE, form=form, row=None, stale=[], **page)
         return shown
 
     def _selected(self) -> Selection:
@@ -282,7 +283,7 @@ class SelectionMailingView(KontoraView):
     def _runs_url(self, runs: list[MailingRun]) -> str:
         view = self.view_of(MailingRun)
         assert isinstance(view, KontoraView)
-        return view.row_url(runs[0]) if len(runs) == 1 else view.get_url(".index_view")
+        return view.row_url(runs[0]) if len(runs) == 1 else url_for("mailingrun.index_view")
 
 
 def _told_of(branches: list[tuple[Branch, int]], selection: Selection) -> str:

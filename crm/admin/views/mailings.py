@@ -25,7 +25,7 @@ from crm.admin.kinds import NOTHING, IntegerKind, MomentKind, Place
 from crm.admin.mailing_option import OptionNotice, option_notice, option_notices
 from crm.admin.views.clients import working_branches
 from crm.admin.views.dry_runs import PAGE, dry_run_file, who_asked
-from crm.admin.views.mailing_selection import SelectionForm, SelectionMailingView, tags_of_texts
+from crm.admin.views.mailing_selection import FORM_PAGE, SelectionForm, SelectionMailingView, tags_of_texts
 from crm.admin.views.ways import NUMBERS, WAY_FIELDS, WaysForm, kept_ways
 from crm.audit.operations import record_export
 from crm.catalogue.models import LessonType, Subject
@@ -287,7 +287,7 @@ class MailingRuleView(SelectionMailingView):
         has_more_to_say = row is not None or request.method == "POST"
         context: dict[str, Any]
         if isinstance(form, SelectionForm) and row is not None:
-            template = "admin/mailing_selection.html"
+            template = FORM_PAGE
             context = {
                 "options": option_notices([row.branch]),
                 "lacks": form.lacks([row.branch], is_typed=True),
