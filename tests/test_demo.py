@@ -18,13 +18,26 @@ from crm.bills.models import Bill, BillMethod, BillStatus
 from crm.bills.operations import issue_bill
 from crm.clients.models import Client
 from crm.clients.operations import create_client
+from crm.contacts.models import Channel, Contact, MessageChoice, MessageKind
 from crm.db import db, transaction
 from crm.debts.queries import total_ageing
 from crm.demo import load_demo
 from crm.errors import DomainError
 from crm.ledger.models import Account, AccountKind, AccountType, Transaction, TransactionKind
 from crm.ledger.queries import check_ledger
-from crm.mailings.models import MailingRule, Periodicity
+from crm.mailings.models import (
+    MailingKind,
+    MailingRule,
+    MailingRun,
+    Message,
+    MessageCharge,
+    MessageStatus,
+    Periodicity,
+    Provider,
+    RunStatus,
+)
+from crm.mailings.progress import LineFate, fates_of
+from crm.mailings.runs import plan_due_runs
 from crm.payments.models import Payment
 from crm.schedule.models import Attendance, Booking, ClientGroup, Lesson, LessonStatus, Mark, Trial, Waiting
 from crm.subscriptions.models import Subscription, SubscriptionState
@@ -62,9 +75,43 @@ def test_the_small_network_has_everything(app: Flask) -> None:
     assert rechnoy not in types["Подарочный счёт"]
     assert count(Client) == 60
     assert 15 < count(Client, Client.payer_id.is_not(None)) < 45
-    rule = db.session.scalars(select(MailingRule)).one()
+    bills = (MailingRule.kind == MailingKind.BILLS, MailingRule.branch_id == lesnoy.id)
+    rule = db.session.scalars(select(MailingRule).where(*bills)).one()
     assert (rule.name, rule.is_active, rule.periodicity) == ("Счета на оплату клиентам", True, Periodicity.DAILY)
-    assert "{bill.url}" in rule.template.body
+    assert [way.channel for way in rule.ways] == [Channel.EMAIL]
+    assert "{bill.url}" in rule.ways[0].text[1]
+
+
+def test_clients_are_written_to_over_every_channel(app: Flask) -> None:
+    load_demo()
+    for branch in db.session.scalars(select(Branch)):
+        here = (MailingRule.branch_id == branch.id, ~MailingRule.is_selected)
+        kinds = db.session.scalars(select(MailingRule.kind).where(*here)).all()
+        assert {MailingKind.BILLS} < set(kinds)
+        assert len(kinds) == len(set(kinds)) >= 3
+        assert count(MailingRun, MailingRun.branch_id == branch.id, MailingRun.status == RunStatus.DONE) > 0
+    fates = {fate for run in db.session.scalars(select(MailingRun)) for fate, number in fates_of(run).items() if number}
+    assert fates == {LineFate.SENT, LineFate.FAILED, LineFate.UNKNOWN, LineFate.SKIPPED}
+    messages = db.session.scalars(select(Message)).all()
+    assert {one.channel for one in messages} == set(Channel) - {Channel.VIBER, Channel.PUSH}
+    assert {one.status for one in messages} >= {
+        *(MessageStatus.SENT, MessageStatus.DELIVERED, MessageStatus.READ),
+        *(MessageStatus.FAILED, MessageStatus.UNKNOWN),
+    }
+    assert not {one.status for one in messages} & {MessageStatus.PENDING, MessageStatus.TAKEN, MessageStatus.SENDING}
+    paid = {charge.message.channel for charge in db.session.scalars(select(MessageCharge))}
+    assert paid == {Channel.SMS, Channel.WHATSAPP}
+    assert {one.kind for one in messages} > {MessageKind.PERSONAL, MessageKind.DEBT, MessageKind.NEWS}
+    assert count(Contact, Contact.channel == Channel.TELEGRAM) > 3
+    assert count(MessageChoice) > 3
+
+
+def test_no_mailing_is_caught_up_and_nothing_is_sent_to_services(app: Flask) -> None:
+    load_demo()
+    with transaction():
+        assert plan_due_runs(now=clock.now()) == []
+    assert count(Provider) > 0
+    assert count(Provider, Provider.is_active) == 0
 
 
 def test_bills_stand_in_every_state_and_money_is_paid_in_and_owed(app: Flask) -> None:

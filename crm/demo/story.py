@@ -16,6 +16,7 @@ from crm.clients.operations import create_client
 from crm.demo.desk import live_at_desks, merge_twin
 from crm.demo.events import Family, Story
 from crm.demo.lessons import live_lessons
+from crm.demo.mailings import live_mailings, switch_mailings_on
 from crm.demo.names import child_of, grown_up, phone_of
 from crm.demo.network import DemoNetwork
 from crm.ledger.operations import base_account
@@ -63,7 +64,9 @@ def live_story(network: DemoNetwork, *, clients: int, bills: int, chance: random
     if twins:
         number = len(families) + len(gone) + 1
         merge_twin(story, families[0], number=number, phone=phone_of(number))
+    live_mailings(story, families)
     story.tell()
+    switch_mailings_on()
     if families:
         _bill_ahead(story, families[::2], foreseen)
 
