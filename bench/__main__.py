@@ -13,6 +13,7 @@ from bench.exports import exports
 from bench.grids import grids
 from bench.imports import imports
 from bench.lessons import lessons
+from bench.mailings import mailings
 from bench.notices import notices
 from bench.pages import bill_page
 from bench.posts import posts
@@ -27,6 +28,7 @@ OWN_PARTS: dict[str, Callable[[Place], Iterator[str]]] = {
     "lessons": lessons,
     "notices": notices,
     "bills": bills,
+    "mailings": mailings,
 }
 # Parts over the databases of the grids. In this order: what changes rows comes last.
 PARTS: dict[str, Callable[[Ground], Iterator[str]]] = {

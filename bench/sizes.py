@@ -20,6 +20,7 @@ POST_SPEED = 0.35  # of bare INSERTs of the same rows, PostgreSQL
 PUBLIC_RATE, PUBLIC_TAIL = 0.5, 5.0  # bill page: of a bare view on the same server; p99 / median
 NOTICE_TAIL, NOTICE_RATIO = 0.200, 3.0  # p99 of the answer to a notice; where that is missed, to a bare view's
 LESSON_PAGE_SECONDS = 0.100
+MAILING_SPEED, SECOND_WORKER = 0.6, 1.7  # of a bare loop's letters a second; of one worker's
 BILLS_PER_SECOND = 300.0  # by the forecast, in one action
 ACCOUNTS_SECONDS, AS_OF_SECONDS = 0.100, 2.0  # the list of accounts with its totals: now, as of any day
 
