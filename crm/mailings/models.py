@@ -407,6 +407,7 @@ MESSAGE_MOVES: dict[Any, Any] = {
 
 HIDDEN = "••••••"
 CODE_KEY = "payment-code:"  # begins the dedupe_key of messages that bring a code
+PASSWORD_KEY = "password:"  # noqa: S105 - of those that bring a password
 
 
 class Message(BranchScoped, Model):
@@ -460,6 +461,7 @@ class Message(BranchScoped, Model):
 
     client: Mapped[Client] = relationship()
     bill: Mapped[Bill | None] = relationship()
+    run: Mapped[MailingRun | None] = relationship()
 
     def __str__(self) -> str:
         return f"#{self.id}"

@@ -5,55 +5,117 @@ from __future__ import annotations
 from typing import Any
 
 import sqlalchemy as sa
+from flask import g
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
+from flask_babel import lazy_pgettext as _lp
 from flask_login import current_user
-from markupsafe import Markup
 
+from crm.access.fields import field_rules
 from crm.admin.base import BulkAction, KontoraView
-from crm.admin.kinds import Kind, Place
+from crm.admin.cells import Joins, SqlCell
+from crm.admin.column import FoundColumn, GridColumn
+from crm.admin.exporting import labels_of
+from crm.admin.kinds import Kind, ReferenceKind
 from crm.clients.queries import client_matches
+from crm.contacts.models import Channel
 from crm.db import db
 from crm.errors import DomainError
-from crm.mailings.models import Message
+from crm.mailings.models import MailingRule, MailingRun, Message
 from crm.mailings.operations import resend_messages
 from crm.phones import format_phone
 from crm.protocol import ProtocolLine
 
+# Of the card, what a message goes by; the others know the client by what says nothing to people.
+_FIELDS = {
+    Channel.EMAIL: frozenset({"email"}),
+    Channel.SMS: frozenset({"phone", "extra_phone"}),
+    Channel.WHATSAPP: frozenset({"phone", "extra_phone"}),
+}
 
-class RecipientKind(Kind):
-    """An e-mail address or a phone."""
 
-    def show(self, value: Any, place: Place) -> str | Markup:
-        return format_phone(value) if value and value.startswith("+") else super().show(value, place)
+def recipient_shown(message: Message) -> str:
+    """The address or the phone a message goes to; empty where it is neither, or where the role of this person does not
+    see such fields of a card.
+    """
+    return _recipient_shown(message.channel, message.recipient)
+
+
+def _recipient_shown(channel: Channel, recipient: str) -> str:
+    fields = _FIELDS.get(channel)
+    if fields is None or fields & _hidden_of_cards():
+        return ""
+    return format_phone(recipient) if recipient.startswith("+") else recipient
+
+
+def _hidden_of_cards() -> frozenset[str]:
+    """Asked of the rules once per request."""
+    if "hidden_of_cards" not in g:
+        g.hidden_of_cards = field_rules(current_user, "client").hidden
+    hidden: frozenset[str] = g.hidden_of_cards
+    return hidden
+
+
+def _rule_of(message: Message) -> MailingRule | None:
+    return message.run.rule if message.run is not None else None
+
+
+def _rule_id() -> Any:
+    """The same in SQL: the rule's id."""
+    of_run = sa.select(MailingRun.rule_id).where(MailingRun.id == Message.run_id).correlate(Message)
+    return of_run.scalar_subquery()
 
 
 class MessageView(KontoraView):
     entity = "message"
     icon = "envelope"
     column_list = (
-        "created_at",
-        "client",
-        "channel",
-        "recipient",
-        "subject",
-        "body",
-        "status",
-        "sent_at",
-        "error",
-        "author_name",
+        *("created_at", "kind", "channel", "status", "client", "recipient", "subject", "body", "author_name"),
+        *("sent_at", "cost", "rule", "bill", "error", "branch"),
     )
     column_details_list = (
-        *("created_at", "client", "bill", "channel", "recipient", "subject", "body", "status", "attempts"),
-        *("sent_at", "error", "external_id", "author_name"),
+        *("created_at", "sent_at", "kind", "channel", "status", "error", "client", "recipient", "subject", "body"),
+        *("author_name", "cost", "rule", "run", "bill", "attempts", "external_id"),
     )
-    column_filters = ("status", "channel", "created_at", "sent_at")
+    column_filters = (
+        *("kind", "channel", "status", "created_at", "sent_at", "client", "author_name", "body", "subject"),
+        *("recipient", "rule", "run", "bill", "cost"),
+    )
     column_sortable_list = ("created_at", "client", "recipient", "status", "sent_at", "author_name")
     column_default_sort = "-id"
-    column_kinds = {"recipient": RecipientKind()}
-    column_labels = {"external_id": _l("The provider's number")}
-    empty_hint = _l("Letters and SMS to clients appear here, with their fate.")
+    column_labels = {
+        "created_at": _lp("message", "Written"),
+        "sent_at": _l("Time of sending"),
+        "kind": _lp("message", "Type"),
+        "author_name": _lp("message", "Sent by"),
+        "cost": _l("Cost"),
+        "rule": _l("Mailing"),
+        "run": _l("Run of the mailing"),
+        "external_id": _l("The provider's number"),
+    }
+    empty_hint = _l("Messages to clients over all channels appear here, with their fate.")
     has_search = True
+
+    def column(self, name: str) -> GridColumn:
+        if name == "recipient":
+            # Whoever does not see some of them neither filters nor sorts by them: that would tell them.
+            sql = None if _hidden_of_cards() & frozenset().union(*_FIELDS.values()) else Message.recipient
+            return FoundColumn(name, _l("Recipient"), Kind(), sql, of=recipient_shown)
+        if name == "rule":
+            kind = ReferenceKind(MailingRule, small=True)
+            return FoundColumn(name, self.column_labels[name], kind, _rule_id(), of=_rule_of)
+        return super().column(name)
+
+    def sql_cell(self, column: GridColumn, joins: Joins) -> SqlCell | None:
+        if column.name == "recipient":
+            return SqlCell((Message.channel, Message.recipient), _recipient_shown)
+        if column.name == "rule":
+            return SqlCell((_rule_id(),), labels_of(MailingRule).get)
+        return super().sql_cell(column, joins)
+
+    def loader_options(self) -> list[Any]:
+        of_run = sa.orm.selectinload(Message.run).selectinload(MailingRun.rule)
+        return [*super().loader_options(), of_run, sa.orm.selectinload(Message.branch)]
 
     def bulk_actions(self) -> list[BulkAction]:
         return [
@@ -76,12 +138,16 @@ class MessageView(KontoraView):
                 refusal = None if is_queued else _("Not sent again: %(status)s", status=message.status.label)
             except DomainError as error:
                 refusal = str(error)
-            label = f"{message.recipient}: {message.subject or message.body[:80]}"
+            label = f"{recipient_shown(message) or message.client.shown_name}: {message.subject or message.body[:80]}"
             lines.append(ProtocolLine(message.id, label, refusal))
         return lines
 
     def search_condition(self, text: str) -> Any:
+        """By the client, or by where it went, of what this person sees."""
         by_client = client_matches(Message.client_id, text, by=current_user)
-        if "recipient" in self.field_rules().hidden:
+        hidden = _hidden_of_cards()
+        channels = [channel for channel, fields in _FIELDS.items() if not fields & hidden]
+        if "recipient" in self.field_rules().hidden or not channels:
             return by_client
-        return sa.or_(by_client, Message.recipient.icontains(text, autoescape=True))
+        by_recipient = sa.and_(Message.recipient.icontains(text, autoescape=True), Message.channel.in_(channels))
+        return sa.or_(by_client, by_recipient)
