@@ -261,12 +261,13 @@ def check_payable(bill: Payable) -> None:
         raise DomainError("not_yet", _("This bill can be paid from %(day)s.", day=day(bill.payable_from)))
 
 
-def settle_bills(paid: Mapping[Bill, Decimal], *, by: Actor) -> None:
-    """Note a payment of each of these bills: what makes up its sum moves it to paid; an archived bill stays archived.
-    The caller has locked the bills, and commits.
+def settle_bills(paid: Sequence[tuple[Bill, Decimal]], *, by: Actor) -> None:
+    """Note payments of bills: what makes up the sum of one moves it to paid; an archived bill stays archived. The
+    caller has locked the bills, and commits.
     """
     _count_payments(paid, 1)
-    settled = [bill for bill in paid if bill.status is BillStatus.PENDING and bill.paid_amount >= bill.amount]
+    bills = dict.fromkeys(bill for bill, _amount in paid)
+    settled = [bill for bill in bills if bill.status is BillStatus.PENDING and bill.paid_amount >= bill.amount]
     transition_all(settled, BILL_MOVES, BillStatus.PAID, by=by, paid_at=clock.now())
 
 
@@ -274,18 +275,18 @@ def unsettle_bill(bill: Bill, amount: Decimal, *, by: Actor) -> None:
     """Take back a payment of `bill`, which was reversed: when the rest does not make up its sum, it awaits payment
     again; an archived bill stays archived. The caller has locked the bill, and commits.
     """
-    _count_payments({bill: -amount}, -1)
+    _count_payments([(bill, -amount)], -1)
     if bill.status is BillStatus.PAID and bill.paid_amount < bill.amount:
         transition(bill, BILL_MOVES, BillStatus.PENDING, by=by, paid_at=None)
 
 
-def _count_payments(amounts: Mapping[Bill, Decimal], change: int) -> None:
+def _count_payments(amounts: Sequence[tuple[Bill, Decimal]], change: int) -> None:
     if not amounts:
         return
     db.session.flush()
-    changes = [{"at": bill.id, "change": change, "paid": amount} for bill, amount in amounts.items()]
+    changes = [{"at": bill.id, "change": change, "paid": amount} for bill, amount in amounts]
     db.session.connection().execute(_COUNT_PAYMENT, changes)
-    query = select(Bill).where(Bill.id.in_([bill.id for bill in amounts]))
+    query = select(Bill).where(Bill.id.in_([bill.id for bill, _amount in amounts]))
     db.session.scalars(query.execution_options(populate_existing=True)).all()
 
 

@@ -217,11 +217,11 @@ def _post(
         for credit in credits
     ]
     write(postings, by=by)
-    paid = {
-        credit.payment.bill: Decimal(0) if credit.is_dead else credit.payment.amount
+    paid = [
+        (credit.payment.bill, Decimal(0) if credit.is_dead else credit.payment.amount)
         for credit in credits
         if credit.payment.bill is not None
-    }
+    ]
     settle_bills(paid, by=by)
 
 

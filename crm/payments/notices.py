@@ -288,26 +288,30 @@ def _ask(claim: Claim, gateway: Gateway | None) -> Answer | None:
 
 
 def _act(answered: Sequence[tuple[Claim, Answer]]) -> None:
-    """Payments that came as they were waited for are credited together, in one transaction with their notices; all else
-    is acted upon one by one. So is everything when the transaction fails: one of them must not stop the others.
+    """Payments of a service that came as they were waited for are credited together, in one transaction with their
+    notices; all else is acted upon one by one. So is everything when the transaction fails: one of them must not stop
+    the others.
     """
     done: set[int] = set()
-    if len(answered) > 1:
+    for name in dict.fromkeys(claim.gateway for claim, _answer in answered):
+        some = [(claim, answer) for claim, answer in answered if claim.gateway == name]
+        if len(some) < 2:
+            continue
         try:
-            done = _credit_together(answered)
+            done |= _credit_together(name, some)
         except Exception as error:
             db.session.rollback()
-            log.warning("notices_one_by_one", count=len(answered), reason=repr(error))
+            log.warning("notices_one_by_one", count=len(some), reason=repr(error))
     for claim, answer in answered:
         if claim.id not in done:
             with _retried(claim):
                 _act_upon(claim, answer)
 
 
-def _credit_together(answered: Sequence[tuple[Claim, Answer]]) -> set[int]:
-    """The ids of the notices that were acted upon."""
+def _credit_together(name: str, answered: Sequence[tuple[Claim, Answer]]) -> set[int]:
+    """The ids of the notices that were acted upon; all of them of the service called so."""
     with transaction():
-        credited = credit_plain([answer for _claim, answer in answered])
+        credited = credit_plain(name, [answer for _claim, answer in answered])
         moves = [
             _Outcome(claim, *_outcome(credited[claim.id]), credited[claim.id].id)
             for claim, _answer in answered

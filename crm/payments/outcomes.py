@@ -105,17 +105,20 @@ class Answer:
     notice_id: int
 
 
-def credit_plain(answers: Collection[Answer]) -> dict[int, Payment]:
-    """Credit, together, the orders of which the gateway says just what was waited for; the first payment of each by
-    the notice. All others, for apply_remote(), are left alone. The caller commits.
+def credit_plain(name: str, answers: Collection[Answer]) -> dict[int, Payment]:
+    """Credit, together, the orders of which the gateway called so says just what was waited for; the first payment of
+    each by the notice. All others, for apply_remote(), are left alone. The caller commits.
+
+    One gateway at a time: a bill of the next would be locked after accounts of the one before.
     """
-    found = _leaders(answers)
+    known = payments_at(name, [answer.remote.external_id for answer in answers])
+    found = {payment.external_id: payment for payment in known}
     orders = lock_orders(found.values())
-    plain: dict[str, list[PaidOrder]] = {}
+    plain: list[PaidOrder] = []
     credited: dict[int, Payment] = {}
     bills: set[int | None] = set()
     for answer in answers:
-        leader = found.get((answer.gateway.name, answer.remote.external_id))
+        leader = found.get(answer.remote.external_id)
         payments = orders.pop(leader.id, []) if leader is not None else []
         if leader is None or not _is_plain(payments, answer):
             continue
@@ -123,21 +126,11 @@ def credit_plain(answers: Collection[Answer]) -> dict[int, Payment]:
         if len(paid) < len(payments) or paid & bills:
             continue  # the second payment of a bill is judged by what the first has made of it
         bills |= paid
-        order = PaidOrder(payments, answer.remote.paid_at or clock.now(), answer.notice_id)
-        plain.setdefault(answer.gateway.name, []).append(order)
+        plain.append(PaidOrder(payments, answer.remote.paid_at or clock.now(), answer.notice_id))
         credited[answer.notice_id] = leader
-    for name, paid_orders in plain.items():
-        credit_orders(paid_orders, by=System(name))
+    if plain:
+        credit_orders(plain, by=System(name))
     return credited
-
-
-def _leaders(answers: Collection[Answer]) -> dict[tuple[str, str], Payment]:
-    """The payments whose numbers the answers name, by gateway and number."""
-    return {
-        (name, payment.external_id or ""): payment
-        for name in {answer.gateway.name for answer in answers}
-        for payment in payments_at(name, [each.remote.external_id for each in answers if each.gateway.name == name])
-    }
 
 
 def _is_plain(payments: Sequence[Payment], answer: Answer) -> bool:

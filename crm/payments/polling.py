@@ -22,6 +22,7 @@ FIRST_AFTER = timedelta(minutes=2)
 # (age of the payment up to which, pause between two questions); older ones once in LONGEST_PAUSE.
 PAUSES = ((timedelta(hours=1), timedelta(minutes=1)), (timedelta(days=7), timedelta(hours=1)))
 LONGEST_PAUSE = timedelta(days=1)
+AT_ONCE = 10_000
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ def take_questions(*, now: datetime) -> list[Question]:
     """Online payments whose outcome is not known, or that were canceled lately, and whose turn it is; sets the next
     turn of each. The caller commits.
 
-    One statement, so that two schedulers do not both ask.
+    They are held first, so that two schedulers do not both ask; in id order, as who credits several holds them. What
+    somebody else holds is being told of: it waits for its next turn.
     """
     is_due = or_(
         Payment.next_poll_at <= now,
@@ -62,9 +64,11 @@ def take_questions(*, now: datetime) -> list[Question]:
         *((Payment.created_at > now - age, literal(now + pause, UtcDateTime())) for age, pause in PAUSES),
         else_=literal(now + LONGEST_PAUSE, UtcDateTime()),
     )
+    due = select(Payment.id).where(is_open, Payment.external_id.is_not(None), is_due).order_by(Payment.id)
+    ids = db.session.scalars(due.limit(AT_ONCE).with_for_update(key_share=True, skip_locked=True)).all()
     taken = db.session.execute(
         update(Payment)
-        .where(is_open, Payment.external_id.is_not(None), is_due)
+        .where(Payment.id.in_(ids))
         .values(next_poll_at=next_poll_at)
         .returning(Payment.id, Payment.external_id)
         .execution_options(synchronize_session=False)

@@ -45,7 +45,8 @@ def hold_till(kind: TillKind, branch_id: int, till: Till | None = None, *, pays_
 
 def hold_first_tills(places: Collection[tuple[TillKind, int]]) -> dict[tuple[TillKind, int], Account]:
     """hold_till() of several kinds and branches that only gain, without a choice; the accounts by (kind, branch id)."""
-    tills = {(kind, branch_id): _default_till(kind, branch_id) for kind, branch_id in places}
+    ordered = sorted(places, key=lambda place: (place[1], place[0].value))  # of two who make several, one waits
+    tills = {(kind, branch_id): _default_till(kind, branch_id) for kind, branch_id in ordered}
     hold_tills(dict.fromkeys(tills.values(), Decimal(0)))
     return {place: till.account for place, till in tills.items()}
 
