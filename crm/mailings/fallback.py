@@ -8,19 +8,18 @@ from typing import Any
 import structlog
 from sqlalchemy import select
 
-from crm.access.actors import SYSTEM
 from crm.access.mailing_option import mailings_off
 from crm.bell import ring
 from crm.bills.models import Bill, BillStatus
 from crm.contacts.models import Channel
-from crm.db import db
+from crm.db import db, insert_rows
 from crm.errors import DomainError
 from crm.mailings.billing import Planned
 from crm.mailings.delivery import AFTER_FAILURE
 from crm.mailings.models import MailingKind, MailingRun, Message
 from crm.mailings.operations import DELIVER
 from crm.mailings.recipients import channels_to, told_to, way_to
-from crm.mailings.wording import messages_to
+from crm.mailings.wording import message_rows
 
 log = structlog.get_logger()
 
@@ -28,46 +27,43 @@ log = structlog.get_logger()
 _REMINDERS = frozenset({MailingKind.DEBT, MailingKind.SUBSCRIPTION, MailingKind.LESSON})
 
 
-def queue_next_way(message: Message) -> list[Message]:
+def queue_next_way(message: Message) -> int:
     """Queue what a failed message of a run told, as it is now, over the next way of its rule that reaches the client;
-    none when there is no such way, when it is no longer so, or the company sends nothing any more. Once for each line,
-    bill and way. The caller commits.
+    nothing when there is no such way, when it is no longer so, or the company sends nothing any more. Once for each
+    line, bill and way. How many messages that is. The caller commits.
     """
     if message.run_id is None or message.line_id is None:
-        return []
+        return 0
     run = db.session.get_one(MailingRun, message.run_id)
     bills, facts = _bills_of(message), _facts_of(run, message)
     if (message.bill_id is not None and not bills) or facts is None or mailings_off(run.branch):
-        return []
+        return 0
     texts = channels_to(run.rule)
     for channel in _after(message.channel, list(texts)):
         found = way_to(run.rule, [message.client], [channel])[message.client_id]
         if isinstance(found, str):  # says why not
             continue
         if _is_tried(message, channel, bills):
-            return []
+            return 0
         try:
-            following = messages_to(
+            following = message_rows(
                 message.client,
                 run=run,
                 line_id=message.line_id,
                 way=texts[channel],
                 channel=channel,
                 recipient=found[1],
-                by=SYSTEM,
+                author=(message.author_id, message.author_name),
                 bills=bills,
                 facts=facts,
             )
         except DomainError as error:
             log.error("next_way_not_written", message_id=message.id, way=channel.value, reason=str(error))
             continue
-        for one in following:
-            one.author_id, one.author_name = message.author_id, message.author_name
-        db.session.add_all(following)
-        db.session.flush()
+        insert_rows(Message, following)
         ring(DELIVER)
-        return following
-    return []
+        return len(following)
+    return 0
 
 
 def _after(channel: Channel, ordered: Sequence[Channel]) -> Sequence[Channel]:

@@ -13,7 +13,7 @@ from sqlalchemy.orm import aliased, joinedload
 
 from crm import clock
 from crm.clients.models import Client, ClientKind, ClientStatus
-from crm.contacts.models import Channel
+from crm.contacts.models import Channel, MessageChoice, MessageKind
 from crm.contacts.queries import reach
 from crm.db import db
 from crm.debts.queries import in_debt
@@ -141,19 +141,25 @@ def way_to(
     if channels is None:
         channels = list(channels_to(rule))
     found = reach(clients, kind, channels)
-    payers = {one.id: one.payer for one in _with_payers(clients) if isinstance(found[one.id], str) and one.payer}
+    payers = _payers_of([one for one in clients if isinstance(found[one.id], str)], kind)
     if payers:
-        by_payer = reach(list(dict.fromkeys(payers.values())), kind, channels)
+        by_payer = reach(list({one.id: one for one in payers.values()}.values()), kind, channels)
         found |= {id: by_payer[payer.id] for id, payer in payers.items()}
     return found
 
 
-def _with_payers(clients: Sequence[Client]) -> Sequence[Client]:
-    """The same; their payers are known to the session by one statement."""
-    ids = {one.payer_id for one in clients if one.payer_id is not None}
-    if ids:
-        db.session.scalars(select(Client).where(Client.id.in_(ids))).all()
-    return clients
+def _payers_of(clients: Sequence[Client], kind: MessageKind) -> dict[int, Client]:
+    """Who pays for each of these, by client id: of those who have somebody, and have not forbidden such messages."""
+    payer_ids = {one.id: one.payer_id for one in clients if one.payer_id is not None}
+    if not payer_ids:
+        return {}
+    forbidding = select(MessageChoice.client_id).where(
+        MessageChoice.client_id.in_(sorted(payer_ids)), MessageChoice.kind == kind, ~MessageChoice.is_allowed
+    )
+    forbidden = set(db.session.scalars(forbidding))
+    cards = select(Client).where(Client.id.in_(sorted(set(payer_ids.values()))))
+    payers = {one.id: one for one in db.session.scalars(cards)}
+    return {id: payers[payer_id] for id, payer_id in payer_ids.items() if id not in forbidden}
 
 
 def told_to(rule: MailingRule, day: date, client_ids: Collection[int]) -> dict[int, dict[str, Any]]:

@@ -20,7 +20,7 @@ from crm.bills.issuing import hold_families, write_bills
 from crm.bills.models import Bill
 from crm.clients.models import Client
 from crm.contacts.models import Channel
-from crm.db import db, give_way, transaction
+from crm.db import db, give_way, insert_rows, transaction
 from crm.errors import DomainError, report_exception
 from crm.mailings.billing import Outlook, Planned, outlook, wanted
 from crm.mailings.models import (
@@ -36,7 +36,7 @@ from crm.mailings.models import (
 from crm.mailings.operations import DELIVER
 from crm.mailings.recipients import channels_to, still_meant, told_to, way_to, write_lines
 from crm.mailings.runs import EXECUTE_RUN
-from crm.mailings.wording import messages_to
+from crm.mailings.wording import message_rows
 from crm.schedule.enrolment import hold_cards
 
 # Lines per turn: between the turns of a long run its worker sends the messages there are, and hears it is to stop.
@@ -225,7 +225,7 @@ def _bill(run: MailingRun, lines: Sequence[MailingRunLine], *, by: Actor) -> Non
     bills: dict[int, list[Bill]] = {}
     for (client_id, _one), bill in zip(due, written, strict=True):
         bills.setdefault(client_id, []).append(bill)
-    messages = list[Message]()
+    messages = list[dict[str, Any]]()
     for line in lines:
         view, way = views[line.client_id], ways[line.client_id]
         if view.why_nothing:
@@ -234,9 +234,9 @@ def _bill(run: MailingRun, lines: Sequence[MailingRunLine], *, by: Actor) -> Non
             _settle(line, RunResult.SKIPPED, reason=_sentence(way))
         else:
             own = bills[line.client_id]
-            messages += _messages(run, line, view.client, way, texts, bills=own, by=by)
+            messages += _rows(run, line, view.client, way, texts, bills=own, by=by)
             _settle(line, RunResult.ISSUED, bill=own[0], reason=_besides(view, own))
-    db.session.add_all(messages)
+    insert_rows(Message, messages)
     db.session.flush()
 
 
@@ -263,7 +263,7 @@ def _remind(run: MailingRun, lines: Sequence[MailingRunLine], *, by: Actor) -> N
     told = told_to(rule, day, ids)
     texts = channels_to(rule)
     ways = way_to(rule, list(cards.values()), list(texts))
-    messages = list[Message]()
+    messages = list[dict[str, Any]]()
     for line in lines:
         way = ways[line.client_id]
         if line.client_id not in meant or cards[line.client_id].merged_into_id is not None:
@@ -272,9 +272,9 @@ def _remind(run: MailingRun, lines: Sequence[MailingRunLine], *, by: Actor) -> N
             _settle(line, RunResult.SKIPPED, reason=_sentence(way))
         else:
             facts = told.get(line.client_id, {})
-            messages += _messages(run, line, cards[line.client_id], way, texts, facts=facts, by=by)
+            messages += _rows(run, line, cards[line.client_id], way, texts, facts=facts, by=by)
             _settle(line, RunResult.ISSUED)
-    db.session.add_all(messages)
+    insert_rows(Message, messages)
     db.session.flush()
 
 
@@ -282,15 +282,25 @@ def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
 
 
-def _messages(
+def _rows(
     run: MailingRun,
     line: MailingRunLine,
     client: Client,
     way: tuple[Channel, str],
     texts: Mapping[Channel, MailingWay],
+    *,
+    by: Actor,
     **told: Any,
-) -> list[Message]:
+) -> list[dict[str, Any]]:
     channel, recipient = way
-    return messages_to(
-        client, run=run, line_id=line.id, way=texts[channel], channel=channel, recipient=recipient, **told
+    author = (by.id, str(by.name))
+    return message_rows(
+        client,
+        run=run,
+        line_id=line.id,
+        way=texts[channel],
+        channel=channel,
+        recipient=recipient,
+        author=author,
+        **told,
     )

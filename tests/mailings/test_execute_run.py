@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from html import unescape
 
 import pytest
 from sqlalchemy import event, func, select
@@ -19,7 +20,17 @@ from crm.clients.operations import archive_client
 from crm.db import db, transaction
 from crm.errors import Forbidden
 from crm.ledger.operations import base_account
-from crm.mailings.models import MailingRun, MailingRunLine, Message, RunResult, RunStatus, Term
+from crm.mailings.models import (
+    BilledAccounts,
+    BillingMethod,
+    MailingKind,
+    MailingRun,
+    MailingRunLine,
+    Message,
+    RunResult,
+    RunStatus,
+    Term,
+)
 from crm.mailings.running import execute_run
 from crm.mailings.runs import pause_run, plan_due_runs, resume_run, run_now
 from crm.payments.models import Attention, PaymentMethod
@@ -34,12 +45,14 @@ from tests.factories import (
     make_bill,
     make_child,
     make_client,
+    make_lesson,
     make_payment,
     make_plan,
     make_rule,
     make_subscription,
     make_template,
 )
+from tests.schedule.conftest import statements  # noqa: F401
 
 NOON = datetime(2027, 3, 10, 9, tzinfo=UTC)
 
@@ -363,19 +376,120 @@ def test_a_worker_that_died_leaves_its_lines_to_the_others(network):
     class Killed(BaseException):
         pass
 
-    def die(*_given):
-        raise Killed
+    def die(_connection, _cursor, statement, *_given):
+        if statement.startswith("INSERT INTO message "):
+            raise Killed
 
-    event.listen(Message, "before_insert", die)
+    event.listen(db.engine, "before_cursor_execute", die)
     try:
         with pytest.raises(Killed):
             execute_run(planned.id, by=SYSTEM)
     finally:
-        event.remove(Message, "before_insert", die)
+        event.remove(db.engine, "before_cursor_execute", die)
     db.session.expire_all()
     assert (count(Bill), {line.result for line in planned.lines}) == (0, {RunResult.WAITING})
     assert execute_run(planned.id, by=SYSTEM)
     assert (count(Bill), count(Message)) == (2, 2)
+
+
+def test_a_worker_killed_between_batches_leaves_what_it_committed(network, in_parallel):
+    """The next ones go on from there; nobody is billed or written to twice."""
+    for _ in range(6):
+        make_subscription(make_client(network.lesnoy))
+    with transaction():
+        planned = run_now(make_rule(network.lesnoy), by=SYSTEM)
+    assert not execute_run(planned.id, by=SYSTEM, limit=2)
+
+    class Killed(BaseException):
+        pass
+
+    def die(_connection, _cursor, statement, *_given):
+        if statement.startswith("INSERT INTO message "):
+            raise Killed
+
+    event.listen(db.engine, "before_cursor_execute", die)
+    try:
+        with pytest.raises(Killed):
+            execute_run(planned.id, by=SYSTEM, limit=2)
+    finally:
+        event.remove(db.engine, "before_cursor_execute", die)
+    db.session.expire_all()
+    run_id = planned.id
+    assert (count(Bill), count(Message)) == (2, 2)
+    db.session.commit()
+    in_parallel(lambda _index: execute_run(run_id, by=SYSTEM), times=2)
+    db.session.expire_all()
+    assert (planned.status, count(Bill), count(Message), count(MailingRunLine)) == (RunStatus.DONE, 6, 6, 6)
+    assert {line.result for line in planned.lines} == {RunResult.ISSUED}
+
+
+@pytest.mark.spec("B60", "X22")
+@pytest.mark.parametrize("how", ["switched off", "trial ended"])
+def test_the_option_that_ends_in_the_middle_ends_the_run_and_its_page_says_so(network, web, how):
+    """The trial ends with its last day at the branch."""
+    for _ in range(3):
+        make_subscription(make_client(network.lesnoy))
+    if how == "trial ended":
+        with transaction():
+            network.company.mailings_until = date(2027, 3, 10)
+    with transaction():
+        planned = run_now(make_rule(network.lesnoy), by=SYSTEM)
+    assert not execute_run(planned.id, by=SYSTEM, limit=1)
+    if how == "switched off":
+        with transaction():
+            network.company.has_mailings = False
+    with clock.frozen(datetime(2027, 3, 10, 21, tzinfo=UTC)):  # midnight in Moscow
+        assert execute_run(planned.id, by=SYSTEM)
+        assert not execute_run(planned.id, by=SYSTEM)
+        db.session.expire_all()
+        assert (planned.status, count(Bill), count(Message)) == (RunStatus.DONE, 1, 1)
+        assert [line.result for line in planned.lines].count(RunResult.WAITING) == 2
+        assert network.company.name in planned.note
+        assert planned.note in unescape(web(network.director).get(f"/admin/mailingrun/details/?id={planned.id}").text)
+
+
+@pytest.mark.spec("B60", "X22")
+def test_a_trial_good_until_today_lasts_until_midnight_of_the_branch(network):
+    make_subscription(make_client(network.mira))
+    with transaction():
+        network.company.mailings_until = date(2027, 3, 10)
+        planned = run_now(make_rule(network.mira), by=SYSTEM)
+    with clock.frozen(datetime(2027, 3, 10, 19, 59, tzinfo=UTC)):
+        assert execute_run(planned.id, by=SYSTEM)
+    assert count(Bill) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "facts"),
+    [
+        (MailingKind.BILLS, {"method": BillingMethod.SUBSCRIPTION}),
+        (MailingKind.BILLS, {"method": BillingMethod.FORECAST}),
+        (MailingKind.BILLS, {"accounts": BilledAccounts.SUBSCRIPTION}),
+        (MailingKind.DEBT, {}),
+        (MailingKind.SUBSCRIPTION, {"days": 7}),
+        (MailingKind.LESSON, {}),
+    ],
+)
+def test_as_many_statements_for_many_as_for_few(network, statements, kind, facts):  # noqa: F811
+    plan = make_plan(price=Decimal(500), duration_days=5)
+    template = make_template(body="{bill.url}" if kind is MailingKind.BILLS else "Здравствуйте, {customer.name}")
+    runs, counts = [], []
+    # The first begins the year's numbers.
+    for branch, many in ((network.mira, 1), (network.lesnoy, 3), (network.rechnoy, 12)):
+        for _ in range(many):
+            child = make_child(make_client(branch))
+            make_subscription(child, plan)
+            make_lesson(branch, child)
+        with transaction():
+            runs.append((run_now(make_rule(branch, kind=kind, template=template, **facts), by=SYSTEM).id, many))
+    for run_id, many in runs:
+        db.session.remove()
+        with statements() as sent:
+            assert execute_run(run_id, by=SYSTEM)
+        results = db.session.scalars(select(MailingRunLine.result).where(MailingRunLine.run_id == run_id)).all()
+        assert results == [RunResult.ISSUED] * many
+        counts.append(len([one for one in sent if not one.startswith(("BEGIN", "PRAGMA"))]))
+    assert counts[1] >= counts[2]  # twenty rows and more go to the driver, unseen here
 
 
 def test_two_rules_at_once_bill_a_payer_once(network, in_parallel):

@@ -146,6 +146,16 @@ def test_who_has_forbidden_such_messages_is_left_out_and_the_line_says_so(networ
     assert str(kind.message_kind.label) in line.reason
 
 
+def test_what_is_forbidden_on_a_childs_card_does_not_go_to_who_pays_for_him(network):
+    payer = make_client(network.lesnoy)
+    child = make_child(payer, birth_date=date(2016, 3, 10))
+    with transaction():
+        choose(child, MessageKind.BIRTHDAY, False, by=SYSTEM)
+    line = run(rule_of(network.lesnoy, MailingKind.BIRTHDAY, "Поздравляем!"))[child.id]
+    assert (line.result, told()) == (RunResult.SKIPPED, [])
+    assert str(MessageKind.BIRTHDAY.label) in line.reason
+
+
 # --- told once -------------------------------------------------------------------------------------------------------
 
 
