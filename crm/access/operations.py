@@ -109,6 +109,14 @@ def hash_password(password: str) -> str:
     return _hasher.hash(password)
 
 
+def is_password_of(password_hash: str, password: str) -> bool:
+    """Whether a hash of hash_password() is of this password; as long for one that is empty."""
+    try:
+        return _hasher.verify(password_hash or _nobody(), password) and bool(password_hash)
+    except (VerifyMismatchError, InvalidHashError):
+        return False
+
+
 def normalise_email(text: str, *, field: str | None = None) -> str:
     """Lower-cased, trimmed address. Raises DomainError when it cannot be one."""
     try:

@@ -13,12 +13,12 @@ from crm import clock
 from crm.access.actors import Actor
 from crm.clients.merging import BEFORE_MERGE
 from crm.clients.models import Client
-from crm.contacts.models import Contact, MessageChoice
+from crm.contacts.models import ClientPassword, Contact, MessageChoice
 from crm.db import db
 
 
 def join_contacts(kept: Client, gone: Client, by: Actor) -> None:
-    """Leave `gone` no contact and no choice that `kept` has too."""
+    """Leave `gone` no contact, no choice and no password that `kept` has too."""
     own = _by(Contact.client_id, kept, "channel")
     for channel, theirs in _by(Contact.client_id, gone, "channel").items():
         if (mine := own.get(channel)) is None:
@@ -35,7 +35,14 @@ def join_contacts(kept: Client, gone: Client, by: Actor) -> None:
         if choice.is_allowed and not other.is_allowed:
             choice.is_allowed, choice.decided_at, choice.decided_by = False, other.decided_at, other.decided_by
         db.session.delete(other)
+    passwords = {one.client_id: one for one in db.session.scalars(_passwords(kept, gone))}
+    if len(passwords) == 2:
+        db.session.delete(passwords[gone.id])
     db.session.flush()
+
+
+def _passwords(kept: Client, gone: Client) -> Any:
+    return select(ClientPassword).where(ClientPassword.client_id.in_([kept.id, gone.id]))
 
 
 def _by(column: Any, client: Client, key: str) -> dict[Any, Any]:

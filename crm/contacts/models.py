@@ -59,7 +59,7 @@ class Contact(Model):
     the address, and the channels he links himself to are not connected.
 
     address: what the channel knows him by (the chat of a bot, a push subscription as JSON); empty for those that go by
-    his card. is_on: switched off, nothing is sent over it.
+    his card, except the e-mail letters came back from: it is off while his card has that one. is_on: switched off, nothing is sent over it.
     """
 
     __table_args__ = (UniqueConstraint("client_id", "channel"),)
@@ -97,6 +97,22 @@ class MessageChoice(Model):
 
     def __str__(self) -> str:
         return str(self.kind.label)
+
+
+class ClientPassword(Model):
+    """The password of a client's personal cabinet, kept as users' are; without a row he has none yet."""
+
+    __secret__ = frozenset({"password_hash"})
+
+    id: Mapped[PrimaryKey]
+    client_id: Mapped[int] = mapped_column(ForeignKey("client.id"), unique=True)
+    password_hash: Mapped[str] = mapped_column(String(200))
+    changed_at: Mapped[datetime]
+
+    client: Mapped[Client] = relationship()
+
+    def __str__(self) -> str:
+        return f"#{self.client_id}"
 
 
 class ContactLink(Model):

@@ -37,6 +37,7 @@ from crm.mailings.models import (
     CODE_KEY,
     HIDDEN,
     MESSAGE_MOVES,
+    PASSWORD_KEY,
     Message,
     MessageCharge,
     MessageStatus,
@@ -396,6 +397,7 @@ def _is_needed(now: datetime) -> tuple[Any, ...]:
     return (
         or_(Message.run_id.is_(None), ~is_gone),
         or_(~Message.dedupe_key.startswith(CODE_KEY, autoescape=True), is_good),
+        or_(~Message.dedupe_key.startswith(PASSWORD_KEY, autoescape=True), Message.secret.is_not(None)),
     )
 
 
@@ -416,6 +418,8 @@ def _idle_reason(message: Message) -> str:
         message.secret is None or clock.now() >= message.created_at + CODE_LIVES
     ):
         return _("The code is not good any more: the payer asks for a new one.")
+    if message.dedupe_key.startswith(PASSWORD_KEY) and message.secret is None:
+        return _("The password is not kept once it has left: send a new one.")
     if message.run_id is None or message.bill_id is None:
         return ""
     bill = db.session.get_one(Bill, message.bill_id, populate_existing=True)

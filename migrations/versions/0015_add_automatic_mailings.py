@@ -37,7 +37,7 @@ NEW_ENUMS = {  # column: (name of its CHECK, values, default)
     "period": ("period_unit", ("day", "week", "month"), "month"),
     "term": ("payment_term", TERMS, "unlimited"),
 }
-TABLES = ("provider", "contact", "contact_link", "message_choice", "mailing_way", "message_charge")
+TABLES = ("provider", "contact", "contact_link", "client_password", "message_choice", "mailing_way", "message_charge")
 PLAIN = ("lessons_from", "lessons_to", "money_from", "money_to", "days", "statuses", "client_kinds", "once_on")
 
 
@@ -229,6 +229,16 @@ def _create_tables() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_contact_link")),
         sa.UniqueConstraint("client_id", name=op.f("uq_contact_link_client_id")),
         sa.UniqueConstraint("token", name=op.f("uq_contact_link_token")),
+    )
+    op.create_table(
+        "client_password",
+        sa.Column("id", BIG, nullable=False),
+        sa.Column("client_id", BIG, nullable=False),
+        sa.Column("password_hash", sa.String(200), nullable=False),
+        sa.Column("changed_at", INSTANT, nullable=False),
+        sa.ForeignKeyConstraint(["client_id"], ["client.id"], name=op.f("fk_client_password_client_id_client")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_client_password")),
+        sa.UniqueConstraint("client_id", name=op.f("uq_client_password_client_id")),
     )
     op.create_table(
         "message_choice",

@@ -47,6 +47,9 @@ def test_what_follows_a_card_cannot_meet_its_like_there() -> None:
         *("uq_attendance_lesson_id_client_id", "uq_group_member_group_id_client_id", "uq_trial_payer_id"),
         "uq_waiting_client_id",
     }
-    of_contacts = {"uq_contact_client_id_channel", "uq_message_choice_client_id_kind"}
+    of_contacts = {
+        *("uq_contact_client_id_channel", "uq_message_choice_client_id_kind"),
+        "uq_client_password_client_id",
+    }
     assert unique == of_accounts | of_lessons | of_contacts
     assert {join.__module__ for join in BEFORE_MERGE} == {"crm.contacts.merging", "crm.schedule.merging"}

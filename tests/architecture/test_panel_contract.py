@@ -73,6 +73,7 @@ OWN = {
     "client.discount_view": "client.discount",
     "client.remove_discount_view": "client.discount",
     "client.message_view": "message.send",
+    "client.password_view": "message.send",
     "client.add_lessons_view": "subscription.add_lessons",
     "client.transfer_lessons_view": "subscription.transfer_lessons",
     "subscription.recalculate_view": "subscription.recalculate",

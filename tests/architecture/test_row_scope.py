@@ -19,6 +19,7 @@ NETWORK_TABLES = {
     "branch": "the places themselves",
     "city": "the places themselves",
     "company": "legal entities",
+    "client_password": "read through its client, who is scoped",
     "contact": "read through its client, who is scoped",
     "contact_link": "read through its client, who is scoped; its token is the key of a page of strangers",
     "contract_template": "texts of a company",

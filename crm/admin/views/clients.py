@@ -29,6 +29,7 @@ from crm.admin.views.card import Card, tabs_shown
 from crm.admin.views.contacts import CONTACT_KINDS, CONTACT_LABELS, CardContactsView
 from crm.admin.views.issuing import CardIssuingView
 from crm.admin.views.mailing_selection import mailing_actions
+from crm.admin.views.passwords import CardPasswordView
 from crm.admin.views.sales import CardLessonsView
 from crm.admin.views.writing import CardWritingView
 from crm.audit.bulk import Change
@@ -122,7 +123,9 @@ class OpenAccountForm(Form):
     employee = ReferenceField(Employee, _l("Employee who opened the account"), query=_employees, is_optional=True)
 
 
-class ClientView(CardAttendingView, CardLessonsView, CardIssuingView, CardWritingView, CardContactsView):
+class ClientView(
+    CardAttendingView, CardLessonsView, CardIssuingView, CardWritingView, CardContactsView, CardPasswordView
+):
     entity = "client"
     icon = "person-lines-fill"
     label_column = "name"
