@@ -52,6 +52,7 @@ def thank(payments: Sequence[Payment]) -> None:
     clients = _clients(asked.values())
     received = _received(asked)
     reached = reach(list(clients.values()), MessageKind.THANKS, [Channel.EMAIL, Channel.SMS])
+    asked = dict(sorted(asked.items(), key=lambda found: (found[1].client_id, found[0])))  # as a mailing makes links
     # Nothing is asked of the database between the first of them and the last: they are written together.
     messages = [
         message

@@ -22,6 +22,8 @@ from crm.audit.models import AuditEntry
 from crm.bills.models import Bill, BillStatus
 from crm.bills.operations import archive_bill, lock_bill, settle_bills, unsettle_bill
 from crm.clients.merging import merge_clients
+from crm.clients.models import Client
+from crm.contacts.operations import contact_urls
 from crm.db import db, statement_engine, transaction
 from crm.errors import DomainError
 from crm.ledger.models import Account, Transaction
@@ -361,6 +363,44 @@ def test_the_clock_does_not_wait_in_a_circle_with_who_credits_several(network, b
     held, asked = in_parallel(work, 2)
     assert held is None, held
     assert asked in ([], [ids[1]], ids), asked
+
+
+def test_thanks_with_links_do_not_wait_in_a_circle_with_a_mailing(network, bank, in_parallel, monkeypatch):
+    """Links to the clients' own pages are made at their first use, by a mailing in the order of the cards."""
+    make_template(is_thanks=True, subject="Спасибо", body="{customer.messages_url}")
+    clients = [make_client(network.lesnoy) for _ in range(2)]
+    ids = [client.id for client in clients]
+    payments = [begin(make_bill(client), bank) for client in clients[::-1]]
+    for payment in payments:
+        pay_at(bank, payment)
+        store(bank, payment)
+    told, holds, credited = crediting.AFTER_PAYMENT, threading.Event(), threading.Event()
+
+    def meet(payments):
+        credited.set()
+        for tell in told:
+            tell(payments)
+
+    monkeypatch.setattr(crediting, "AFTER_PAYMENT", [meet])
+
+    def work(index):
+        if index:
+            holds.wait(30)
+            with capture_logs() as logs:
+                read_notices()
+            return [line["event"] for line in logs]
+        with transaction():
+            for id in ids:
+                contact_urls([db.session.get_one(Client, id)])
+                holds.set()
+                credited.wait(3)  # on SQLite in vain: one transaction is after another
+                time.sleep(0.5)
+        return None
+
+    assert in_parallel(work, 2) == [None, []]
+    db.session.expire_all()
+    assert {payment.status for payment in payments} == {PaymentStatus.SUCCEEDED}
+    assert len(set(db.session.scalars(select(Message.body)))) == 2
 
 
 def test_several_workers_the_clock_and_the_desk_credit_each_payment_once(network, bank, in_parallel):
