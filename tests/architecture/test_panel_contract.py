@@ -116,6 +116,8 @@ OWN = {
     "mailingrule.preview_export_view": "mailingrule.export",
     "mailingrule.preview_view": "mailingrule.view",
     "mailingrule.run_view": "mailingrule.run",
+    "mailingrule.selection_export_view": "mailingrule.export",
+    "mailingrule.selection_view": "mailingrule.create",
     "mailingrun.again_view": "message.send",
     "mailingrun.cancel_view": "mailingrule.run",
     "mailingrun.pause_view": "mailingrule.run",
