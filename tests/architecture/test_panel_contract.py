@@ -360,7 +360,9 @@ def check_answers(
                         expected = {403}
                 elif endpoint.name == "cell_view":  # no column is named: refused after the row is looked for
                     expected = {403}
-                elif endpoint.name in {"put_back_view", "mark_view", "contacts_view"} or (
+                elif endpoint.name in {
+                    *("put_back_view", "mark_view", "contacts_view", "selection_view", "selection_export_view"),
+                } or (
                     method == "POST" and endpoint.name in {"views_view", "built_in_view"}
                 ):  # nothing is said of what to do, or with which line
                     expected = {404}
