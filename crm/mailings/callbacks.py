@@ -31,6 +31,12 @@ _STATUSES = {
 }
 
 
+class HeardTooEarly(Exception):
+    """It may be of a message that has just been handed over and whose number is not noted yet: the service is asked to
+    tell it again.
+    """
+
+
 def provider_of(token: str) -> Provider | None:
     """Whose callbacks come to the address with `token`; None: nobody's."""
     if "\x00" in token:
@@ -41,7 +47,7 @@ def provider_of(token: str) -> Provider | None:
 def read_callback(provider: Provider, headers: dict[str, str], body: bytes) -> dict[str, Any]:
     """Do what a service tells us, however often it tells it, and give what it is answered. headers: lower case.
 
-    Raises HearingRefused for what is not the service's. The caller commits.
+    Raises HearingRefused for what is not the service's, HeardTooEarly: nothing of it has been done. The caller commits.
     """
     answer: dict[str, Any] = {}
     for heard in _hear(provider, headers, body):
@@ -71,7 +77,9 @@ def _of_company(provider: Provider) -> Any:
 
 
 def _note(provider: Provider, told: Told) -> None:
-    """Move the message where its status allows: what comes late or twice changes nothing."""
+    """Move the message where its status allows: what comes late or twice changes nothing. What is of nobody's message
+    is not ours (staff write by the same phone, say), unless one is being sent at this moment.
+    """
     status = _STATUSES[told.news]
     query = select(Message.id, Message.status).where(
         Message.external_id == told.external_id,
@@ -79,7 +87,10 @@ def _note(provider: Provider, told: Told) -> None:
         Message.channel == provider.channel,
         Message.branch_id.in_(_of_company(provider)),
     )
-    for message_id, old in db.session.execute(query.order_by(Message.id)).all():
+    found = db.session.execute(query.order_by(Message.id)).all()
+    if not found and _is_sending(provider):
+        raise HeardTooEarly(told.external_id)
+    for message_id, old in found:
         if status not in MESSAGE_MOVES.get(old, frozenset()):
             continue
         error = told.reason[:500] if status is MessageStatus.FAILED else ""
@@ -88,6 +99,16 @@ def _note(provider: Provider, told: Told) -> None:
             message = db.session.get_one(Message, message_id, populate_existing=True)
             for hook in AFTER_FAILURE:
                 hook(message)
+
+
+def _is_sending(provider: Provider) -> bool:
+    """Whether a message of the provider is on its way, whose number will be noted in a moment."""
+    query = select(Message.id).where(
+        Message.status == MessageStatus.SENDING,
+        Message.channel == provider.channel,
+        Message.branch_id.in_(_of_company(provider)),
+    )
+    return db.session.scalar(query.limit(1)) is not None
 
 
 def _greet(provider: Provider, linked: Linked) -> dict[str, Any]:

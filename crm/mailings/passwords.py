@@ -40,12 +40,12 @@ def send_password(client: Client, channel: Channel, *, by: Actor) -> Message:
     payer = payer_of(client)
     require(by, "message.send", payer)
     check_mailings(payer.branch_id)
-    if channel is Channel.EMAIL:
-        used, recipient = channel, payer.email
-        if not recipient:
-            raise DomainError("no_email", _("This client has no e-mail address."))
-    else:
+    if channel is Channel.SMS:
         used, recipient = channels_of(payer.branch.company_id, channel)[0], _phone(payer)
+    elif payer.email:
+        used, recipient = channel, payer.email
+    else:
+        raise DomainError("no_email", _("This client has no e-mail address."))
     is_first = not has_password(payer)
     password = renew_password(payer)
     _give_up(_waiting(payer))

@@ -9,9 +9,9 @@ from crm.contacts.models import Channel, MessageKind
 from crm.contacts.queries import reach
 from crm.db import db, transaction
 from crm.mailings.channels import api
-from crm.mailings.channels.base import Fate, Letter
+from crm.mailings.channels.base import Fate, Letter, Outcome
 from crm.mailings.channels.whatsapp import WazzupSender
-from crm.mailings.delivery import deliver_batch
+from crm.mailings.delivery import begin_sending, deliver_batch, settle_message, take_messages
 from crm.mailings.models import MessageStatus, ProviderKind
 from crm.mailings.providers import ProviderFacts, channels_of, connect_provider, save_provider
 from tests.factories import make_client, make_message
@@ -155,6 +155,27 @@ def test_a_message_goes_out_and_its_statuses_come(network, provider, call):
         assert call(provider, statuses(*words)).status_code == 200
         db.session.expire_all()
         assert message.status is status
+
+
+def test_a_status_that_comes_before_the_number_is_noted_is_told_again(network, provider, call):
+    client = make_client(network.lesnoy)
+    former = make_message(client, channel=Channel.WHATSAPP, recipient=PHONE, subject="")
+    deliver_batch()
+    message = make_message(client, channel=Channel.WHATSAPP, recipient=PHONE, subject="")
+    (claim,) = take_messages()
+    claim = begin_sending(claim).claim
+    early = statuses("read")
+    early["statuses"].append({**early["statuses"][0], "messageId": "new"})
+    assert call(provider, early).status_code == 503
+    db.session.expire_all()
+    assert (former.status, message.status) == (MessageStatus.SENT, MessageStatus.SENDING)
+    settle_message(claim, Outcome(Fate.SENT, external_id="new"))
+    assert call(provider, early).status_code == 200
+    db.session.expire_all()
+    assert (former.status, message.status) == (MessageStatus.READ, MessageStatus.READ)
+    # While nothing is on its way, what is of nobody's message is of what staff write by the same phone.
+    early["statuses"][1]["messageId"] = "by hand"
+    assert call(provider, early).status_code == 200
 
 
 def test_an_error_told_later_fails_the_message_in_words(network, provider, call):
