@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -40,6 +41,7 @@ class SmsSettings:
 @dataclass(frozen=True)
 class Settings:
     """Everything the outside may set; see docs/operations.md for the table. smtp_url, sms: None, messages wait.
+    imap_url: of the mailbox that letters which cannot be delivered come back to, at bounce_address; None: not read.
     yookassa_url, tbank_url: where the payment services answer.
     """
 
@@ -48,6 +50,8 @@ class Settings:
     secret_key: str
     port: int
     smtp_url: str | None
+    imap_url: str | None
+    bounce_address: str
     public_url: str
     data_dir: Path
     is_demo: bool
@@ -78,6 +82,8 @@ def read_settings(env: Mapping[str, str] | None = None) -> Settings:
         secret_key=env.get("SECRET_KEY") or _own_secret(data_dir),
         port=port,
         smtp_url=_url("SMTP_URL", smtp_url, "smtp", "smtps") if (smtp_url := env.get("SMTP_URL")) else None,
+        imap_url=_url("IMAP_URL", imap_url, "imap", "imaps") if (imap_url := env.get("IMAP_URL")) else None,
+        bounce_address=_address("BOUNCE_ADDRESS", env.get("BOUNCE_ADDRESS") or ""),
         public_url=_url("PUBLIC_URL", env.get("PUBLIC_URL") or f"http://127.0.0.1:{port}", "http", "https").rstrip("/"),
         data_dir=data_dir,
         is_demo=_flag("KONTORA_DEMO", env.get("KONTORA_DEMO") or "0"),
@@ -138,6 +144,12 @@ def _sms(env: Mapping[str, str]) -> SmsSettings | None:
     if ok and "=" not in ok:
         raise SettingsError(f"SMS_OK: {ok!r} is not of the form path=value")
     return SmsSettings(provider, url, token, env.get("SMS_SENDER") or "", body, ok, env.get("SMS_ID") or "")
+
+
+def _address(name: str, text: str) -> str:
+    if text and not re.fullmatch(r"[!-?A-~]+@[!-?A-~]+", text):
+        raise SettingsError(f"{name}: {text!r} is no e-mail address in Latin letters")
+    return text
 
 
 def _url(name: str, text: str, *schemes: str) -> str:

@@ -59,7 +59,8 @@ class Contact(Model):
     the address, and the channels he links himself to are not connected.
 
     address: what the channel knows him by (the chat of a bot, a push subscription as JSON); empty for those that go by
-    his card, except the e-mail letters came back from: it is off while his card has that one. is_on: switched off, nothing is sent over it.
+    his card, except the e-mail letters came back from: it is off while his card has that one. is_on: switched off,
+    nothing is sent over it.
     """
 
     __table_args__ = (UniqueConstraint("client_id", "channel"),)

@@ -16,7 +16,7 @@ from sqlalchemy import select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from crm import clock
-from crm.access.actors import Actor, System, require
+from crm.access.actors import SYSTEM, Actor, System, require
 from crm.audit.models import AuditAction
 from crm.audit.operations import record
 from crm.clients.models import Client
@@ -41,11 +41,28 @@ def set_contact(client: Client, channel: Channel, is_on: bool, *, by: Actor) -> 
     if contact is None:
         contact = Contact(client_id=client.id, channel=channel, address="")
         db.session.add(contact)
-    elif contact.is_on is is_on:
+    elif contact.is_on is is_on and (channel.is_linked or not contact.address):
         return contact
+    if not channel.is_linked:
+        contact.address = ""  # what came back from there is settled by who says this
     contact.is_on, contact.changed_at = is_on, clock.now()
     _note_contact(client, channel, before, by)
     return contact
+
+
+def note_returned(client: Client, address: str) -> bool:
+    """Write no more to the client's e-mail while it is `address`, which letters come back from: until his card has
+    another, or somebody switches it on. False where there is nothing to change. The caller commits.
+    """
+    contact, before = _locked(client, Channel.EMAIL), _state(client, Channel.EMAIL)
+    if before is not ContactState.ON or (client.email or "").lower() != address.lower():
+        return False
+    if contact is None:
+        contact = Contact(client_id=client.id, channel=Channel.EMAIL)
+        db.session.add(contact)
+    contact.address, contact.is_on, contact.changed_at = address, False, clock.now()
+    _note_contact(client, Channel.EMAIL, before, SYSTEM)
+    return True
 
 
 def detach_contact(client: Client, channel: Channel, *, by: Actor) -> None:

@@ -34,11 +34,14 @@ class ChoiceState(LabelEnum):
 
 @dataclass(frozen=True)
 class ContactWay:
-    """A channel of one client. address: where it reaches him, switched off or not; None: nowhere."""
+    """A channel of one client. address: where it reaches him, switched off or not; None: nowhere. is_returned: it is
+    off because letters came back from there.
+    """
 
     channel: Channel
     address: str | None
     is_on: bool
+    is_returned: bool = False
 
     @property
     def state(self) -> ContactState:
@@ -51,6 +54,8 @@ class ContactWay:
         """Why nothing can be sent there, in words; empty when it can."""
         if self.state is ContactState.ON:
             return ""
+        if self.is_returned:
+            return _("%(channel)s: letters to this address come back", channel=self.channel.label)
         if self.state is ContactState.OFF:
             return _("%(channel)s: switched off for this client", channel=self.channel.label)
         if self.channel is Channel.EMAIL:
@@ -166,6 +171,9 @@ def _way(client: Client, channel: Channel, known: Mapping[tuple[int, Channel], t
         address = linked
     elif channel is Channel.EMAIL:
         address = client.email
+        if linked and not is_on:  # for that address alone
+            is_on = (address or "").lower() != linked.lower()
+            return ContactWay(channel, address or None, is_on, is_returned=bool(address) and not is_on)
     elif channel in _BY_PHONE:
         address = client.mobile_phone
     else:

@@ -39,6 +39,7 @@ SCHEDULE = (
     Periodic("exports.plan", MINUTE),
     Periodic("jobs.sweep", MINUTE),
     Periodic("payments.poll", MINUTE),
+    Periodic("mailings.bounces", 5 * MINUTE),
     Periodic("ledger.sum", MINUTE),
     Periodic("subscriptions.freezes", 15 * MINUTE),  # with the midnight of any zone
     Periodic("ledger.check", DAY, offset=timedelta(hours=1)),

@@ -30,6 +30,7 @@ from crm.jobs.models import CronTick
 from crm.jobs.queues import answer_bell
 from crm.ledger.queries import check_ledger
 from crm.ledger.turnover import keep_turnover
+from crm.mailings.bounces import READ_BOUNCES, read_bounces, ring_for_bounces
 from crm.mailings.delivery import deliver_batch, give_up_lost_claims
 from crm.mailings.operations import DELIVER
 from crm.mailings.running import execute_run
@@ -78,6 +79,17 @@ def _deliver() -> None:
     if delivered.is_more:
         with transaction():
             ring(DELIVER)
+
+
+def _look_for_bounces() -> None:
+    """A worker reads the mailbox: the scheduler waits for no server."""
+    with transaction():
+        ring_for_bounces()
+
+
+def _read_bounces() -> None:
+    if noted := read_bounces():
+        log.info("letters_came_back", count=noted)
 
 
 def _plan() -> None:
@@ -196,6 +208,8 @@ TASKS: dict[str, Callable[..., None]] = {
     DELIVER: _deliver,
     RUN: _run_background,
     "mailings.plan": _plan,
+    "mailings.bounces": _look_for_bounces,
+    READ_BOUNCES: _read_bounces,
     "exports.plan": _plan_exports,
     DELIVER_EXPORTS: deliver_export_letters,
     "jobs.sweep": _sweep,

@@ -669,10 +669,10 @@ def _note_waiting(lane: Lane, reason: str) -> None:
 
 
 def _email() -> Sender:
-    url = current_app.config["SETTINGS"].smtp_url
-    if url is None:
+    settings = current_app.config["SETTINGS"]
+    if settings.smtp_url is None:
         raise ChannelNotSet(_("SMTP_URL is not set"))
-    return EmailSender(url)
+    return EmailSender(settings.smtp_url, settings.bounce_address)
 
 
 def _sms() -> Sender:

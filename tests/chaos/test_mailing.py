@@ -118,6 +118,7 @@ class Parts:
             "REDIS_URL": queue.url,
             "SMTP_URL": smtp_url,
             "DATA_DIR": str(settings.data_dir),
+            "SECRET_KEY": settings.secret_key,
             "CHAOS_CLOCK": str(time_),
         }
         self._log = log

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import re
 import secrets
 import smtplib
@@ -16,11 +17,10 @@ from email.mime.multipart import MIMEMultipart
 from email.mime.text import MIMEText
 from email.utils import format_datetime, formataddr
 from functools import partial
-from hashlib import sha256
 from ipaddress import ip_address
 from urllib.parse import unquote, urlsplit
 
-from flask import render_template
+from flask import current_app, render_template
 
 from crm import clock
 from crm.mailings.channels.base import Attachment, Fate, Letter, Outcome
@@ -35,9 +35,11 @@ class EmailSender:
     """Sends letters through the server of `url`: smtp://[user:password@]host[:port] or smtps://…
 
     smtp:// turns to TLS when the server offers it; a password is never sent over a plain line, except to this machine.
+    return_to: whom a letter that cannot be delivered goes back to; by default its sender.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, return_to: str = "") -> None:
+        self._return_to = return_to
         parts = urlsplit(url)
         self._is_tls = parts.scheme == "smtps"
         self._host = parts.hostname or "localhost"
@@ -53,10 +55,11 @@ class EmailSender:
         except (ValueError, MessageError) as error:
             return Outcome(Fate.REFUSED, f"bad address or header: {error}")
         is_reused = self._connection is not None
-        outcome = self._converse(sender, recipient, content)
+        return_to = self._return_to or sender
+        outcome = self._converse(return_to, recipient, content)
         # A server closes idle connections; nothing had been handed over, so a fresh one may try at once.
         if is_reused and self._connection is None and outcome.fate is Fate.UNREACHABLE:
-            outcome = self._converse(sender, recipient, content)
+            outcome = self._converse(return_to, recipient, content)
         return replace(outcome, external_id=letter_id(letter.key)) if outcome.fate is Fate.SENT else outcome
 
     def close(self) -> None:
@@ -107,7 +110,7 @@ class EmailSender:
                 smtp.ehlo()
                 is_safe = True
             if self._user:
-                if not is_safe and not _is_this_machine(self._host):
+                if not is_safe and not is_this_machine(self._host):
                     raise smtplib.SMTPException("the server offers no encryption for the password")
                 smtp.login(self._user, self._password)
         except BaseException:
@@ -146,7 +149,7 @@ def _reason(error: Exception) -> str:
     return (str(error) or type(error).__name__)[:500]
 
 
-def _is_this_machine(host: str) -> bool:
+def is_this_machine(host: str) -> bool:
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -164,9 +167,10 @@ def _ascii_address(address: str) -> str:
 
 def letter_id(key: str) -> str:
     """What stands before the @ of a letter's Message-ID: a report that the letter bounced is known by it. The same for
-    a letter sent again, so that a reader can tell a copy.
+    a letter sent again, so that a reader can tell a copy. Nobody guesses it who has not had the letter.
     """
-    return sha256(key.encode()).hexdigest()[:32]
+    secret = current_app.config["SETTINGS"].secret_key
+    return hmac.digest(secret.encode(), b"letter:" + key.encode(), "sha256").hex()[:32]
 
 
 def _compose(letter: Letter, sender: str, recipient: str) -> bytes:

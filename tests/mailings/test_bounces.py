@@ -1,0 +1,197 @@
+"""Letters that come back: what a report says reaches the message, and a bad address is not written to again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from crm import clock
+from crm.access.actors import SYSTEM
+from crm.contacts.models import Channel, Contact
+from crm.contacts.operations import set_contact
+from crm.contacts.queries import ContactState, address_for, ways_of
+from crm.db import db, transaction
+from crm.jobs.tasks import perform
+from crm.mailings.bounces import READ_BOUNCES, read_bounces
+from crm.mailings.channels.mailbox import Bounce, Mailbox, MailboxAway, read_report
+from crm.mailings.delivery import deliver_batch
+from crm.mailings.models import MessageStatus
+from tests.factories import make_client, make_message
+from tests.mailings.mailbox import mailbox_server, report
+
+LETTER_ID = "0123456789abcdef0123456789abcdef"
+MESSAGE_ID = f"<{LETTER_ID}@demo.test>"
+
+
+@pytest.fixture
+def mailbox(app):
+    """The mailbox letters come back to."""
+    before = app.config["SETTINGS"]
+    with mailbox_server() as server:
+        app.config["SETTINGS"] = replace(before, imap_url=server.url)
+        yield server
+        app.config["SETTINGS"] = before
+
+
+@pytest.fixture
+def client(network):
+    return make_client(network.lesnoy, email="anna@demo.test")
+
+
+@pytest.fixture
+def sent(client, smtp):
+    """A letter that has left; its Message-ID is that at the server."""
+    message = make_message(client)
+    deliver_batch()
+    return fresh(message), smtp.messages[-1].message["Message-ID"]
+
+
+def fresh(row):
+    db.session.refresh(row)
+    return row
+
+
+def email_of(client):
+    return next(way for way in ways_of(fresh(client)) if way.channel is Channel.EMAIL)
+
+
+def test_a_letter_that_came_back_has_failed_with_the_servers_words(sent, mailbox):
+    message, message_id = sent
+    uid = mailbox.receive(report(message_id, "anna@demo.test"))
+    assert read_bounces() == 1
+    assert fresh(message).status is MessageStatus.FAILED
+    assert "550 5.1.1 <anna@demo.test>: Recipient address rejected: User unknown" in message.error
+    assert mailbox.seen == {uid}
+    mailbox.seen.clear()  # it died before it was marked
+    assert read_bounces() == 0
+    assert mailbox.seen == {uid}
+
+
+def test_a_worker_reads_them(sent, mailbox):
+    message, message_id = sent
+    mailbox.receive(report(message_id, "anna@demo.test"))
+    db.session.commit()
+    perform(READ_BOUNCES)
+    assert fresh(message).status is MessageStatus.FAILED
+
+
+def test_an_address_that_is_no_good_is_not_written_to_until_it_changes(client, sent, mailbox):
+    mailbox.receive(report(sent[1], "anna@demo.test"))
+    read_bounces()
+    assert (email_of(client).state, address_for(client, Channel.EMAIL)) == (ContactState.OFF, None)
+    assert "возвращаются" in email_of(client).refusal
+    with transaction():
+        client.email = "anna2@demo.test"
+    assert (email_of(client).state, email_of(client).refusal) == (ContactState.ON, "")
+    with transaction():
+        set_contact(client, Channel.EMAIL, False, by=SYSTEM)
+    assert email_of(client).state is ContactState.OFF
+    with transaction():
+        client.email = "anna3@demo.test"
+    assert email_of(client).state is ContactState.OFF
+
+
+def test_whoever_switches_it_on_again_is_believed(client, sent, mailbox):
+    mailbox.receive(report(sent[1], "anna@demo.test"))
+    read_bounces()
+    with transaction():
+        set_contact(client, Channel.EMAIL, True, by=SYSTEM)
+    assert address_for(client, Channel.EMAIL) == "anna@demo.test"
+
+
+@pytest.mark.parametrize(
+    ("status", "is_off"), [("5.1.10", True), ("5.2.1", True), ("5.2.2", False), ("5.7.1", False), ("4.4.7", False)]
+)
+def test_only_a_bad_address_is_given_up(client, sent, mailbox, status, is_off):
+    message, message_id = sent
+    mailbox.receive(report(message_id, "anna@demo.test", status=status, said="no"))
+    read_bounces()
+    assert fresh(message).status is MessageStatus.FAILED
+    assert (email_of(client).state is ContactState.OFF) is is_off
+
+
+def test_an_address_changed_meanwhile_is_left_alone(client, sent, mailbox):
+    with transaction():
+        client.email = "new@demo.test"
+    mailbox.receive(report(sent[1], "anna@demo.test"))
+    read_bounces()
+    assert address_for(fresh(client), Channel.EMAIL) == "new@demo.test"
+    assert db.session.query(Contact).count() == 0
+
+
+@pytest.mark.parametrize("action", ["delayed", "delivered", "relayed"])
+def test_what_is_only_late_changes_nothing(sent, mailbox, action):
+    message, message_id = sent
+    mailbox.receive(report(message_id, "anna@demo.test", action=action))
+    assert read_bounces() == 0
+    assert fresh(message).status is MessageStatus.SENT
+
+
+def test_reports_of_others_and_letters_of_people_are_left_alone(sent, mailbox):
+    message, _ = sent
+    mailbox.receive(report(MESSAGE_ID, "anna@demo.test"))
+    person = mailbox.receive(b"From: anna@demo.test\nSubject: Re\n\nhello")
+    assert read_bounces() == 0
+    assert fresh(message).status is MessageStatus.SENT
+    assert person not in mailbox.seen
+
+
+def test_a_letter_that_came_back_is_not_sent_again_by_itself(sent, mailbox, smtp):
+    message, message_id = sent
+    mailbox.receive(report(message_id, "anna@demo.test"))
+    read_bounces()
+    smtp.reset()
+    with clock.frozen(clock.now() + timedelta(days=30)):
+        deliver_batch()
+    assert (fresh(message).status, smtp.messages) == (MessageStatus.FAILED, [])
+
+
+def test_a_mailbox_that_is_away_is_no_error(sent, mailbox):
+    message, message_id = sent
+    mailbox.receive(report(message_id, "anna@demo.test"))
+    mailbox.is_broken = True
+    assert read_bounces() == 0
+    mailbox.is_broken, mailbox.password = False, "another"
+    assert read_bounces() == 0
+    assert (fresh(message).status, mailbox.seen) == (MessageStatus.SENT, set())
+    mailbox.password = "secret"
+    assert read_bounces() == 1
+
+
+# --- the protocol ----------------------------------------------------------------------------------------------------
+
+ON_SQLITE = pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
+
+
+@ON_SQLITE
+def test_another_folder_may_be_read(mailbox):
+    mailbox.folder = "Bounces"
+    with pytest.raises(MailboxAway, match="no such folder"), Mailbox(mailbox.url):
+        pass
+    with Mailbox(f"{mailbox.url}/Bounces") as opened:
+        assert list(opened.reports(limit=5)) == []
+
+
+def test_a_report_is_read_whatever_it_quotes():
+    told = Bounce(LETTER_ID, "anna@demo.test", "5.1.1", "550 5.1.1 no")
+    for kind in ("message/rfc822", "text/rfc822-headers"):
+        quoted = kind, f"Subject: x\nMessage-ID:\n {MESSAGE_ID}\n\n"
+        assert read_report(report("", "anna@demo.test", said="550 5.1.1 no", original=quoted)) == told
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\xff\xfe\x00",
+        report("", "a@demo.test"),
+        report("<x@demo.test>", "a@demo.test"),
+        report(MESSAGE_ID, "a@demo.test")[:600],
+        report(MESSAGE_ID, "a@demo.test").replace(b"message/delivery-status", b"text/plain"),
+        b"Content-Type: multipart/report; boundary=x\n\n" + report(MESSAGE_ID, "a@demo.test"),
+    ],
+)
+def test_nonsense_is_no_report(content):
+    assert read_report(content) is None
