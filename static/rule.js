@@ -17,7 +17,11 @@ form?.addEventListener("change", async (event) => {
     const told = page.querySelector(`[data-field="${place.dataset.field}"]`);
     if (!told) continue;
     place.hidden = told.hidden;
-    if (place.dataset.field.startsWith("template")) place.querySelector("select")?.replaceChildren(...told.querySelector("select").children);
+    if (place.dataset.field.startsWith("template")) {
+      const select = place.querySelector("select"), chosen = told.querySelector("select").value; // moving options chooses others
+      select.replaceChildren(...told.querySelector("select").children);
+      select.value = chosen;
+    }
   }
   const lacks = page.querySelector("[data-lacks]");
   if (lacks) document.querySelector("[data-lacks]")?.replaceChildren(...lacks.childNodes);
