@@ -13,7 +13,6 @@ from sqlalchemy import func, select
 
 from crm import clock
 from crm.bills.models import Bill
-from crm.config import ROOT
 from crm.db import db, transaction
 from crm.ledger.models import AccountType
 from crm.mailings.models import (
@@ -24,7 +23,6 @@ from crm.mailings.models import (
     MailingRule,
     MailingRun,
     Periodicity,
-    Template,
 )
 from tests.admin.test_grids import plain, table
 from tests.admin.world import errors, fields, send
@@ -58,8 +56,20 @@ def refreshed(browser: Any, path: str, **typed: Any) -> str:
     return str(answer.text)
 
 
+@pytest.mark.spec("B61")
+def test_the_menu_leads_to_the_form_of_a_rule(network: Any, browser: Any) -> None:
+    menu = browser.get("/admin/").text.split("</nav>")[0]
+    section = menu.split("Автодействия и рассылки")[1].split("<h2")[0]
+    link = re.search(r'href="([^"]+)">(?:(?!</a>).)*Автоматические рассылки', section, re.DOTALL)
+    assert link is not None
+    add = re.search(r'<a class="btn[^"]*"[^>]*href="([^"]+)"[^>]*>(?:(?!</a>).)*Добавить', browser.get(link[1]).text)
+    assert add is not None
+    assert 'id="section-1">Что рассылаем?' in browser.get(add[1]).text
+
+
+@pytest.mark.spec("B67", "B71")
 @pytest.mark.spec(
-    *("B62", "B63", "B64", "B66", "B67", "B68", "B69", "B70", "B71", "B72", "B73", "B76", "B77", "B78", "B79"),
+    *("B62", "B63", "B64", "B66", "B68", "B69", "B70", "B72", "B73", "B76", "B77", "B78", "B79"),
     *("B80", "B81", "B82", "B83", "B84", "B85", "B86", "B87", "B89", "B96", "B97", "B99", "B100", "B101", "B103"),
     *("X2",),
 )
@@ -340,37 +350,6 @@ def test_run_now_twice_is_one_run(network: Any, browser: Any) -> None:
     assert first.location == second.location
     assert db.session.scalar(select(func.count()).select_from(MailingRun)) == 1
     assert "Рассылка запущена." in plain(browser.get(first.location).text)
-
-
-@pytest.mark.spec("B107", "B108", "B110")
-def test_a_templates_tags_stand_beside_it_in_red(network: Any, web: Any) -> None:
-    browser = web(network.owner)
-    page = browser.get(TEMPLATE).text
-    shown = re.findall(r'<code class="tag">([^<]+)</code>', page)
-    assert {"{customer.name}", "{bill.url}", "{bill.amount}", "{bill.type}"} <= set(shown)
-    style = (ROOT / "static" / "app.css").read_text()
-    colour = re.search(r"(?:^|\})\s*\.tag\s*\{[^}]*color:\s*#([0-9a-f]{6})", style)
-    assert colour is not None
-    red, green, blue = (int(colour[1][place : place + 2], 16) for place in (0, 2, 4))
-    assert red > 2 * max(green, blue)
-
-
-def test_a_template_is_made_and_mended(network: Any, web: Any) -> None:
-    browser = web(network.owner)
-    body = "Здравствуйте, {customer.name}!\r\n\r\n  {bill.url}"
-    answer = send(browser, TEMPLATE, name="Счёт", subject="Счёт", body="Итого {bill.sum}")
-    assert list(errors(answer.text)) == ["body"]
-    assert "{bill.sum}" in errors(answer.text)["body"]
-    assert fields(answer.text)["body"] == "Итого {bill.sum}"
-    assert re.search(r'<code class="tag">', answer.text)  # the tags are still beside it
-    assert send(browser, TEMPLATE, name="Счёт", subject="Счёт", body=body).status_code == 302
-    template = db.session.scalars(select(Template)).one()
-    assert "{customer.name}" in template.body
-    path = f"/admin/template/edit/?id={template.id}"
-    assert fields(browser.get(path).text)["body"].splitlines() == template.body.splitlines() == body.splitlines()
-    assert send(browser, path, subject="Новая тема").status_code == 302
-    answer = send(browser, TEMPLATE, name="Счёт", subject="Счёт", body="Текст")
-    assert errors(answer.text) == {"name": "Шаблон с таким названием уже есть."}
 
 
 def test_messages_are_found_by_client_and_recipient(network: Any, browser: Any) -> None:

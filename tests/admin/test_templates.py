@@ -44,6 +44,21 @@ def test_the_menu_leads_to_the_templates_of_each_way(network: Any, owner: Any) -
         assert fields(owner.get(add[1]).text)["channel"] == channel
 
 
+def test_the_menu_shows_whose_page_it_is(network: Any, owner: Any) -> None:
+    def current(path: str) -> list[str]:
+        return re.findall(r'<a href="([^"]+)" aria-current="page">', owner.get(path).text.split("</nav>")[0])
+
+    short = make_template(channel=Channel.SMS, subject="")
+    letters, texts = "/admin/emailtemplates/", "/admin/smstemplates/"
+    assert current("/admin/template/?f.channel.is=sms") == [texts]
+    assert current("/admin/template/?f.channel.is=email") == [letters]
+    assert current(f"/admin/template/edit/?id={short.id}") == [texts]
+    assert current("/admin/template/new/") == [letters]
+    assert current("/admin/template/new/?channel=sms") == [texts]
+    assert current("/admin/template/") == []
+    assert current("/admin/mailingrule/") == current("/admin/mailingrule/new/") == ["/admin/mailingrule/"]
+
+
 @pytest.mark.spec("B107", "B108", "B110", "B115", "B116", "B117", "B118")
 def test_a_templates_tags_stand_beside_it_in_red(network: Any, owner: Any) -> None:
     page = owner.get(NEW).text

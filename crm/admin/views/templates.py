@@ -21,6 +21,7 @@ from crm.clients.queries import find_clients
 from crm.contacts.models import Channel
 from crm.db import db
 from crm.errors import DomainError
+from crm.mailings.models import Template
 from crm.mailings.tags import all_tags
 from crm.mailings.templates import preview_template, save_template
 
@@ -101,6 +102,10 @@ class TemplatesOfChannelView(ReportView):
     def index_view(self) -> Any:
         return redirect(grid_url("template", **{"f.channel.is": self.channel.value}))
 
+    def is_current(self, page_of: Any) -> bool:
+        """Whether the page shown, of the view `page_of`, is one of these templates': the menu says so."""
+        return getattr(page_of, "entity", None) == "template" and _channel_of_page() is self.channel
+
 
 class EmailTemplatesView(TemplatesOfChannelView):
     channel = Channel.EMAIL
@@ -109,6 +114,18 @@ class EmailTemplatesView(TemplatesOfChannelView):
 class SmsTemplatesView(TemplatesOfChannelView):
     icon = "chat-left-text"
     channel = Channel.SMS
+
+
+def _channel_of_page() -> Channel | None:
+    """The channel of the template or the templates shown; None when they are of any."""
+    text = request.values.get("id", "")
+    if text.isascii() and text.isdigit() and len(text) < 19:
+        row = db.session.get(Template, int(text))
+        return row.channel if row is not None else None
+    asked = request.values.get("channel") or request.args.get("f.channel.is")
+    if asked is None and request.endpoint == "template.create_view":
+        return Channel.EMAIL
+    return next((channel for channel in Channel if channel.value == asked), None)
 
 
 def _preview(form: Any) -> dict[str, Any]:
