@@ -5,14 +5,15 @@ from __future__ import annotations
 import uuid
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flask_babel import gettext as _
 from sqlalchemy import select
 
 from crm import clock
-from crm.access.actors import Actor, require
+from crm.access.actors import SYSTEM, Actor, require
 from crm.access.mailing_option import check_mailings
+from crm.access.models import Branch
 from crm.bell import ring
 from crm.bills.models import Bill, BillStatus
 from crm.clients.models import Client, PhoneKind
@@ -22,7 +23,7 @@ from crm.db import db
 from crm.errors import DomainError
 from crm.mailings.channels import telegram, viber, whatsapp
 from crm.mailings.channels.sms import SmsLength, sms_length
-from crm.mailings.delivery import landline_text, move_message
+from crm.mailings.delivery import AFTER_FAILURE, landline_text, move_message
 from crm.mailings.models import MailingRun, Message, MessageStatus, Provider
 from crm.mailings.providers import channels_of, push_key
 from crm.mailings.tags import render
@@ -46,6 +47,10 @@ _LONGEST = {
     Channel.WHATSAPP: whatsapp.MAX_LENGTH,
 }
 _BY_PHONE = frozenset({Channel.SMS, Channel.WHATSAPP})
+
+
+# Begins the dedupe_key of messages that were written as SMS, whatever they go over.
+_SMS_BY_HAND = "manual:sms:"
 
 
 @dataclass(frozen=True)
@@ -96,9 +101,7 @@ class Routes:
                 return used, way.address
         way = self.ways[channel]
         if not way.is_on:
-            raise DomainError(
-                "channel_off", _("%(channel)s is switched off in the client's card.", channel=channel.label)
-            )
+            raise DomainError("channel_off", f"{way.refusal}.")
         if channel is Channel.EMAIL:
             raise DomainError("no_email", _("This client has no e-mail address."))
         raise DomainError("not_linked", _("%(channel)s: the client has not connected it.", channel=channel.label))
@@ -233,13 +236,51 @@ def send_message_to(
         recipient=draft.recipient,
         subject=draft.subject,
         body=draft.body,
-        dedupe_key=f"manual:{uuid.uuid4()}",
+        dedupe_key=f"{_SMS_BY_HAND if channel is Channel.SMS else 'manual:'}{uuid.uuid4()}",
         kind=draft.kind,
         bill=bill,
         by=by,
     )
     ring(DELIVER)
     return message
+
+
+def queue_as_sms(message: Message) -> Message | None:
+    """Queue what was written as an SMS and did not get through to a messenger over the next of what SMS go over; None
+    when there is none. Once for each of them. The caller commits.
+    """
+    if not message.dedupe_key.startswith(_SMS_BY_HAND) or message.channel is Channel.SMS:
+        return None
+    client = message.client
+    if client.id in refusals([client], message.kind):
+        return None
+    routes = routes_to(client, db.session.get_one(Branch, message.branch_id).company_id)
+    left = routes.instead[routes.instead.index(message.channel) + 1 :] if message.channel in routes.instead else []
+    number = message.recipient if message.channel in _BY_PHONE else None
+    try:
+        used, recipient = replace(routes, instead=left).find(Channel.SMS, number)
+        _checked_length(used, message.body)
+        key = f"{message.dedupe_key}:{used.value}"
+        if db.session.scalar(select(Message.id).where(Message.dedupe_key == key)) is not None:
+            return None
+        following = queue_message(
+            client,
+            channel=used,
+            kind=message.kind,
+            recipient=recipient,
+            body=message.body,
+            dedupe_key=key,
+            bill=message.bill,
+            by=SYSTEM,
+        )
+    except DomainError:  # there is nothing left, or the company sends nothing any more: it failed
+        return None
+    following.author_id, following.author_name = message.author_id, message.author_name
+    ring(DELIVER)
+    return following
+
+
+AFTER_FAILURE.append(queue_as_sms)
 
 
 def queue_message(

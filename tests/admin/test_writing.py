@@ -397,6 +397,33 @@ def test_an_sms_goes_to_the_bot_the_client_has_linked(
         assert "Я" * 80 in service.calls[-1].body.decode() or "Я" * 80 in str(service.calls[-1].fields)
 
 
+@pytest.mark.spec("C98", "C100")
+def test_what_a_messenger_refuses_goes_on_as_an_sms(network: Any, browser: Any, service: Any) -> None:
+    connect(network, service, *BOTS)
+    client = make_client(network.lesnoy)
+    link(client, Channel.TELEGRAM)
+    assert send(browser, path_of(client, to="phone"), text="Привет").status_code == 302
+    service.say({"ok": False, "error_code": 403, "description": "Forbidden: bot was blocked by the user"}, 403)
+    for _attempt in range(2):
+        deliver_batch()
+    refused, sms = messages()
+    assert (refused.status, refused.channel, sms.channel) == (MessageStatus.FAILED, Channel.TELEGRAM, Channel.SMS)
+    assert (sms.recipient, sms.body, sms.kind, sms.author_id) == (
+        *(client.phone, "Привет", MessageKind.PERSONAL, network.director.id),
+    )
+
+
+def test_what_was_written_to_a_messenger_goes_nowhere_else(network: Any, browser: Any, service: Any) -> None:
+    connect(network, service, *BOTS)
+    client = make_client(network.lesnoy)
+    link(client, Channel.TELEGRAM)
+    assert send(browser, path_of(client, to="telegram"), text="Привет").status_code == 302
+    service.say({"ok": False, "error_code": 403, "description": "Forbidden: bot was blocked by the user"}, 403)
+    deliver_batch()
+    (message,) = messages()
+    assert message.status is MessageStatus.FAILED
+
+
 def test_a_message_to_the_cabinet_is_shown_to_the_client_until_he_has_read_it(
     network: Any, browser: Any, web: Any
 ) -> None:
@@ -437,7 +464,7 @@ def test_a_channel_switched_off_in_the_card_is_not_used(network: Any, browser: A
     client = make_client(network.lesnoy)
     with transaction():
         set_contact(client, Channel.SMS, False, by=SYSTEM)
-    assert "отключ" in refusals(browser.get(path_of(client)).text)["phone"]
+    assert "выключено" in refusals(browser.get(path_of(client)).text)["phone"]
     assert send(browser, path_of(client, to="phone"), text="Привет").status_code == 422
     assert messages() == []
 
