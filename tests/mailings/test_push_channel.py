@@ -195,7 +195,13 @@ def test_nonsense_is_no_subscription(text):
         read_subscription(text)
 
 
-@pytest.mark.parametrize("host", ["fcm.googleapis.com", "web.push.apple.com", "wns2-par02p.notify.windows.com"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("fcm.googleapis.com", "jmt17.google.com", "updates.push.services.mozilla.com", "web.push.apple.com"),
+        "wns2-par02p.notify.windows.com",
+    ],
+)
 def test_services_of_browsers_are_known(host):
     assert read_subscription(Browser(f"https://{host}/x").subscription).endpoint == f"https://{host}/x"
 

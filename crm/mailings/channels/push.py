@@ -27,6 +27,7 @@ from crm.mailings.channels.base import Fate, Letter, Outcome
 # an address of his choice.
 SERVICES = (
     "https://fcm.googleapis.com",
+    "https://jmt17.google.com",  # of Chromium
     "https://.push.services.mozilla.com",
     "https://updates.push.services.mozilla.com",
     "https://.push.apple.com",
