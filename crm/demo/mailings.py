@@ -94,16 +94,17 @@ _CABINET = "С понедельника в кабинете видно расп�
 _PERSONAL = "Здравствуйте!\n\nВы забыли у нас шапку с оленями. Она ждёт вас у администратора.\n\n{branch.name}"
 
 _TAKEN = Outcome(Fate.SENT)
-# What became of one message after another; of those refused the next way is tried.
+# What became of one message of a run after another; of those refused the next way is tried.
 _LUCK: dict[Channel, Sequence[Outcome]] = {
     Channel.EMAIL: (
-        *(_TAKEN, _TAKEN, _TAKEN),
+        _TAKEN,
         Outcome(Fate.REFUSED, "550 5.1.1 Почтового ящика с таким адресом нет"),
-        *(_TAKEN, _TAKEN),
+        _TAKEN,
         Outcome(Fate.UNKNOWN, "Сервер не ответил: письмо могло уйти"),
+        *(_TAKEN, _TAKEN),
     ),
-    Channel.WHATSAPP: (_TAKEN, _TAKEN, Outcome(Fate.REFUSED, "У этого номера нет WhatsApp")),
-    Channel.SMS: (_TAKEN, _TAKEN, Outcome(Fate.REFUSED, "Абонент заблокирован оператором"), _TAKEN),
+    Channel.WHATSAPP: (_TAKEN, Outcome(Fate.REFUSED, "У этого номера нет WhatsApp"), _TAKEN),
+    Channel.SMS: (_TAKEN, Outcome(Fate.REFUSED, "Абонент заблокирован оператором"), _TAKEN),
     Channel.TELEGRAM: (_TAKEN,),
     Channel.CABINET: (_TAKEN,),
 }
@@ -180,13 +181,11 @@ def _link(family: Family, chat: str) -> None:
 
 
 class _Mailings:
-    """Templates are made once, rules in each branch; luck goes round from message to message."""
+    """Templates are made once, rules in each branch."""
 
     def __init__(self, story: Story) -> None:
         self._story = story
         self._templates: dict[str, Template] = {}
-        self._luck: dict[Channel, Iterator[Outcome]] = {channel: cycle(all_) for channel, all_ in _LUCK.items()}
-        self._got: dict[Channel, Iterator[MessageStatus]] = {channel: cycle(all_) for channel, all_ in _GOT.items()}
 
     def begin(self, branch: Branch) -> None:
         """The branch's rules, switched off for now; with the first branch the templates and the services as well."""
@@ -203,20 +202,20 @@ class _Mailings:
         run = run_now(rule, by=self._story.head(branch))
         while not execute_run(run.id, by=SYSTEM):
             pass
-        self._send()
+        _send()
 
     def write(self, branch: Branch, facts: SelectionFacts) -> None:
         """A message to all who pay in the branch."""
         for run in mail_selection(facts, _payers_of(branch), by=self._story.head(branch)):
             while not execute_run(run.id, by=SYSTEM):
                 pass
-        self._send()
+        _send()
 
     def write_by_hand(self, family: Family) -> None:
         if family.card.email:
             by = self._story.clerk(family.branch)
             send_message_to(family.card, subject="Забытая шапка", text=_PERSONAL, by=by)
-            self._send()
+            _send()
 
     def _prepare(self, branch: Branch) -> None:
         owner = self._story.network.owner
@@ -296,27 +295,24 @@ class _Mailings:
             mira.id: [ending, ends, birthday],
         }[branch.id]
 
-    # --- what becomes of it -------------------------------------------------------------------------------------------
 
-    def _send(self) -> None:
-        """All that is queued, as a worker does it, and what the services tell later; the next ways are sent too."""
-        while claims := take_messages():
-            for claim in claims:
-                begun = begin_sending(claim).claim
-                if begun is None:
-                    continue
-                outcome = self._outcome(begun.channel, begun.letter.text)
-                settle_message(begun, outcome)
-                if outcome.fate is Fate.SENT and begun.channel in self._got:
-                    got = next(self._got[begun.channel])
-                    if got is not MessageStatus.SENT:
-                        move_message(begun.message_id, MessageStatus.SENT, got)
-
-    def _outcome(self, channel: Channel, text: str) -> Outcome:
-        outcome = next(self._luck[channel])
-        if channel is Channel.SMS and outcome.fate is Fate.SENT:
-            return replace(outcome, cost=SMS_PRICE * sms_length(text).parts)
-        return outcome
+def _send() -> None:
+    """All that is queued, as a worker does it, and what the services tell later; the next ways are sent too."""
+    luck: dict[Channel, Iterator[Outcome]] = {channel: cycle(outcomes) for channel, outcomes in _LUCK.items()}
+    got: dict[Channel, Iterator[MessageStatus]] = {channel: cycle(statuses) for channel, statuses in _GOT.items()}
+    while claims := take_messages():
+        for claim in claims:
+            begun = begin_sending(claim).claim
+            if begun is None:
+                continue
+            outcome = next(luck[begun.channel])
+            if begun.channel is Channel.SMS and outcome.fate is Fate.SENT:
+                outcome = replace(outcome, cost=SMS_PRICE * sms_length(begun.letter.text).parts)
+            settle_message(begun, outcome)
+            if outcome.fate is Fate.SENT and begun.channel in got:
+                status = next(got[begun.channel])
+                if status is not MessageStatus.SENT:
+                    move_message(begun.message_id, MessageStatus.SENT, status)
 
 
 def _named(name: str) -> Template:
