@@ -14,6 +14,7 @@ from bench.grids import grids
 from bench.imports import imports
 from bench.lessons import lessons
 from bench.mailings import mailings
+from bench.mailings_select import recipients
 from bench.notices import notices
 from bench.pages import bill_page
 from bench.posts import posts
@@ -29,6 +30,7 @@ OWN_PARTS: dict[str, Callable[[Place], Iterator[str]]] = {
     "notices": notices,
     "bills": bills,
     "mailings": mailings,
+    "recipients": recipients,
 }
 # Parts over the databases of the grids. In this order: what changes rows comes last.
 PARTS: dict[str, Callable[[Ground], Iterator[str]]] = {

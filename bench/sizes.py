@@ -22,6 +22,7 @@ NOTICE_TAIL, NOTICE_RATIO = 0.200, 3.0  # p99 of the answer to a notice; where t
 LESSON_PAGE_SECONDS = 0.100
 MAILING_SPEED, SECOND_WORKER = 0.6, 1.7  # of a bare loop's letters a second; of one worker's
 BILLS_PER_SECOND = 300.0  # by the forecast, in one action
+SELECT_SECONDS, BILLING_GROWTH = 5.0, 20e6  # recipients of a mailing; memory while a hundred thousand are billed
 ACCOUNTS_SECONDS, AS_OF_SECONDS = 0.100, 2.0  # the list of accounts with its totals: now, as of any day
 
 
