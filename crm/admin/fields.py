@@ -168,6 +168,18 @@ def _refuse_senseless(field: Any, day: date | None) -> None:
         raise ValueError(_("Enter a year between 1900 and 2199."))
 
 
+class TimeField(wtforms.TimeField):
+    """A time of day."""
+
+    data: Any
+
+    def process_formdata(self, valuelist: list[str]) -> None:
+        if not any(text.strip() for text in valuelist):  # nothing typed is no wrong time
+            self.data = None
+            return
+        super().process_formdata(valuelist)
+
+
 class DateField(wtforms.DateField):
     """A day that can be meant: others overflow when a term is added to them."""
 

@@ -15,12 +15,12 @@ from flask_babel import lazy_gettext as _l
 from flask_babel import ngettext
 from flask_login import current_user
 from werkzeug.datastructures import MultiDict
-from wtforms import BooleanField, StringField, TextAreaField, TimeField, validators
+from wtforms import BooleanField, StringField, TextAreaField, validators
 
 from crm import clock
 from crm.access.models import Branch
 from crm.admin.base import BulkAction, KontoraView, permission
-from crm.admin.fields import REQUIRED, DateField
+from crm.admin.fields import REQUIRED, DateField, TimeField
 from crm.admin.mailing_option import option_notices
 from crm.admin.selection import Selection
 from crm.admin.views.dry_runs import PAGE, dry_run_file, who_asked

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from textwrap import shorten
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
@@ -13,15 +14,15 @@ from flask_babel import lazy_gettext as _l
 from flask_babel import lazy_pgettext as _lp
 from flask_login import current_user
 from markupsafe import Markup
-from wtforms import BooleanField, IntegerField, SelectField, StringField, TimeField, validators
+from wtforms import BooleanField, IntegerField, SelectField, StringField, validators
 from wtforms.fields.choices import SelectChoice
 
 from crm import clock
 from crm.access.models import Branch
 from crm.admin.base import permission
 from crm.admin.column import FoundColumn
-from crm.admin.fields import REQUIRED, ChoicesField, DateField, EnumField, Form, MoneyField, ReferenceField
-from crm.admin.kinds import NOTHING, IntegerKind, MomentKind, Place
+from crm.admin.fields import REQUIRED, ChoicesField, DateField, EnumField, Form, MoneyField, ReferenceField, TimeField
+from crm.admin.kinds import NOTHING, IntegerKind, Kind, MomentKind, Place
 from crm.admin.mailing_option import OptionNotice, option_notice, option_notices
 from crm.admin.views.clients import working_branches
 from crm.admin.views.dry_runs import PAGE, dry_run_file, who_asked
@@ -30,7 +31,7 @@ from crm.admin.views.ways import NUMBERS, WAY_FIELDS, WaysForm, kept_ways
 from crm.audit.operations import record_export
 from crm.catalogue.models import LessonType, Subject
 from crm.clients.models import ClientKind, ClientStatus
-from crm.db import db, reading, transaction
+from crm.db import LabelEnum, db, reading, transaction
 from crm.i18n import money
 from crm.mailings.models import (
     BilledAccounts,
@@ -58,6 +59,22 @@ class WeekdayKind(IntegerKind):
 
     def show(self, value: Any, place: Place) -> str | Markup:
         return NOTHING if value is None else str(WEEKDAYS[value])
+
+
+class ChoicesKind(Kind):
+    """Several members of an enum, kept by their values; none: all of them."""
+
+    operators = ()
+    is_sortable = is_editable = False
+
+    def __init__(self, cls: type[LabelEnum]) -> None:
+        self.cls = cls
+
+    def show(self, value: Any, place: Place) -> str | Markup:
+        return ", ".join(str(one.label) for one in self.cls if one.value in (value or ())) or NOTHING
+
+    def export(self, value: Any) -> Any:
+        return ", ".join(str(one.label) for one in self.cls if one.value in (value or ())) or None
 
 
 class RuleForm(WaysForm):
@@ -134,7 +151,8 @@ class RuleForm(WaysForm):
     money_to = MoneyField(_lp("range", "To"), description=_l("Inclusive; one is enough."))
     days = IntegerField(
         _l("Days ahead"),
-        [validators.Optional(), validators.NumberRange(0, 366)],
+        default=0,
+        validators=[validators.Optional(), validators.NumberRange(0, 366)],
         description=_l("How many days before it happens; 0: on the very day."),
     )
     attended_only = BooleanField(_l("Send only if the client attended lessons in the last 30 days"))
@@ -239,7 +257,11 @@ class MailingRuleView(SelectionMailingView):
         "is_selected": _l("To a selection"),
         "schedule_since": _l("Scheduled since"),
     }
-    column_kinds = {"weekday": WeekdayKind()}
+    column_kinds = {
+        "weekday": WeekdayKind(),
+        "statuses": ChoicesKind(ClientStatus),
+        "client_kinds": ChoicesKind(ClientKind),
+    }
     column_searchable_list = ("name",)
     column_filters = ("is_active", "periodicity", "branch")
     form = RuleForm
@@ -420,7 +442,7 @@ def _parts(rule: MailingRule) -> list[tuple[Any, str]]:
     }
     parts += [(label, _("yes")) for name, label in flags.items() if told(name) and getattr(rule, name)]
     for number, way in enumerate(rule.ways):
-        text = way.template.name if way.template else way.subject or way.body[:80]
+        text = way.template.name if way.template else way.subject or shorten(way.body, 120, placeholder="…")
         label = _("If it does not get through") if number else _("Way of sending")
         parts.append((label, f"{way.channel.label} · {text or '—'}"))
     return parts

@@ -18,14 +18,23 @@ from flask_babel import get_locale, ngettext
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
 from flask_login import current_user
-from wtforms import BooleanField, IntegerField, SelectField, StringField, TextAreaField, TimeField
+from wtforms import BooleanField, IntegerField, SelectField, StringField, TextAreaField
 from wtforms.fields.choices import SelectChoice
 from wtforms.validators import Length, NumberRange, Optional
 
 from crm import clock
 from crm.access.models import Branch, Employee
 from crm.admin.base import DEFAULT_ZONE, KontoraView, QuickFilter, permission
-from crm.admin.fields import REQUIRED, DateField, EnumField, Form, MomentField, ReferenceField, ReferencesField
+from crm.admin.fields import (
+    REQUIRED,
+    DateField,
+    EnumField,
+    Form,
+    MomentField,
+    ReferenceField,
+    ReferencesField,
+    TimeField,
+)
 from crm.admin.views.schedules import WeekdaysField
 from crm.catalogue.models import LessonType, Room, Subject
 from crm.catalogue.queries import hours_on, instructors_of, lesson_types_on_offer, rooms_of, subjects_on_offer

@@ -83,12 +83,14 @@ class MailingRunView(KontoraView):
     @permission("mailingrule.run")
     def cancel_view(self) -> Any:
         """Asks first: a cancelled run is not gone on with."""
-        waiting = fates_of(self.get_one(request.values.get("id")))[LineFate.WAITING]
+        fates = fates_of(self.get_one(request.values.get("id")))
         warning = ngettext(
             "%(num)s client who waits will get nothing. What is queued already goes out. This cannot be undone.",
             "%(num)s clients who wait will get nothing. What is queued already goes out. This cannot be undone.",
-            waiting,
+            fates[LineFate.WAITING],
         )
+        if not sum(fates.values()):  # its lines are not written yet
+            warning = _("The mailing has not begun: nobody will get anything. This cannot be undone.")
         return self._move(cancel_run, _("Cancel the mailing"), _("The mailing is cancelled."), warning=warning)
 
     def _move(self, change: Callable[..., Any], label: str, said: str, **context: Any) -> Any:

@@ -15,13 +15,13 @@ from flask_babel import lazy_gettext as _l
 from flask_login import current_user
 from markupsafe import Markup
 from werkzeug.datastructures import MultiDict
-from wtforms import IntegerField, SelectMultipleField, StringField, TextAreaField, TimeField, validators
+from wtforms import IntegerField, SelectMultipleField, StringField, TextAreaField, validators
 from wtforms.fields.choices import SelectChoice
 from wtforms.widgets import CheckboxInput, ListWidget
 
 from crm.admin.base import GridColumn, KontoraView, permission
 from crm.admin.cells import Joins, SqlCell
-from crm.admin.fields import REQUIRED, EnumField, Form
+from crm.admin.fields import REQUIRED, EnumField, Form, TimeField
 from crm.admin.history import FieldChange
 from crm.admin.kinds import NOTHING, ListKind, Place
 from crm.admin.selection import Selection
