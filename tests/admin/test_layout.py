@@ -133,7 +133,7 @@ def test_a_page_of_fifty_bills_is_light(network: Any, web: Any) -> None:
         make_bill(client)
     page = web(network.owner).get("/admin/bill/")
     assert page.text.count("data-row=") == 50
-    assert len(page.data) < 60_000
+    assert len(page.data) < 62_000  # 40 of them the rows, the most of the rest the menu
 
 
 def test_static_files_may_be_kept_and_change_their_address_with_their_content(network: Any, web: Any) -> None:
