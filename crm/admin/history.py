@@ -10,7 +10,7 @@ from flask import request
 from flask_admin import expose
 
 from crm.admin.columns import ColumnsView, GridColumn, permission
-from crm.admin.kinds import Place, ReferenceKind
+from crm.admin.kinds import ListKind, Place, ReferenceKind
 from crm.audit.models import AuditAction, AuditEntry
 from crm.db import db
 
@@ -111,9 +111,9 @@ class HistoryView(ColumnsView):
         return False
 
     def _recall(self, column: GridColumn, value: Any, place: Place) -> Any:
-        if isinstance(value, list) and not column.is_custom:
+        if isinstance(value, list) and not column.is_custom and not isinstance(column.kind, ListKind):
             return ", ".join(map(str, value))
-        return "" if value in (None, "") else column.kind.show(column.kind.recall(value), place)
+        return "" if value in (None, "", []) else column.kind.show(column.kind.recall(value), place)
 
     def _recall_row(self, column: GridColumn, value: Any) -> Any:
         """The row a key stands for; its number, when it is gone or out of sight."""

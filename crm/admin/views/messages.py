@@ -93,6 +93,7 @@ class MessageView(KontoraView):
         "run": _l("Run of the mailing"),
         "external_id": _l("The provider's number"),
     }
+    details_template = "admin/message.html"
     empty_hint = _l("Messages to clients over all channels appear here, with their fate.")
     has_search = True
 
