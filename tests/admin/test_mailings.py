@@ -224,7 +224,10 @@ def test_a_rule_of_a_single_day(network: Any, browser: Any) -> None:
     assert send(browser, RULE, **typed, once_on="2030-05-01").status_code == 302
     rule = db.session.scalars(select(MailingRule)).one()
     assert rule.once_on == date(2030, 5, 1)
-    assert "01.05.2030 10:00" in table(browser.get("/admin/mailingrule/").text)[0]
+    row = table(browser.get("/admin/mailingrule/").text)[0]
+    assert {"01.05.2030 10:00", "Один раз"} <= set(row)
+    assert "Ежедневная" not in row
+    assert table(browser.get("/admin/mailingrule/?f.is_selected.is=1").text) == []
 
 
 def test_the_list_tells_the_next_run(network: Any, browser: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from textwrap import shorten
 from typing import Any, ClassVar
@@ -19,10 +20,11 @@ from wtforms.fields.choices import SelectChoice
 
 from crm import clock
 from crm.access.models import Branch
-from crm.admin.base import permission
+from crm.admin.base import GridColumn, QuickFilter, permission
+from crm.admin.cells import Joins, SqlCell
 from crm.admin.column import FoundColumn
 from crm.admin.fields import REQUIRED, ChoicesField, DateField, EnumField, Form, MoneyField, ReferenceField, TimeField
-from crm.admin.kinds import NOTHING, IntegerKind, Kind, MomentKind, Place
+from crm.admin.kinds import NOTHING, IntegerKind, ListKind, MomentKind, Place
 from crm.admin.mailing_option import OptionNotice, option_notice, option_notices
 from crm.admin.views.clients import working_branches
 from crm.admin.views.dry_runs import PAGE, dry_run_file, who_asked
@@ -61,11 +63,10 @@ class WeekdayKind(IntegerKind):
         return NOTHING if value is None else str(WEEKDAYS[value])
 
 
-class ChoicesKind(Kind):
+class ChoicesKind(ListKind):
     """Several members of an enum, kept by their values; none: all of them."""
 
-    operators = ()
-    is_sortable = is_editable = False
+    is_editable = False
 
     def __init__(self, cls: type[LabelEnum]) -> None:
         self.cls = cls
@@ -263,7 +264,7 @@ class MailingRuleView(SelectionMailingView):
         "client_kinds": ChoicesKind(ClientKind),
     }
     column_searchable_list = ("name",)
-    column_filters = ("is_active", "periodicity", "branch")
+    column_filters = ("kind", "is_active", "periodicity", "is_selected", "branch")
     form = RuleForm
     creates = edits = True
     create_label = _l("Add a mailing")
@@ -275,6 +276,21 @@ class MailingRuleView(SelectionMailingView):
         if name == "next_run":
             return FoundColumn(name, _l("Next run"), MomentKind(), None, of=_next_run)
         return super().column(name)
+
+    def quick_filters(self) -> list[QuickFilter]:
+        return [
+            QuickFilter(_lp("mailings", "By a schedule"), (("f.is_selected.is", "0"),)),
+            QuickFilter(_lp("mailings", "To a selection"), (("f.is_selected.is", "1"),)),
+        ]
+
+    def cell(self, row: Any, column: GridColumn) -> str | Markup:
+        return _periodicity(row) if column.name == "periodicity" else super().cell(row, column)
+
+    def exporter(self, column: GridColumn) -> Callable[[Any], Any]:
+        return _periodicity if column.name == "periodicity" else super().exporter(column)
+
+    def sql_cell(self, column: GridColumn, joins: Joins) -> SqlCell | None:
+        return None if column.name == "periodicity" else super().sql_cell(column, joins)
 
     def details_columns(self, row: Any) -> list[Any]:
         """What does not apply to the rule is left out: the rest is told by parts() in words."""
@@ -395,6 +411,11 @@ class MailingRuleView(SelectionMailingView):
         has_bills = rule.kind in {MailingKind.BILLS, MailingKind.DEBT}
         with reading():
             return dry_run_file(run, rule.name, place=rule.branch, has_bills=has_bills)
+
+
+def _periodicity(rule: MailingRule) -> str:
+    """In words; of a mailing of a single day that it is sent once."""
+    return str(_lp("mailing", "Once")) if rule.once_on is not None else str(rule.periodicity.label)
 
 
 def _next_run(rule: MailingRule) -> datetime | None:
