@@ -29,7 +29,7 @@ from crm.mailings.tags import render
 # Clients looked at in the same few statements: of a whole mailing, and of a page.
 BATCH = 500
 # Clients a page looks at, at most, to find its lines, and those that are counted without being asked to.
-LOOKED_AT = 5_000
+LOOKED_AT = 2_000
 
 Who = Literal["", "yes", "no"]
 
