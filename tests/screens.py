@@ -46,6 +46,7 @@ def _shots(page: Page, url: str, suffix: str) -> None:
         page.goto(url + address)
         shot(name)
     _shots_of_lessons(page, url, shot)
+    _shots_of_mailings(page, url, shot)
     page.goto(f"{url}/admin/visit/?f.paid_at.empty=1&f.price.from=1&f.status.is=planned")
     page.locator("[data-open]").first.click()
     shot("visit")
@@ -84,6 +85,30 @@ def _shots_of_lessons(page: Page, url: str, shot: Callable[[str], None]) -> None
         shot(name)
 
 
+def _shots_of_mailings(page: Page, url: str, shot: Callable[[str], None]) -> None:
+    """Rules, whom they concern, a run, messages, a message to many, the client's own page."""
+    page.goto(f"{url}/admin/mailingrule/?q=Счета")
+    rule = page.locator("[data-row]").first.get_attribute("data-row")
+    page.goto(f"{url}/admin/mailingrun/")
+    run = page.locator("[data-row]", has_text="День открытых дверей").first.get_attribute("data-row")
+    page.goto(f"{url}/admin/client/")
+    client = page.locator("[data-row]").first.get_attribute("data-row")
+    for name, address in {
+        "mailings": "/admin/mailingrule/",
+        "mailing": f"/admin/mailingrule/edit/?id={rule}",
+        "mailing-preview": f"/admin/mailingrule/preview/?id={rule}",
+        "mailing-run": f"/admin/mailingrun/details/?id={run}",
+        "messages": "/admin/message/",
+        "mailing-of-selection": "/admin/mailingrule/selection/?of=client",
+    }.items():
+        page.goto(url + address)
+        shot(name)
+    page.goto(f"{url}/admin/client/card/{client}/")
+    page.locator("button[value=link]").first.evaluate("button => button.click()")
+    page.goto(page.locator("a[href*='/messages/']").first.evaluate("link => link.href"))
+    shot("messages-of-client")
+
+
 def _shots_of_the_head(page: Page, url: str, suffix: str) -> None:
     """What the head of the network shapes: grids, imports, fields, roles, reports."""
     page.goto(f"{url}/login")
@@ -98,6 +123,9 @@ def _shots_of_the_head(page: Page, url: str, suffix: str) -> None:
         "fields": "/admin/field/",
         "role": "/admin/role/edit/?id=4",
         "staff-actions": "/admin/staffactions/",
+        "template": "/admin/template/edit/?id=1",
+        "providers": "/admin/provider/",
+        "message-costs": "/admin/messagecharge/",
     }.items():
         page.goto(url + address)
         page.screenshot(path=TARGET / f"{name}-{suffix}.png")
