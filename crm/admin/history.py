@@ -19,7 +19,18 @@ HISTORY_PAGE = 50
 _MADE_WITH_THE_ROW = frozenset({"token", "created_at", "issued_at", "sold_at", "opened_at", "year", "number"})
 # The machinery's own: no page shows them, so their changes say nothing to people.
 _INNER = frozenset(
-    {"asking_until", "confirmation_url", "dedupe_key", "key", "lease_until", "next_poll_at", "nonce", "schedule_since"},
+    {
+        "asking_until",
+        "confirmation_url",
+        "counted",
+        "counted_minute",
+        "dedupe_key",
+        "key",
+        "lease_until",
+        "next_poll_at",
+        "nonce",
+        "schedule_since",
+    },
 )
 _SILENT = _MADE_WITH_THE_ROW | _INNER
 

@@ -23,7 +23,7 @@ from crm.clients.models import Client
 from crm.db import db, transaction
 from tests.admin.test_grids import plain
 from tests.admin.world import errors, send, views
-from tests.factories import Network, make_client, make_rule, make_template
+from tests.factories import Network, make_client, make_rule, make_subject
 
 MACHINERY = _SILENT | _IGNORED | {"custom"}
 
@@ -94,12 +94,14 @@ def test_an_empty_value_is_put_back_too(network: Network, web: Any) -> None:
 
 
 def test_rows_of_other_tables_go_by_their_names(network: Network, web: Any) -> None:
-    first, second = make_template(name="Первый"), make_template(name="Второй")
-    rule = make_rule(network.lesnoy, template=first)
+    first, second = make_subject(name="Первый"), make_subject(name="Второй")
+    rule = make_rule(network.lesnoy)
     with transaction():
-        rule.template_id = second.id
+        rule.subject_id = first.id
+    with transaction():
+        rule.subject_id = second.id
     browser = web(network.director, network.lesnoy)
-    assert "Шаблон:</span> <del>Первый</del> → Второй" in history(browser, rule, entity="mailingrule")
+    assert "Предмет:</span> <del>Первый</del> → Второй" in history(browser, rule, entity="mailingrule")
 
 
 @pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
