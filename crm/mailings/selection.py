@@ -208,9 +208,19 @@ def mail_selection(facts: SelectionFacts, clients: Select[Any], *, by: Actor) ->
     return runs
 
 
+def check_moment(facts: SelectionFacts, branches: list[Branch]) -> None:
+    """Raise DomainError "moment_past" where the day and time chosen have passed on the clock of one of the branches."""
+    for branch in branches:
+        if facts.once_on is not None and facts.send_time is not None:
+            _future(clock.at(facts.once_on, facts.send_time, branch), now=clock.now())
+
+
 def _moment(rule: MailingRule, *, now: datetime) -> datetime:
     assert rule.once_on is not None
-    moment = clock.at(rule.once_on, rule.send_time, rule.branch)
+    return _future(clock.at(rule.once_on, rule.send_time, rule.branch), now=now)
+
+
+def _future(moment: datetime, *, now: datetime) -> datetime:
     if moment <= now:
         raise DomainError("moment_past", _("This moment has passed. Choose a later one, or send at once."), "send_time")
     return moment

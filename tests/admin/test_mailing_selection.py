@@ -260,9 +260,12 @@ def test_what_is_wrong_is_said_beside_the_field(network: Any, browser: Any, type
 
 def test_a_moment_that_has_passed_is_refused(network: Any, browser: Any) -> None:
     path = chosen(browser, "client", id=str(make_client(network.lesnoy).id))
-    answer = sent(browser, path, is_later="y", once_on="2027-03-10", send_time="11:59")
-    assert answer.status_code == 422
-    assert errors(answer.text) == {"send_time": "Это время уже прошло. Выберите более позднее или отправьте сразу."}
+    late = {"is_later": "y", "once_on": "2027-03-10", "send_time": "11:59"}
+    typed = fields(browser.get(path).text) | WRITTEN | late
+    for answer in (looked_at(browser, path, **late), browser.post(path, data=typed | {"step": "send", "count": "1"})):
+        assert answer.status_code == 422
+        said = {"send_time": "Это время уже прошло. Выберите более позднее или отправьте сразу."}
+        assert errors(answer.text) == said
 
 
 def test_it_goes_out_at_its_moment_and_can_be_changed_until_then(network: Any, browser: Any) -> None:

@@ -33,7 +33,7 @@ from crm.errors import DomainError
 from crm.i18n import day, moment
 from crm.mailings.models import MailingRule, MailingRun
 from crm.mailings.preview import dry_run_of_selection
-from crm.mailings.selection import SelectionFacts, WrittenWay, branches_of, mail_selection
+from crm.mailings.selection import SelectionFacts, WrittenWay, branches_of, check_moment, mail_selection
 from crm.mailings.tags import OF_KIND, MailingKind, tags_about
 from crm.mailings.upcoming import lacks_of
 from crm.schedule.models import ClientGroup, GroupMember
@@ -213,6 +213,7 @@ class SelectionMailingView(KontoraView):
         if step == "send" and not is_as_seen:
             flash(_("Others are chosen by now than when you looked. Look at them and send again."), "warning")
         try:
+            check_moment(form.facts, places)
             run = dry_run_of_selection(form.facts, clients, by=current_user)
             who, after = who_asked(request.form)
             found = run.page(PAGE, who=who, after=after)
