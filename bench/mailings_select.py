@@ -36,6 +36,7 @@ from crm.mailings.models import (
     PeriodType,
     RunResult,
 )
+from crm.mailings.recipients import recipients as choice_of
 from crm.mailings.recipients import write_lines
 from crm.mailings.running import execute_run
 from crm.mailings.runs import run_now
@@ -60,7 +61,7 @@ RULES: dict[str, dict[str, Any]] = {
     "birthdays": {"kind": MailingKind.BIRTHDAY},
     "everybody": {"kind": MailingKind.TEXT},
 }
-TOLD = "subscriptions that end, used up"
+TOLD, EVERYBODY = "subscriptions that end, used up", "everybody"
 
 
 def recipients(place: Place) -> Iterator[str]:
@@ -69,13 +70,15 @@ def recipients(place: Place) -> Iterator[str]:
         for system in ("SQLite", "PostgreSQL"):
             name = f"kontora_bench_recipients_{CLIENTS}_{BILLED}"
             url = place.sqlite(name) if system == "SQLite" else stack.enter_context(place.postgresql(name))
-            yield f"\n{system}: recipients among {CLIENTS:,} clients, written as lines of a run"
+            yield f"\n{system}: recipients among {CLIENTS:,} clients"
             with Contestant(school, url, place.home) as contestant:
                 contestant.run("wake")
                 for what in RULES:
                     yield _chosen(contestant, what, what)
                 contestant.run("tell", TOLD)
                 yield _chosen(contestant, TOLD, "  told already")
+                written = contestant.run("write", EVERYBODY)
+                yield figure_line("everybody, as lines of a run", f"{written.seconds:.2f} s")
             with Contestant(school, url, place.home) as contestant:  # whose memory has held nothing else
                 contestant.run("begin")
                 contestant.run("bill", TURN)
@@ -104,8 +107,9 @@ def _chosen(contestant: Contestant, what: str, shown: str) -> str:
 
 
 def school(url: str, home: Path) -> Mapping[str, Skill]:
-    """select(what) writes the lines of a run by that rule and forgets them; tell(what) keeps them, as told; begin() a
-    run that bills the payers of the second branch, bill(count) does so many of its lines, proof().
+    """select(what) finds whom that rule is for; write(what) writes the lines of a run and forgets them; tell(what)
+    keeps them, as told; begin() a run that bills the payers of the second branch, bill(count) does so many of its
+    lines, proof().
     """
     app = application(url, home)
     with app.app_context(), scoped_to(EVERYWHERE), acting(SYSTEM, "bench"):
@@ -139,6 +143,11 @@ def school(url: str, home: Path) -> Mapping[str, Skill]:
         return run, write_lines(run, clock.today(rule.branch))
 
     def choose(what: str) -> bytes:
+        rule = db.session.get_one(MailingRule, rules[what])
+        chosen = choice_of(rule, clock.today(rule.branch)).subquery()
+        return str(db.session.scalar(select(func.count()).select_from(chosen))).encode()
+
+    def write(what: str) -> bytes:
         _run, count = lines_of(what)
         db.session.rollback()
         return str(count).encode()
@@ -177,6 +186,7 @@ def school(url: str, home: Path) -> Mapping[str, Skill]:
 
     skills: dict[str, Callable[..., bytes]] = {
         "select": choose,
+        "write": write,
         "tell": tell,
         "begin": begin,
         "bill": bill,
