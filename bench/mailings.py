@@ -21,6 +21,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, cast
 
+import flask_migrate
 from aiosmtpd.controller import Controller
 from flask import Flask
 from jinja2 import Environment, FileSystemLoader
@@ -28,7 +29,6 @@ from redis import Redis
 from rq import Worker
 from sqlalchemy import func, select, update
 
-from bench import kontora
 from bench.contestants import Contestant, Outcome, Skill
 from bench.databases import Place
 from bench.duels import duel
@@ -48,7 +48,7 @@ from crm.mailings.tags import bill_url, money
 from crm.subscriptions.models import Subscription, SubscriptionStatus
 from tests import servers
 from tests.chaos.recipients import make_recipients
-from tests.factories import make_rule, make_template
+from tests.factories import make_network, make_rule, make_template
 
 LETTERS = int(os.environ.get("BENCH_LETTERS") or 2000)  # of one turn
 TURNS = int(os.environ.get("BENCH_TURNS") or 5)
@@ -72,7 +72,6 @@ def mailings(place: Place) -> Iterator[str]:
         port = servers.free_port()
         sink = stack.enter_context(Contestant(smtp_sink, port))
         sink.run("take")
-        kontora.prepare_ledger(url, place.home)
         facts = {"DATABASE_URL": url, "REDIS_URL": redis_url, "DATA_DIR": str(home), "SECRET_KEY": "a secret"}
         facts |= {"SMTP_URL": f"smtp://127.0.0.1:{port}", "PUBLIC_URL": "https://kontora.test"}
         office = stack.enter_context(Contestant(mailing_office, facts))
@@ -157,6 +156,10 @@ def mailing_office(facts: dict[str, str]) -> Mapping[str, Skill]:
     """
     app: Flask = create_app(read_settings(facts))
     written = 0
+    with app.app_context(), scoped_to(EVERYWHERE), acting(SYSTEM, "bench"):
+        flask_migrate.upgrade()
+        if db.session.scalar(select(Branch.id).limit(1)) is None:
+            make_network()
 
     def within_app(do: Callable[..., bytes]) -> Skill:
         def done(*args: Any) -> bytes:

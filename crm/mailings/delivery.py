@@ -8,17 +8,19 @@ channel, waits for no other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, time, timedelta
 from decimal import Decimal
+from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
 import structlog
 from flask import current_app
 from flask_babel import gettext as _
-from sqlalchemy import and_, case, exists, literal, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, case, exists, literal, null, or_, select, update
 from sqlalchemy.orm import joinedload
 
 from crm import clock
@@ -69,7 +71,7 @@ AFTER_FAILURE: list[Callable[[Message], Any]] = []
 class Claim:
     """A message in this worker's hands. lease_until: the proof while it is TAKEN; attempt: while it is SENDING, since
     every handing over raises it. quiet_hours: None where it minds none. price: of a message, or of a part of an SMS,
-    where the provider has one.
+    where the provider has one. is_limited: no more than so many a minute may leave.
     """
 
     message_id: int
@@ -79,6 +81,7 @@ class Claim:
     lease_until: datetime
     letter: Letter
     price: Decimal | None
+    is_limited: bool = False
 
     @property
     def channel(self) -> Channel:
@@ -188,8 +191,8 @@ def take_messages(*, limit: int = HANDFUL, without: Collection[Lane] = ()) -> li
         taken = taken.options(joinedload(Message.client)).order_by(Message.next_try_at, Message.id)
         messages = db.session.scalars(taken.execution_options(populate_existing=True)).all()
         pages = _pages(messages)
-        prices = _prices()
-        return [_claim(message, pages.get(message.client_id), prices, lease) for message in messages]
+        terms = _terms()
+        return [_claim(message, pages.get(message.client_id), terms, lease) for message in messages]
 
 
 def _pages(messages: Sequence[Message]) -> dict[int, str]:
@@ -215,14 +218,19 @@ def _due(now: datetime, without: Collection[Lane] = ()) -> Any:
     return query
 
 
-def _prices() -> dict[Lane, Decimal | None]:
-    query = select(Provider.company_id, Provider.channel, Provider.price).where(Provider.is_active)
-    return {(company_id, channel): price for company_id, channel, price in db.session.execute(query)}
+def _terms() -> dict[Lane, tuple[Decimal | None, bool]]:
+    """Price, and whether there is a limit a minute, where a lane has a provider of its own."""
+    query = select(Provider.company_id, Provider.channel, Provider.price, Provider.per_minute)
+    rows = db.session.execute(query.where(Provider.is_active))
+    return {(company_id, channel): (price, limit is not None) for company_id, channel, price, limit in rows}
 
 
-def _claim(message: Message, page: str | None, prices: dict[Lane, Decimal | None], lease: datetime) -> Claim:
+def _claim(
+    message: Message, page: str | None, terms: dict[Lane, tuple[Decimal | None, bool]], lease: datetime
+) -> Claim:
     branch = db.session.get_one(Branch, message.branch_id)
     lane = (branch.company_id, message.channel)
+    price, is_limited = terms.get(lane, (None, False))
     is_of_mailing = message.run_id is not None or message.line_id is not None or message.kind is MessageKind.THANKS
     return Claim(
         message_id=message.id,
@@ -231,7 +239,8 @@ def _claim(message: Message, page: str | None, prices: dict[Lane, Decimal | None
         attempt=message.attempts,
         lease_until=lease,
         letter=_letter(message, branch, page),
-        price=prices.get(lane),
+        price=price,
+        is_limited=is_limited,
     )
 
 
@@ -298,15 +307,24 @@ def begin_sending(claim: Claim, *, after: Done | None = None) -> Begun:
     lane is full, or when its lease is over and another worker may have it.
     """
     now = clock.now()
+    quiet_end = claim.quiet_hours.end(now) if claim.quiet_hours else None
+    begun = replace(claim, attempt=claim.attempt + 1)
+    is_free = after is None or (after.outcome.fate is Fate.SENT and cost_of(after) is None)
+    if quiet_end is None and not claim.is_limited and is_free:  # a letter: one statement is all there is to it
+        with _one_statement() as connection:
+            has_begun = _note_and_begin(connection, claim, after, now)
+        if not has_begun:
+            with transaction():
+                _skip_idle(claim)
+        return Begun(begun if has_begun else None)
     with transaction():
-        if after is not None and (after.outcome.fate is not Fate.SENT):
+        if after is not None and after.outcome.fate is not Fate.SENT:
             _settle(after, now)
             after = None
-        quiet_end = claim.quiet_hours.end(now) if claim.quiet_hours else None
-        is_full = quiet_end is None and not _count_in(claim.lane, now)
+        is_full = quiet_end is None and claim.is_limited and not _count_in(claim.lane, now)
         if quiet_end is None and not is_full:
-            if _note_and_begin(claim, after, now):
-                return Begun(replace(claim, attempt=claim.attempt + 1))
+            if _note_and_begin(db.session.connection(), claim, after, now):
+                return Begun(begun)
             _skip_idle(claim)
             return Begun(None)
         if after is not None:
@@ -338,62 +356,87 @@ def _count_in(lane: Lane, now: datetime) -> bool:
     return counted.rowcount == 1  # type: ignore[attr-defined]
 
 
-def _note_and_begin(claim: Claim, after: Done | None, now: datetime) -> bool:
+@contextmanager
+def _one_statement() -> Iterator[Connection]:
+    """For a statement that is a transaction by itself: PostgreSQL is asked once instead of three times."""
+    if db.engine.dialect.name == "sqlite":
+        with transaction():
+            yield db.session.connection()
+    else:
+        with db.engine.connect() as connection:
+            yield connection.execution_options(isolation_level="AUTOCOMMIT")
+
+
+def _note_and_begin(connection: Connection, claim: Claim, after: Done | None, now: datetime) -> bool:
     """One statement: `after`, which was sent, becomes SENT and `claim` SENDING. Whether the latter did."""
-    _check_move(MessageStatus.TAKEN, MessageStatus.SENDING)
-    this = and_(
-        Message.id == claim.message_id,
-        Message.status == MessageStatus.TAKEN,
-        Message.lease_until == claim.lease_until,
-        Message.lease_until > now,
-        *_is_needed(now),
-    )
-    columns = Message.__table__.c
-    begun: dict[str, Any] = {
-        "status": literal(MessageStatus.SENDING, columns.status.type),
-        "lease_until": literal(now + LEASE, columns.lease_until.type),
-        "attempts": columns.attempts + 1,
-    }
-    which: Any = this
-    values = begun
+    facts: dict[str, Any] = {"this": claim.message_id, "taken_until": claim.lease_until, "now": now}
+    facts |= {"until": now + LEASE, "codes_since": now - CODE_LIVES, "former": 0, "former_attempt": 0}
+    facts |= {"sent_at": now, "external_id": "", "cost": None}
     if after is not None:
-        _check_move(MessageStatus.SENDING, MessageStatus.SENT)
-        is_former = Message.id == after.claim.message_id
-        which = or_(
-            this, and_(is_former, Message.status == MessageStatus.SENDING, Message.attempts == after.claim.attempt)
-        )
-        facts = {"status": MessageStatus.SENT, **_noted(after, MessageStatus.SENT, now)}
-        noted = {name: literal(value, columns[name].type) for name, value in facts.items()}
-        values = {
-            name: case((is_former, noted.get(name, columns[name])), else_=begun.get(name, columns[name]))
-            for name in sorted(noted.keys() | begun.keys())
-        }
-    moved = set(
-        db.session.scalars(
-            update(Message)
-            .where(which)
-            .values(**values)
-            .returning(Message.id)
-            .execution_options(synchronize_session=False)
-        )
-    )
+        cost = cost_of(after)
+        facts |= {"former": after.claim.message_id, "former_attempt": after.claim.attempt, "cost": cost}
+        facts["external_id"] = after.outcome.external_id
+    moved = set(connection.execute(_begin_statement(), facts).scalars())
     if after is not None:
         if after.claim.message_id in moved:
-            _charge(after, cost_of(after), now)
+            _charge(after, cost, now)
         else:
             log.warning("message_lease_lost", message_id=after.claim.message_id, fate=after.outcome.fate.value)
     return claim.message_id in moved
 
 
-def _is_needed(now: datetime) -> tuple[Any, ...]:
+@cache
+def _begin_statement() -> Any:
+    """The statement of _note_and_begin(), made once: it takes longer to put together than to carry out. former: id of
+    the message that was sent, 0 where there is none.
+    """
+    _check_move(MessageStatus.TAKEN, MessageStatus.SENDING)
+    _check_move(MessageStatus.SENDING, MessageStatus.SENT)
+    table: Any = Message.__table__
+    columns = table.c
+
+    def given(name: str, like: str) -> Any:
+        return bindparam(name, type_=columns[like].type)
+
+    former = given("former", "id")
+    now = given("now", "sent_at")
+    this = and_(
+        columns.id == given("this", "id"),
+        columns.status == MessageStatus.TAKEN,
+        columns.lease_until == given("taken_until", "lease_until"),
+        columns.lease_until > now,
+        *_is_needed(given("codes_since", "created_at")),
+    )
+    is_former = columns.id == former
+    was_sent = and_(is_former, columns.status == MessageStatus.SENDING, columns.attempts == bindparam("former_attempt"))
+    # As _noted() says of a message that was sent, and what begins the other one.
+    noted: dict[str, Any] = {
+        "status": (
+            literal(MessageStatus.SENT, columns.status.type),
+            literal(MessageStatus.SENDING, columns.status.type),
+        ),
+        "lease_until": (null(), given("until", "lease_until")),
+        "attempts": (columns.attempts, columns.attempts + 1),
+        "error": ("", columns.error),
+        "secret": (null(), columns.secret),
+        "sent_at": (given("sent_at", "sent_at"), columns.sent_at),
+        "external_id": (given("external_id", "external_id"), columns.external_id),
+        "cost": (given("cost", "cost"), columns.cost),
+    }
+    values = {name: case((is_former, of_former), else_=of_this) for name, (of_former, of_this) in noted.items()}
+    which = and_(columns.id.in_([given("this", "id"), former]), or_(this, was_sent))
+    return update(table).where(which).values(values).returning(columns.id)
+
+
+def _is_needed(codes_since: Any) -> tuple[Any, ...]:
     """What a letter of a mailing still asks for, and one with a code is still good for. By hand it is sent all the
-    same.
+    same. codes_since: the moment since which codes are good.
     """
     is_gone = exists().where(
         Bill.id == Message.bill_id,
         or_(Bill.status.in_([BillStatus.PAID, BillStatus.ARCHIVED]), Bill.link_revoked_at.is_not(None)),
     )
-    is_good = and_(Message.secret.is_not(None), Message.created_at > now - CODE_LIVES)
+    is_good = and_(Message.secret.is_not(None), Message.created_at > codes_since)
     return (
         or_(Message.run_id.is_(None), ~is_gone),
         or_(~Message.dedupe_key.startswith(CODE_KEY, autoescape=True), is_good),

@@ -61,7 +61,7 @@ def test_a_channel_is_switched_off_and_on_again(network: Network) -> None:
     switch(client, Channel.EMAIL, False, by=network.administrator)
     assert address_for(client, Channel.EMAIL) is None
     assert address_for(client, Channel.SMS) == client.phone
-    assert "switched off" in why_not(client, MessageKind.BILLS, Channel.EMAIL)
+    assert "выключено" in why_not(client, MessageKind.BILLS, Channel.EMAIL)
     line = last_line(client)
     assert (line.actor_id, line.changes) == (network.administrator.id, {"contact_email": ["on", "off"]})
     switch(client, Channel.EMAIL, True)

@@ -9,6 +9,7 @@ import pytest
 
 from crm import clock
 from crm.access.actors import SYSTEM
+from crm.contacts.models import MessageKind
 from crm.db import db, transaction
 from crm.mailings.channels.base import Fate, Outcome
 from crm.mailings.delivery import (
@@ -202,6 +203,22 @@ def test_a_late_note_does_not_touch_a_newer_attempt(message):
 def test_a_status_moves_only_along_its_table(message):
     with pytest.raises(ValueError, match="does not move"):
         move_message(message.id, MessageStatus.SENT, MessageStatus.PENDING)
+
+
+# --- who may refuse a letter ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_refusable"),
+    [(kind, kind not in (MessageKind.SERVICE, MessageKind.PERSONAL)) for kind in MessageKind],
+)
+def test_letters_of_mailings_can_be_refused_in_one_click_and_no_others(client, smtp, kind, is_refusable):
+    make_message(client, kind=kind)
+    deliver_batch()
+    message = smtp.messages[-1].message
+    assert ("List-Unsubscribe" in message, "List-Unsubscribe-Post" in message) == (is_refusable, is_refusable)
+    if is_refusable:
+        assert f"/unsubscribe/{kind.value}>" in "".join(message["List-Unsubscribe"].split())
 
 
 # --- messages that bring a code --------------------------------------------------------------------------------------

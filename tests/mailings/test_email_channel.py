@@ -229,6 +229,24 @@ def test_a_letter_of_a_mailing_can_be_refused_in_one_click(smtp):
     assert smtp.messages[0].message["List-Unsubscribe"] is None
 
 
+def test_headers_are_short_lines_of_seven_bits():
+    """So that a signature of the mail server (DKIM) holds whatever server the letter passes."""
+    long = "Автономная некоммерческая организация дополнительного образования «Школа лыжного спорта и туризма»"
+    with scripted({}) as (url, heard):
+        send(
+            url, letter(subject=f"{long} {long}", sender_name=long, recipient_name=long, unsubscribe="https://k.test/m")
+        )
+    content = next(line for line in heard[0] if isinstance(line, bytes))
+    head, _gap, body = content.partition(b"\r\n\r\n")
+    assert max(map(len, head.split(b"\r\n"))) <= 78
+    assert max(map(len, body.split(b"\r\n"))) <= 78
+    message = message_from_bytes(content, policy=policy.default)
+    assert message["Subject"] == f"{long} {long}"
+    assert [one.display_name for one in (message["From"].addresses[0], message["To"].addresses[0])] == [long, long]
+    names = [name for name in message.keys() if name not in ("Content-Type", "MIME-Version")]  # noqa: SIM118
+    assert len(names) == len(set(names))  # a second From or Date spoils a signature
+
+
 def test_a_letter_is_found_again_by_its_message_id(smtp):
     (outcome,) = send(smtp.url, letter(key="bill:7:email"))
     assert outcome.external_id == letter_id("bill:7:email")

@@ -16,7 +16,7 @@ from email.mime.base import MIMEBase
 from email.mime.multipart import MIMEMultipart
 from email.mime.text import MIMEText
 from email.utils import format_datetime, formataddr
-from functools import partial
+from functools import lru_cache, partial
 from ipaddress import ip_address
 from urllib.parse import unquote, urlsplit
 
@@ -27,8 +27,16 @@ from crm.mailings.channels.base import Attachment, Fate, Letter, Outcome
 
 TIMEOUT_SECONDS = 30
 
+
+class _Folded(policy.Compat32):
+    """Headers stand as _compose() has made them: lines folded, ASCII. The others of a letter are short."""
+
+    def fold_binary(self, name: str, value: str) -> bytes:
+        return f"{name}: {value}\r\n".encode("ascii")
+
+
 # Bodies of seven bits pass through every server, signed or not; lines are broken with CRLF as SMTP wants them.
-_POLICY = policy.compat32.clone(linesep="\r\n", cte_type="7bit")
+_POLICY = _Folded(linesep="\r\n", cte_type="7bit")
 
 
 class EmailSender:
@@ -179,7 +187,8 @@ def _compose(letter: Letter, sender: str, recipient: str) -> bytes:
     By the older classes of `email`: EmailMessage parses and folds each header it is given, which takes seven times as
     long as all the rest. They let line breaks into headers, so that is asked here. Raises ValueError.
     """
-    html = render_template("mail/letter.html", subject=letter.subject, text=letter.text, sender=letter.sender_name)
+    facts = {"sender": letter.sender_name, "unsubscribe": letter.unsubscribe}
+    html = render_template("mail/letter.html", subject=letter.subject, text=letter.text, **facts)
     message = _together("alternative", _text(letter.text, "plain"), _text(html, "html"))
     if letter.attachments:
         message = _together("mixed", message, *(_attached(file) for file in letter.attachments))
@@ -228,6 +237,7 @@ def _mailbox(name: str, address: str) -> str:
     return f"{_encoded(name, 'From')}\r\n <{address}>"
 
 
+@lru_cache(maxsize=512)  # the letters of a mailing have a sender and often a subject in common
 def _encoded(value: str, header: str) -> str:
     """A header's text as it is, when it is of one short ASCII line, else in encoded words of RFC 2047."""
     return Header(_one_line(value), None if value.isascii() else "utf-8", header_name=header).encode(linesep="\r\n")
