@@ -85,7 +85,7 @@ class CardContactsView(KontoraView):
             subtitle=client.shown_name,
             back=self.row_url(client),
             done=lambda _changed: self.row_url(client),
-            said=_link_shown if verb == "link" else None,
+            said=_link_shown if verb == "link" else _("Saved."),
         )
 
 
