@@ -14,6 +14,7 @@ from flask_login import current_user
 
 from crm import clock
 from crm.admin.base import KontoraView, permission
+from crm.admin.cells import SqlCell
 from crm.admin.fields import Form
 from crm.errors import DomainError
 from crm.mailings.models import MailingRun, RunStatus
@@ -32,6 +33,9 @@ class MailingRunView(KontoraView):
     list_template = "admin/runs.html"
     details_template = "admin/run.html"
     empty_hint = _l("Every execution of a mailing appears here, with what was done for each client.")
+
+    def sql_label(self, row: Any) -> SqlCell | None:
+        return SqlCell((row.id,), lambda id: f"#{id}")
 
     def details_context(self, row: Any) -> dict[str, Any]:
         """Counts and a page of lines: ?fate= of these only, ?page= from 1."""
