@@ -35,7 +35,7 @@ from crm.mailings.models import (
 )
 from crm.mailings.operations import DELIVER
 from crm.mailings.recipients import channels_to, still_meant, told_to, way_to, write_lines
-from crm.mailings.runs import EXECUTE_RUN
+from crm.mailings.runs import EXECUTE_RUN, leave_out_waiting
 from crm.mailings.wording import message_rows
 from crm.schedule.enrolment import hold_cards
 
@@ -127,6 +127,7 @@ def _close(run: MailingRun, *, note: str, by: Actor) -> None:
     if run.status is RunStatus.PLANNED:
         transition(run, RUN_MOVES, RunStatus.RUNNING, by=by, started_at=clock.now())
     transition(run, RUN_MOVES, RunStatus.DONE, by=by, finished_at=clock.now(), note=note[:200])
+    leave_out_waiting(run, note)
 
 
 # --- lines -----------------------------------------------------------------------------------------------------------

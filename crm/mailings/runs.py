@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from flask_babel import gettext as _
-from sqlalchemy import or_, select
+from sqlalchemy import or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from crm import clock
@@ -15,7 +15,16 @@ from crm.audit.operations import transition
 from crm.bell import ring
 from crm.db import db
 from crm.errors import Conflict, DomainError
-from crm.mailings.models import RUN_MOVES, MailingRule, MailingRun, Message, MessageStatus, RunStatus
+from crm.mailings.models import (
+    RUN_MOVES,
+    MailingRule,
+    MailingRun,
+    MailingRunLine,
+    Message,
+    MessageStatus,
+    RunResult,
+    RunStatus,
+)
 from crm.mailings.operations import DELIVER
 from crm.mailings.schedule import latest_planned
 
@@ -123,7 +132,20 @@ def cancel_run(run: MailingRun, *, by: Actor) -> MailingRun:
     """End a run for good: who waits gets nothing, what is queued already goes out. The caller commits."""
     require(by, "mailingrule.run", run)
     transition(run, RUN_MOVES, RunStatus.CANCELLED, by=by, finished_at=clock.now())
+    leave_out_waiting(run, _("The mailing was cancelled before it came to this client."))
     return run
+
+
+def leave_out_waiting(run: MailingRun, reason: str) -> None:
+    """Say beside whoever still waits in a run that is over why he gets nothing. Its row is held by who has ended it, so
+    no worker has any of these lines in hand. The caller commits.
+    """
+    db.session.execute(
+        update(MailingRunLine)
+        .where(MailingRunLine.run_id == run.id, MailingRunLine.result == RunResult.WAITING)
+        .values(result=RunResult.SKIPPED, reason=reason[:500], done_at=clock.now())
+        .execution_options(synchronize_session=False)
+    )
 
 
 def ring_for_waiting(*, now: datetime) -> None:

@@ -21,7 +21,7 @@ from crm.bills.models import Bill
 from crm.db import db, transaction
 from crm.errors import DomainError, Forbidden
 from crm.mailings.delivery import deliver_batch
-from crm.mailings.models import Message, MessageStatus, RunStatus
+from crm.mailings.models import Message, MessageStatus, RunResult, RunStatus
 from crm.mailings.operations import resend_messages, send_message_to
 from crm.mailings.running import execute_run
 from crm.mailings.runs import plan_due_runs, run_now
@@ -169,7 +169,9 @@ def test_a_run_the_option_ends_in_stops_between_two_payers(network: Network) -> 
     with clock.frozen(midnight_after(last, network.lesnoy)):
         assert execute_run(run.id, by=SYSTEM)
     db.session.expire_all()
-    assert (run.status, len(run.lines), len(messages())) == (RunStatus.DONE, 1, 1)
+    assert (run.status, len(messages())) == (RunStatus.DONE, 1)
+    assert sorted(line.result.value for line in run.lines) == ["issued", "skipped", "skipped"]
+    assert {line.reason for line in run.lines if line.result is RunResult.SKIPPED} == {run.note}
     assert len(db.session.scalars(select(Bill)).all()) == 1
     assert "закончилась 10.03.2027" in run.note
 

@@ -6,6 +6,8 @@ import contextlib
 import socket
 import threading
 from email import message_from_bytes, policy
+from email.header import decode_header, make_header
+from email.utils import parseaddr
 
 import pytest
 
@@ -242,7 +244,9 @@ def test_headers_are_short_lines_of_seven_bits():
     assert max(map(len, body.split(b"\r\n"))) <= 78
     message = message_from_bytes(content, policy=policy.default)
     assert message["Subject"] == f"{long} {long}"
-    assert [one.display_name for one in (message["From"].addresses[0], message["To"].addresses[0])] == [long, long]
+    # The newer parser of some Pythons keeps the blanks between the encoded words of a name.
+    named = message_from_bytes(content)
+    assert [str(make_header(decode_header(parseaddr(named[name])[0]))) for name in ("From", "To")] == [long, long]
     names = [name for name in message.keys() if name not in ("Content-Type", "MIME-Version")]  # noqa: SIM118
     assert len(names) == len(set(names))  # a second From or Date spoils a signature
 

@@ -443,7 +443,7 @@ def test_the_option_that_ends_in_the_middle_ends_the_run_and_its_page_says_so(ne
         assert not execute_run(planned.id, by=SYSTEM)
         db.session.expire_all()
         assert (planned.status, count(Bill), count(Message)) == (RunStatus.DONE, 1, 1)
-        assert [line.result for line in planned.lines].count(RunResult.WAITING) == 2
+        assert [line.result for line in planned.lines].count(RunResult.SKIPPED) == 2
         assert network.company.name in planned.note
         assert planned.note in unescape(web(network.director).get(f"/admin/mailingrun/details/?id={planned.id}").text)
 

@@ -210,7 +210,7 @@ def _compose(letter: Letter, sender: str, recipient: str) -> bytes:
 
 def _together(subtype: str, *parts: MIMEBase) -> MIMEMultipart:
     """Parts in base64 cannot hold the boundary, so nobody looks for it there."""
-    return MIMEMultipart(subtype, f"={secrets.token_hex(16)}", parts)
+    return MIMEMultipart(subtype, f"={secrets.token_hex(12)}", parts)
 
 
 def _text(text: str, subtype: str) -> MIMEText:
