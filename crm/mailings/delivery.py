@@ -65,6 +65,8 @@ Lane = tuple[int, Channel]
 
 # Told of a message that definitely was not sent, in the transaction that notes it.
 AFTER_FAILURE: list[Callable[[Message], Any]] = []
+# Told of a message of a mailing that was not needed any more, likewise.
+AFTER_SKIP: list[Callable[[Message], Any]] = []
 
 
 @dataclass(frozen=True)
@@ -452,7 +454,9 @@ def _skip_idle(claim: Claim) -> None:
     if reason := _idle_reason(message):
         values = {"lease_until": None, "error": reason, "secret": None}
         is_mine = Message.lease_until == claim.lease_until
-        move_message(message.id, MessageStatus.TAKEN, MessageStatus.SKIPPED, is_mine, **values)
+        if move_message(message.id, MessageStatus.TAKEN, MessageStatus.SKIPPED, is_mine, **values):
+            for hook in AFTER_SKIP:
+                hook(message)
 
 
 def _idle_reason(message: Message) -> str:

@@ -1,4 +1,6 @@
-"""Fall-back: what was definitely not sent one way goes the next way of its rule, in the transaction that says so."""
+"""What follows a message of a mailing that was not sent: refused for good, it goes the next way of its rule; not needed
+any more, the other bills it told of are told anew. In the transaction that says so.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from crm.contacts.models import Channel
 from crm.db import db, insert_rows
 from crm.errors import DomainError
 from crm.mailings.billing import Planned
-from crm.mailings.delivery import AFTER_FAILURE
+from crm.mailings.delivery import AFTER_FAILURE, AFTER_SKIP
 from crm.mailings.models import MailingKind, MailingRun, Message
 from crm.mailings.operations import DELIVER
 from crm.mailings.recipients import channels_to, told_to, way_to
@@ -66,6 +68,31 @@ def queue_next_way(message: Message) -> int:
     return 0
 
 
+def queue_rest(message: Message) -> int:
+    """Queue a message that told of several bills, the first of which was paid a moment ago, anew for those that can
+    still be paid. How many messages that is. The caller commits.
+    """
+    if message.run_id is None or message.line_id is None:
+        return 0
+    run = db.session.get_one(MailingRun, message.run_id)
+    bills, texts = _bills_of(message), channels_to(run.rule)
+    if not bills or message.channel not in texts or _is_tried(message, message.channel, bills, but=message.id):
+        return 0
+    rest = message_rows(
+        message.client,
+        run=run,
+        line_id=message.line_id,
+        way=texts[message.channel],
+        channel=message.channel,
+        recipient=message.recipient,
+        author=(message.author_id, message.author_name),
+        bills=bills,
+    )
+    insert_rows(Message, rest)
+    ring(DELIVER)
+    return len(rest)
+
+
 def _after(channel: Channel, ordered: Sequence[Channel]) -> Sequence[Channel]:
     """The ways that follow a channel."""
     if channel in ordered:
@@ -101,11 +128,13 @@ def _bills_of(message: Message) -> list[Bill]:
     return list(db.session.scalars(payable.where(*together, Bill.dedupe_key.startswith(of_payer, autoescape=True))))
 
 
-def _is_tried(message: Message, channel: Channel, bills: Sequence[Bill]) -> bool:
-    tried = select(Message.id).where(Message.line_id == message.line_id, Message.channel == channel)
+def _is_tried(message: Message, channel: Channel, bills: Sequence[Bill], *, but: int = 0) -> bool:
+    """Whether the line has a message about these bills over the channel. but: the id of one that does not count."""
+    tried = select(Message.id).where(Message.line_id == message.line_id, Message.channel == channel, Message.id != but)
     if message.bill_id is not None:
         tried = tried.where(Message.bill_id.in_([message.bill_id, *(bill.id for bill in bills)]))
     return db.session.scalar(tried.limit(1)) is not None
 
 
 AFTER_FAILURE.append(queue_next_way)
+AFTER_SKIP.append(queue_rest)

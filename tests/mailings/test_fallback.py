@@ -160,6 +160,30 @@ def test_only_of_those_still_to_be_paid(network, two_bills):
     assert (sms.bill_id, sms.body.rpartition("/")[2]) == (second.id, second.token)
 
 
+def test_a_letter_whose_first_bill_was_paid_a_moment_ago_tells_of_the_others_alone(network, two_bills, smtp):
+    run(rule_of(network.lesnoy, "{customer.bills}", "{customer.bills}"))
+    first, second = bills()
+    with transaction():
+        pay_bill_at_desk(first, method=PaymentMethod.CASH, by=SYSTEM)
+    deliver_batch()
+    letter, rest = messages()
+    assert (letter.status, rest.status) == (MessageStatus.SKIPPED, MessageStatus.SENT)
+    assert (rest.bill_id, rest.recipient, rest.line_id) == (second.id, letter.recipient, letter.line_id)
+    assert [bill.token in rest.body for bill in (first, second)] == [False, True]
+    (sent,) = smtp.messages
+    assert second.token in sent.text
+
+
+def test_paid_one_after_the_other_nothing_is_left_to_be_told(network, two_bills, smtp):
+    run(rule_of(network.lesnoy, "{customer.bills}", "{customer.bills}"))
+    with transaction():
+        for bill in bills():
+            pay_bill_at_desk(bill, method=PaymentMethod.CASH, by=SYSTEM)
+    deliver_batch()
+    assert [one.status for one in messages()] == [MessageStatus.SKIPPED]
+    assert smtp.messages == []
+
+
 def test_each_letter_of_a_bill_becomes_an_sms_of_that_bill_alone(network, two_bills):
     run(rule_of(network.lesnoy, "{bill.url}", "{customer.bills}"))
     send(Fate.REFUSED, limit=2)
