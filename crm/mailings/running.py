@@ -5,6 +5,7 @@ lines that say so, or nothing of them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from typing import Any
 
 from flask_babel import gettext as _
@@ -264,7 +265,7 @@ def _remind(run: MailingRun, lines: Sequence[MailingRunLine], *, by: Actor) -> N
     told = told_to(rule, day, ids)
     texts = channels_to(rule)
     ways = way_to(rule, list(cards.values()), list(texts))
-    messages = list[dict[str, Any]]()
+    written = dict[int, list[dict[str, Any]]]()
     for line in lines:
         way = ways[line.client_id]
         if line.client_id not in meant or cards[line.client_id].merged_into_id is not None:
@@ -273,10 +274,36 @@ def _remind(run: MailingRun, lines: Sequence[MailingRunLine], *, by: Actor) -> N
             _settle(line, RunResult.SKIPPED, reason=_sentence(way))
         else:
             facts = told.get(line.client_id, {})
-            messages += _rows(run, line, cards[line.client_id], way, texts, facts=facts, by=by)
+            written[line.id] = _rows(run, line, cards[line.client_id], way, texts, facts=facts, by=by)
             _settle(line, RunResult.ISSUED)
-    insert_rows(Message, messages)
+    if rule.kind is MailingKind.TEXT:
+        _leave_out_repeated(run, {line.id: line for line in lines}, written)
+    insert_rows(Message, [row for rows in written.values() for row in rows])
     db.session.flush()
+
+
+def _leave_out_repeated(
+    run: MailingRun, lines: Mapping[int, MailingRunLine], written: dict[int, list[dict[str, Any]]]
+) -> None:
+    """Of free texts that are the same word for word, an address gets one: children are written to at their payer's. By
+    their keys, so that of two workers with such a text one begins anew and finds it told.
+    """
+    for rows in written.values():
+        for row in rows:
+            said = "\0".join((row["recipient"], row["subject"], row["body"]))
+            row["dedupe_key"] = f"text:{run.id}:{row['channel'].value}:{sha256(said.encode()).hexdigest()[:32]}"
+    keys = [row["dedupe_key"] for rows in written.values() for row in rows]
+    told = set(db.session.scalars(select(Message.dedupe_key).where(Message.dedupe_key.in_(keys))))
+    for line_id in sorted(written):
+        fresh = [row for row in written[line_id] if row["dedupe_key"] not in told]
+        told |= {row["dedupe_key"] for row in fresh}
+        if not fresh:
+            _settle(
+                lines[line_id],
+                RunResult.SKIPPED,
+                reason=_("The same message goes to this address already: it is somebody else's too."),
+            )
+        written[line_id] = fresh
 
 
 def _sentence(text: str) -> str:

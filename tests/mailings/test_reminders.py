@@ -274,3 +274,17 @@ def test_a_run_of_a_selection_goes_on_in_turns_and_is_done_once(network):
     planned = selected(network, *clients)
     assert [execute_run(planned.id, by=SYSTEM, limit=2) for _ in range(4)] == [False, False, True, False]
     assert sorted(to for to, _body in told()) == sorted(client.email for client in clients)
+
+
+def test_an_address_gets_the_same_words_once(network):
+    """Children are written to at their payer's address: a text that names nobody comes there once."""
+    payer = make_client(network.lesnoy)
+    family = [make_child(payer), make_child(payer), make_child(payer)]
+    other = make_client(network.lesnoy)
+    planned = selected(network, payer, *family, other, body="В пятницу занятий нет")
+    assert [execute_run(planned.id, by=SYSTEM, limit=2) for _ in range(4)] == [False, False, True, False]
+    assert sorted(told()) == sorted((to, "В пятницу занятий нет") for to in (payer.email, other.email))
+    db.session.expire_all()
+    results = {line.client_id: (line.result, bool(line.reason)) for line in planned.lines}
+    assert results[payer.id] == results[other.id] == (RunResult.ISSUED, False)
+    assert {results[child.id] for child in family} == {(RunResult.SKIPPED, True)}
