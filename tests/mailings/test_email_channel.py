@@ -226,6 +226,7 @@ def test_a_letter_of_a_mailing_can_be_refused_in_one_click(smtp):
     message = smtp.messages[0].message
     assert message["List-Unsubscribe"].replace("\n", "").replace(" ", "") == f"<{address}>"
     assert message["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
+    assert smtp.messages[0].text.rstrip().endswith(f": {address}")
     smtp.reset()
     send(smtp.url, letter())
     assert smtp.messages[0].message["List-Unsubscribe"] is None

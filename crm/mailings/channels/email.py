@@ -21,6 +21,7 @@ from ipaddress import ip_address
 from urllib.parse import unquote, urlsplit
 
 from flask import current_app, render_template
+from flask_babel import gettext as _
 
 from crm import clock
 from crm.mailings.channels.base import Attachment, Fate, Letter, Outcome
@@ -189,7 +190,10 @@ def _compose(letter: Letter, sender: str, recipient: str) -> bytes:
     """
     facts = {"sender": letter.sender_name, "unsubscribe": letter.unsubscribe}
     html = render_template("mail/letter.html", subject=letter.subject, text=letter.text, **facts)
-    message = _together("alternative", _text(letter.text, "plain"), _text(html, "html"))
+    plain = letter.text
+    if letter.unsubscribe:
+        plain = f"{plain.rstrip()}\n\n{_('Do not send me such letters')}: {letter.unsubscribe}"
+    message = _together("alternative", _text(plain, "plain"), _text(html, "html"))
     if letter.attachments:
         message = _together("mixed", message, *(_attached(file) for file in letter.attachments))
     headers = {
