@@ -465,3 +465,8 @@ class Message(BranchScoped, Model):
 
     def __str__(self) -> str:
         return f"#{self.id}"
+
+    @property
+    def is_resendable(self) -> bool:
+        """A person may decide that it goes out again."""
+        return self.status in (MessageStatus.FAILED, MessageStatus.UNKNOWN)

@@ -365,7 +365,7 @@ def resend_messages(messages: Sequence[Message], *, by: Actor) -> int:
     for message in messages:
         require(by, "message.send", message)
         check_mailings(message.branch_id)
-        if message.status in (MessageStatus.FAILED, MessageStatus.UNKNOWN):
+        if message.is_resendable:
             if (message.client_id, message.kind) in refused:
                 kept = message.kind
                 continue

@@ -191,3 +191,25 @@ def test_failed_and_unknown_messages_are_sent_once_more_in_bulk(network: Any, br
         *(MessageStatus.PENDING, MessageStatus.PENDING, MessageStatus.SENT, MessageStatus.FAILED)
     ]
     assert "не получает сообщения вида" in plain(page.text)
+
+
+@pytest.mark.parametrize(
+    ("status", "is_offered"), [(MessageStatus.FAILED, True), (MessageStatus.UNKNOWN, True), (MessageStatus.SENT, False)]
+)
+def test_its_page_offers_to_send_it_once_more(
+    network: Any, browser: Any, status: MessageStatus, is_offered: bool
+) -> None:
+    message = made(network, status=status)
+    path = f"{GRID}details/?id={message.id}"
+    assert ('value="resend"' in browser.get(path).text) is is_offered
+    if is_offered:
+        go(browser, f"{GRID}action/", action="resend", id=str(message.id))
+        db.session.refresh(message)
+        assert message.status is MessageStatus.PENDING
+
+
+def test_its_page_offers_nothing_to_who_may_only_look(network: Any, web: Any) -> None:
+    message = made(network, status=MessageStatus.FAILED)
+    page = web(network.manager, network.lesnoy).get(f"{GRID}details/?id={message.id}")
+    assert page.status_code == 200
+    assert 'value="resend"' not in page.text
