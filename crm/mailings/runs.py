@@ -65,6 +65,8 @@ def run_now(rule: MailingRule, *, by: Actor) -> MailingRun:
     now = clock.now()
     if rule.is_selected:
         return _hasten(rule, now=now)
+    # Two who press at once come one after the other: the second finds the run of the first.
+    db.session.execute(select(MailingRule.id).where(MailingRule.id == rule.id).with_for_update(key_share=True))
     query = (
         select(MailingRun)
         .where(MailingRun.rule_id == rule.id, or_(MailingRun.status.in_(UNDER_WAY), MailingRun.planned_at == now))
