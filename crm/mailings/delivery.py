@@ -27,9 +27,12 @@ from crm import clock
 from crm.access.models import Branch, Company
 from crm.bills.models import Bill, BillStatus
 from crm.config import SMS_BODY, SMSRU_URL, SmsSettings
-from crm.contacts.models import Channel, MessageKind
+from crm.contacts.models import Channel, MessageChoice, MessageKind
 from crm.contacts.operations import contact_urls
+from crm.contacts.queries import refusals
 from crm.db import db, transaction
+from crm.debts.queries import in_debt
+from crm.ledger.models import Account
 from crm.mail_sink import folder_of
 from crm.mailings.channels.base import ChannelNotSet, Fate, Letter, Outcome, Sender
 from crm.mailings.channels.demo import DemoSmsSender
@@ -432,15 +435,22 @@ def _begin_statement() -> Any:
 
 def _is_needed(codes_since: Any) -> tuple[Any, ...]:
     """What a letter of a mailing still asks for, and one with a code is still good for. By hand it is sent all the
-    same. codes_since: the moment since which codes are good.
+    same, but whoever has forbidden such messages meanwhile gets none. codes_since: the moment since which codes are
+    good.
     """
     is_gone = exists().where(
         Bill.id == Message.bill_id,
         or_(Bill.status.in_([BillStatus.PAID, BillStatus.ARCHIVED]), Bill.link_revoked_at.is_not(None)),
     )
     is_good = and_(Message.secret.is_not(None), Message.created_at > codes_since)
+    is_forbidden = exists().where(
+        MessageChoice.client_id == Message.client_id, MessageChoice.kind == Message.kind, ~MessageChoice.is_allowed
+    )
+    owes = exists().where(Account.client_id == Message.client_id, Account.branch_id == Message.branch_id, in_debt())
     return (
+        ~is_forbidden,
         or_(Message.run_id.is_(None), ~is_gone),
+        or_(Message.run_id.is_(None), Message.kind != MessageKind.DEBT, owes),
         or_(~Message.dedupe_key.startswith(CODE_KEY, autoescape=True), is_good),
         or_(~Message.dedupe_key.startswith(PASSWORD_KEY, autoescape=True), Message.secret.is_not(None)),
     )
@@ -467,6 +477,10 @@ def _idle_reason(message: Message) -> str:
         return _("The code is not good any more: the payer asks for a new one.")
     if message.dedupe_key.startswith(PASSWORD_KEY) and message.secret is None:
         return _("The password is not kept once it has left: send a new one.")
+    if refusal := refusals([message.client], message.kind).get(message.client_id):
+        return f"{refusal[:1].upper()}{refusal[1:]}."
+    if message.run_id is not None and message.kind is MessageKind.DEBT and not _owes(message):
+        return _("There is nothing to write about any more.")
     if message.run_id is None or message.bill_id is None:
         return ""
     bill = db.session.get_one(Bill, message.bill_id, populate_existing=True)
@@ -475,6 +489,11 @@ def _idle_reason(message: Message) -> str:
     if bill.status is BillStatus.ARCHIVED or bill.link_revoked_at is not None:
         return _("Bill %(number)s cannot be paid any more.", number=bill.title)
     return ""
+
+
+def _owes(message: Message) -> bool:
+    owed = (Account.client_id == message.client_id, Account.branch_id == message.branch_id, in_debt())
+    return db.session.scalar(select(Account.id).where(*owed).limit(1)) is not None
 
 
 # --- noting ----------------------------------------------------------------------------------------------------------

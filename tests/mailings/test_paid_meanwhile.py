@@ -1,21 +1,26 @@
-"""A letter of a mailing whose bill was paid a moment ago is not sent."""
+"""A letter whose bill or debt was paid a moment ago is not sent, nor one of a kind its client forbids meanwhile."""
 
 from __future__ import annotations
+
+from decimal import Decimal
 
 import pytest
 
 from crm.access.actors import SYSTEM
 from crm.bills.models import Bill
 from crm.bills.operations import archive_bill
+from crm.contacts.models import MessageKind
+from crm.contacts.operations import choose
 from crm.db import db, transaction
+from crm.ledger.operations import base_account
 from crm.mailings.delivery import deliver_batch
-from crm.mailings.models import Message, MessageStatus
+from crm.mailings.models import MailingKind, Message, MessageStatus
 from crm.mailings.operations import resend_messages, send_message_to
 from crm.mailings.running import execute_run
 from crm.mailings.runs import run_now
 from crm.payments.models import PaymentMethod
 from crm.payments.operations import pay_bill_at_desk
-from tests.factories import make_client, make_rule, make_subscription
+from tests.factories import make_client, make_payment, make_plan, make_rule, make_subscription, make_template
 
 
 @pytest.fixture
@@ -66,3 +71,57 @@ def test_a_letter_by_hand_about_a_paid_bill_leaves(letter, smtp):
     deliver_batch()
     db.session.refresh(own)
     assert own.status is MessageStatus.SENT
+
+
+# --- said or paid since it was queued --------------------------------------------------------------------------------
+
+
+def queued(branch, kind):
+    """A letter of a mailing of this kind, waiting."""
+    with transaction():
+        run = run_now(make_rule(branch, kind=kind, template=make_template(body="Здравствуйте!")), by=SYSTEM)
+    execute_run(run.id, by=SYSTEM)
+    return db.session.query(Message).one()
+
+
+def test_who_forbids_such_messages_while_one_waits_does_not_get_it(network, smtp):
+    client = make_client(network.lesnoy)
+    letter = queued(network.lesnoy, MailingKind.TEXT)
+    with transaction():
+        choose(client, MessageKind.NEWS, False, by=None)
+    deliver_batch()
+    db.session.refresh(letter)
+    assert (letter.status, smtp.messages) == (MessageStatus.SKIPPED, [])
+    assert str(MessageKind.NEWS.label) in letter.error
+
+
+def test_nor_one_written_by_hand(network, smtp):
+    client = make_client(network.lesnoy)
+    with transaction():
+        letter = send_message_to(client, subject="Привет", text="Привет", by=SYSTEM)
+        choose(client, MessageKind.PERSONAL, False, by=None)
+    deliver_batch()
+    db.session.refresh(letter)
+    assert (letter.status, smtp.messages) == (MessageStatus.SKIPPED, [])
+
+
+def test_who_forbids_others_gets_it(network, smtp):
+    client = make_client(network.lesnoy)
+    letter = queued(network.lesnoy, MailingKind.TEXT)
+    with transaction():
+        choose(client, MessageKind.BILLS, False, by=None)
+        choose(client, MessageKind.NEWS, True, by=None)
+    deliver_batch()
+    db.session.refresh(letter)
+    assert letter.status is MessageStatus.SENT
+
+
+@pytest.mark.parametrize(("paid", "status"), [(900, MessageStatus.SKIPPED), (899, MessageStatus.SENT)])
+def test_nobody_is_reminded_of_a_debt_paid_while_the_letter_waits(network, smtp, paid, status):
+    payer = make_client(network.lesnoy)
+    make_subscription(payer, make_plan(price=Decimal(900)))
+    letter = queued(network.lesnoy, MailingKind.DEBT)
+    make_payment(base_account(payer.id, network.lesnoy.id), paid)
+    deliver_batch()
+    db.session.refresh(letter)
+    assert letter.status is status
