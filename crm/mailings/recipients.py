@@ -67,11 +67,13 @@ def period_of(rule: MailingRule, day: date) -> tuple[date, date]:
 
 
 def write_lines(run: MailingRun, day: date) -> int:
-    """Write a waiting line for everybody the run's rule is for on `day`, its planned one at the branch; how many.
+    """Write a waiting line for everybody the run's rule is for on `day`, its planned one at the branch, and who has none
+    yet (a run that an upgrade has interrupted has lines of those who are done); how many lines there are.
 
     In one statement: none of them comes to us. The caller commits.
     """
-    chosen = recipients(run.rule, day).subquery()
+    there = select(MailingRunLine.client_id).where(MailingRunLine.run_id == run.id)
+    chosen = recipients(run.rule, day).where(Client.id.not_in(there)).subquery()
     lines = select(literal(run.id), chosen.c.id, literal(RunResult.WAITING.value), literal("")).order_by(chosen.c.id)
     table: Any = MailingRunLine.__table__
     db.session.execute(insert(table).from_select(["run_id", "client_id", "result", "reason"], lines))

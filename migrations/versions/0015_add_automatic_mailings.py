@@ -53,6 +53,8 @@ def upgrade() -> None:
     op.drop_index(op.f("ix_mailing_run_status_lease_until"), table_name="mailing_run")
     op.create_index(op.f("ix_mailing_run_status"), "mailing_run", ["status"])
     op.drop_column("mailing_run", "lease_until")
+    # One under way has lines of those alone who are done: those of who waits are written when it goes on.
+    op.execute("UPDATE mailing_run SET started_at = NULL WHERE status = 'running'")
     set_enum("mailing_run_line", "result", "ck_mailing_run_line_run_result", ("waiting", "issued", "skipped", "failed"))
     op.add_column("mailing_run_line", sa.Column("done_at", INSTANT, nullable=True))
     op.create_index(op.f("ix_mailing_run_line_client_id"), "mailing_run_line", ["client_id"])
@@ -80,6 +82,11 @@ def downgrade() -> None:
     op.drop_column("message", "cost")
     drop_check("message", "ck_message_message_kind")
     op.drop_column("message", "kind")
+    # To what the other channels know a client by nothing else is sent.
+    op.execute(
+        "UPDATE message SET status = 'skipped', lease_until = NULL "
+        "WHERE status IN ('pending', 'taken') AND channel NOT IN ('email', 'sms')"
+    )
     for table in reversed(WITH_MESSAGE_STATUS):
         op.execute(f"UPDATE {table} SET status = 'pending' WHERE status = 'taken'")
         op.execute(f"UPDATE {table} SET status = 'sent' WHERE status IN ('delivered', 'read')")
@@ -96,6 +103,12 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_mailing_run_status"), "mailing_run")
     op.create_index(op.f("ix_mailing_run_status_lease_until"), "mailing_run", ["status", "lease_until"])
     op.execute("UPDATE mailing_run SET status = 'done' WHERE status IN ('paused', 'cancelled')")
+    # All rules bill afterwards: who was to be greeted is not billed instead.
+    op.execute(
+        "UPDATE mailing_run SET status = 'done' WHERE status IN ('planned', 'running') "
+        "AND rule_id IN (SELECT id FROM mailing_rule WHERE kind <> 'bills')"
+    )
+    op.execute("UPDATE mailing_run SET lease_until = planned_at WHERE status = 'running'")  # free for any worker
     set_enum("mailing_run", "status", "ck_mailing_run_run_status", ("planned", "running", "done"))
     _shorten_rules()
     for name in ("asks_consent", "quiet_to", "quiet_from"):

@@ -14,13 +14,26 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import CheckConstraint, Enum, inspect, select, text
 from sqlalchemy.exc import DatabaseError
 
+from crm.access.actors import SYSTEM
+from crm.bills.models import Bill
 from crm.config import ROOT
-from crm.db import LabelEnum, db, is_modelled
+from crm.contacts.models import Channel
+from crm.db import LabelEnum, db, is_modelled, transaction
 from crm.ledger.models import Account, AccountKind, Transaction
 from crm.ledger.queries import check_ledger, lessons_left
+from crm.mailings.models import MailingKind, MailingRun
+from crm.mailings.running import execute_run
+from crm.mailings.runs import run_now
 from crm.subscriptions.models import Subscription
 from crm.tills.models import Till, TillKind
-from tests.factories import make_account, make_client, make_network, make_subscription
+from tests.factories import (
+    make_account,
+    make_client,
+    make_message,
+    make_network,
+    make_rule,
+    make_subscription,
+)
 
 
 def history() -> ScriptDirectory:
@@ -204,6 +217,41 @@ def test_old_operations_go_on_after_the_new_kinds(app: Any) -> None:
     with pytest.raises(DatabaseError), db.engine.begin() as connection:  # closed, with money on it
         connection.execute(text("UPDATE account SET closed_at = opened_at WHERE id = :id"), {"id": account_id})
     assert make_account(client, balance=5).balance == 5
+
+
+def test_a_mailing_that_runs_meanwhile_goes_on_with_those_who_wait(app: Any) -> None:
+    """Runs of before had lines of those alone who were done."""
+    network = make_network()
+    for _number in range(3):
+        make_subscription(make_client(network.lesnoy))
+    with transaction():
+        run_id = run_now(make_rule(network.lesnoy), by=SYSTEM).id
+    assert not execute_run(run_id, by=SYSTEM, limit=1)
+    db.session.commit()
+    flask_migrate.downgrade(revision="0014")
+    flask_migrate.upgrade()
+    assert execute_run(run_id, by=SYSTEM)
+    query = select(Bill.client_id).order_by(Bill.client_id)
+    assert len(db.session.scalars(query).all()) == len(set(db.session.scalars(query))) == 3
+    assert db.session.get_one(MailingRun, run_id, populate_existing=True).total == 3
+
+
+def test_what_former_releases_cannot_send_bills_nobody_and_leaves_over_no_other_channel(app: Any) -> None:
+    network = make_network()
+    client = make_client(network.lesnoy)
+    make_message(client, channel=Channel.TELEGRAM, recipient="4711")
+    make_message(client, channel=Channel.SMS, recipient=client.phone)
+    rules = [make_rule(network.lesnoy, kind=kind) for kind in (MailingKind.TEXT, MailingKind.BILLS)]
+    with transaction():
+        for rule in rules:
+            run_now(rule, by=SYSTEM)
+    db.session.commit()
+    flask_migrate.downgrade(revision="0014")
+    with db.engine.connect() as connection:
+        runs = connection.execute(text("SELECT status FROM mailing_run ORDER BY rule_id")).scalars().all()
+        messages = connection.execute(text("SELECT status FROM message ORDER BY id")).scalars().all()
+    assert (runs, messages) == (["done", "planned"], ["skipped", "pending"])
+    flask_migrate.upgrade()
 
 
 def test_down_to_nothing_and_up_again(app: Any) -> None:
