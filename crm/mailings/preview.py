@@ -22,9 +22,9 @@ from crm.ledger.models import Account
 from crm.mailings.billing import Outlook, Planned, outlook
 from crm.mailings.channels.sms import SmsLength, sms_length
 from crm.mailings.models import MailingKind, MailingRule, MailingRun, MailingRunLine, RunResult
-from crm.mailings.recipients import recipients, told_to, way_to
+from crm.mailings.recipients import channels_to, recipients, told_to, way_to
 from crm.mailings.selection import SelectionFacts, branches_of, cards, checked, drafted
-from crm.mailings.tags import render
+from crm.mailings.tags import hidden_tags, render
 
 # Clients looked at in the same few statements: of a whole mailing, and of a page.
 BATCH = 500
@@ -92,8 +92,10 @@ _Rules = Callable[[Client], MailingRule]
 class DryRun:
     """A mailing looked at. It reads anew at each question: who is concerned may change between two."""
 
-    def __init__(self, chosen: Select[int], look: Callable[[Sequence[int]], Iterator[PreviewLine]], rules: _Rules):
-        self._chosen, self._look, self._rules = chosen, look, rules
+    def __init__(
+        self, chosen: Select[int], look: Callable[[Sequence[int]], Iterator[PreviewLine]], rules: _Rules, by: Actor
+    ):
+        self._chosen, self._look, self._rules, self._by = chosen, look, rules, by
 
     def total(self) -> int:
         """Clients concerned."""
@@ -143,14 +145,16 @@ class DryRun:
         return PreviewPage(found, None)
 
     def sample(self, lines: Sequence[PreviewLine]) -> Sample | None:
-        """The text for the first of these who gets one; None when none does. Not for texts that tell of a bill."""
+        """The text for the first of these who gets one; None when none does. Not for texts that tell of a bill. Dots
+        stand for what whoever looks is not shown.
+        """
         line = next((line for line in lines if not line.reason and line.channel is not None), None)
         if line is None or line.channel is None:
             return None
         rule = self._rules(line.client)
-        way = next((way for way in rule.ways if way.channel is line.channel), rule.ways[0])
+        way, hidden = channels_to(rule)[line.channel], hidden_tags(self._by)
         subject, body = (
-            render(text, client=line.client, branch=rule.branch, field=field)
+            render(text, client=line.client, branch=rule.branch, field=field, hidden=hidden)
             for text, field in zip(way.text, ("subject", "text"), strict=True)
         )
         is_letter = line.channel is Channel.EMAIL
@@ -179,7 +183,7 @@ def dry_run(rule: MailingRule, *, by: Actor) -> DryRun:
     require(by, "mailingrule.view", rule)
     planned = Planned.at(rule, clock.now())
     chosen = waiting_of(rule) if rule.is_selected else recipients(rule, planned.day)
-    return DryRun(chosen, lambda ids: _lines(planned, ids), lambda _client: rule)
+    return DryRun(chosen, lambda ids: _lines(planned, ids), lambda _client: rule, by)
 
 
 def dry_run_of_selection(facts: SelectionFacts, clients: Select[Any], *, by: Actor) -> DryRun:
@@ -198,7 +202,7 @@ def dry_run_of_selection(facts: SelectionFacts, clients: Select[Any], *, by: Act
             lines |= {line.client.id: line for line in _of_cards(rule, rule.once_on or now.date(), own)}
         return iter([lines[card.id] for card in found if card.id in lines])
 
-    return DryRun(cards(clients), look, lambda client: rules[client.branch_id])
+    return DryRun(cards(clients), look, lambda client: rules[client.branch_id], by)
 
 
 def waiting_of(rule: MailingRule) -> Select[int]:

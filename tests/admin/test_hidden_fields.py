@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
+import io
 from decimal import Decimal
 from typing import Any
 
+import openpyxl
 import pytest
 from sqlalchemy import select
 
 from crm.access.actors import SYSTEM
 from crm.access.models import FieldRule, Role
 from crm.access.roles import change_role
+from crm.clients.models import PhoneKind
+from crm.contacts.models import Channel
 from crm.db import db, transaction
 from crm.ledger.models import Entry
+from crm.mailings.models import MailingKind
 from tests.access.test_roles import settings_of
-from tests.factories import make_account, make_bill, make_client, make_shift, make_till
+from tests.factories import (
+    make_account,
+    make_bill,
+    make_client,
+    make_plan,
+    make_rule,
+    make_shift,
+    make_subscription,
+    make_template,
+    make_till,
+)
 
 
-def hide(*fields: str) -> None:
+def hide(*fields: str, role: Role = Role.ADMINISTRATOR) -> None:
     with transaction():
         rules = dict.fromkeys(fields, FieldRule.HIDE)
-        change_role(settings_of(Role.ADMINISTRATOR), permissions={}, fields=rules, by=SYSTEM)
+        change_role(settings_of(role), permissions={}, fields=rules, by=SYSTEM)
 
 
 @pytest.mark.parametrize("path", ["/admin/client/?q={}", "/admin/bill/?q={}", "/admin/account/?q={}"])
@@ -91,3 +106,34 @@ def test_hidden_movements_are_not_printed(network: Any, web: Any, field: str) ->
     shift = make_shift(make_till(network.lesnoy, money=500, uses_shifts=True))
     hide(field)
     assert web(network.administrator, network.lesnoy).get(f"/admin/shift/report/{shift.id}/").status_code == 403
+
+
+def test_a_dry_run_of_a_mailing_tells_no_hidden_field(network: Any, web: Any) -> None:
+    client = make_client(network.lesnoy, phone="+79135550142", email="nina@example.com")
+    make_subscription(client, make_plan(price=Decimal("7123.45")))
+    template = make_template(body="Ваш телефон: {customer.phone}")
+    text = make_rule(network.lesnoy, kind=MailingKind.TEXT, template=template)
+    debt = make_rule(network.lesnoy, kind=MailingKind.DEBT, template=make_template(body="Долг"))
+    hide("client.phone", "account.balance", role=Role.DIRECTOR)
+    staff = web(network.director)
+    page = staff.get(f"/admin/mailingrule/preview/?id={text.id}").text
+    assert "Ваш телефон" in page
+    assert "555-01-42" not in page
+    path = f"/admin/mailingrule/preview/?id={debt.id}"
+    page = staff.get(path).text
+    assert client.name in page
+    assert "7123,45" not in page.replace("\xa0", "")
+    book = openpyxl.load_workbook(io.BytesIO(staff.get(path.replace("preview/", "preview/xlsx/")).data))
+    assert Decimal("7123.45") not in {cell for row in book.active.values for cell in row}
+
+
+def test_an_extra_phone_is_not_told_for_the_other(network: Any, web: Any) -> None:
+    """A mailing goes to the mobile one of a card's two phones."""
+    make_client(network.lesnoy, phone="+73832000142", phone_kind=PhoneKind.WORK, extra_phone="+79135550143")
+    template = make_template(channel=Channel.SMS, subject="", body="Привет")
+    rule = make_rule(network.lesnoy, kind=MailingKind.TEXT, template=template)
+    hide("client.extra_phone", role=Role.DIRECTOR)
+    book = web(network.director).get(f"/admin/mailingrule/preview/xlsx/?id={rule.id}")
+    cells = {cell for row in openpyxl.load_workbook(io.BytesIO(book.data)).active.values for cell in row}
+    assert str(Channel.SMS.label) in cells
+    assert "+79135550143" not in cells

@@ -20,6 +20,7 @@ from crm.ledger.operations import base_account
 from crm.mailings.channels.base import Fate, Outcome
 from crm.mailings.delivery import begin_sending, deliver_batch, settle_message, take_messages
 from crm.mailings.models import MailingKind, MailingWay, Message, MessageStatus, ProviderKind
+from crm.mailings.preview import dry_run
 from crm.mailings.providers import ProviderFacts, save_provider
 from crm.mailings.running import execute_run
 from crm.mailings.runs import run_now
@@ -290,6 +291,13 @@ def by_sms(network):
     make_subscription(client)
     template = make_template(channel=Channel.SMS, subject="", body="К оплате {bill.amount}: {bill.url}")
     return client, make_rule(network.lesnoy, template=template)
+
+
+def test_what_is_looked_at_before_is_the_text_of_the_sms(network, wazzup):
+    make_client(network.lesnoy, phone=PHONE, email="")
+    run = dry_run(rule_of(network.lesnoy, "Письмо", "Коротко", kind=MailingKind.TEXT), by=SYSTEM)
+    sample = run.sample(list(run.lines()))
+    assert (sample.channel, sample.body) == (Channel.WHATSAPP, "Коротко")
 
 
 @pytest.mark.spec("B104")

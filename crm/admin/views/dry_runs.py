@@ -28,7 +28,9 @@ def who_asked(args: Mapping[str, str]) -> tuple[Who, int]:
 
 def dry_run_file(run: DryRun, name: str, *, place: Place, has_bills: bool) -> Response:
     """All lines as an Excel file, read and written a batch at a time. has_bills: accounts and sums are told as well."""
-    hidden, hidden_of_bills = field_rules(current_user, "client").hidden, field_rules(current_user, "bill").hidden
+    hidden = field_rules(current_user, "client").hidden
+    sees_bills = "amount" not in field_rules(current_user, "bill").hidden
+    sees_debts = "balance" not in field_rules(current_user, "account").hidden
     columns = [excel.Column(_("Client"), "text", 30)]
     if has_bills:
         columns += [excel.Column(_("Account"), "text", 30), excel.Column(_("Sum"), "money")]
@@ -39,9 +41,11 @@ def dry_run_file(run: DryRun, name: str, *, place: Place, has_bills: bool) -> Re
     ]
 
     def cells(line: PreviewLine) -> tuple[Any, ...]:
-        is_seen = ("email" if line.channel is Channel.EMAIL else "phone") not in hidden
+        is_seen = not hidden & ({"email"} if line.channel is Channel.EMAIL else {"phone", "extra_phone"})
         account = line.account.title if line.account is not None else None
-        bill = (account, line.amount if "amount" not in hidden_of_bills else None) if has_bills else ()
+        # Without an account it is a debt, which no bill asks for.
+        sees_sum = sees_bills if line.account is not None else sees_debts
+        bill = (account, line.amount if sees_sum else None) if has_bills else ()
         return (
             line.client.name if "name" not in hidden else None,
             *bill,
