@@ -67,8 +67,8 @@ def period_of(rule: MailingRule, day: date) -> tuple[date, date]:
 
 
 def write_lines(run: MailingRun, day: date) -> int:
-    """Write a waiting line for everybody the run's rule is for on `day`, its planned one at the branch, and who has none
-    yet (a run that an upgrade has interrupted has lines of those who are done); how many lines there are.
+    """Write a waiting line for everybody the run's rule is for on `day`, its planned one at the branch, and who has
+    none yet (a run that an upgrade has interrupted has lines of those who are done); how many lines there are.
 
     In one statement: none of them comes to us. The caller commits.
     """
