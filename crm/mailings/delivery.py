@@ -351,11 +351,15 @@ def _count_in(lane: Lane, now: datetime) -> bool:
     limit = db.session.scalar(select(Provider.per_minute).where(*of_lane))
     if limit is None:
         return True
-    is_same = Provider.counted_minute == minute
+    # A worker that waited for the row over the end of a minute, or whose clock is slow, finds the next one begun.
+    is_same = Provider.counted_minute.in_([minute, minute + timedelta(minutes=1)])
     counted = db.session.execute(
         update(Provider)
         .where(*of_lane, or_(Provider.counted_minute.is_(None), ~is_same, Provider.counted < Provider.per_minute))
-        .values(counted_minute=minute, counted=case((is_same, Provider.counted + 1), else_=1))
+        .values(
+            counted_minute=case((is_same, Provider.counted_minute), else_=minute),
+            counted=case((is_same, Provider.counted + 1), else_=1),
+        )
         .execution_options(synchronize_session=False)
     )
     return counted.rowcount == 1  # type: ignore[attr-defined]

@@ -159,6 +159,17 @@ def test_all_workers_share_the_limit(network, gateway, in_parallel):
     assert len(gateway.posts) == 5
 
 
+def test_a_worker_whose_clock_is_slow_does_not_begin_the_count_anew(network, gateway):
+    provider = make_provider(network.lesnoy.company, gateway, per_minute=2)
+    client = make_client(network.lesnoy)
+    for _ in range(6):
+        make_sms(client, next_try_at=NOW - timedelta(minutes=1))
+    for seconds in (30, 29, 30, 29):  # the next minute, and still this one
+        with clock.frozen(NOW + timedelta(seconds=seconds)):
+            deliver_batch(limit=1)
+    assert (len(gateway.posts), fresh(provider).counted) == (2, 2)
+
+
 # --- cost ------------------------------------------------------------------------------------------------------------
 
 
