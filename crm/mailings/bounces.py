@@ -61,7 +61,7 @@ def note_bounce(bounce: Bounce) -> bool:
     """Note what a report says; False where it is of no letter of ours, or of one noted before. The caller commits."""
     of_letter = (Message.external_id == bounce.letter_id, Message.channel == Channel.EMAIL)
     message = db.session.scalar(select(Message).where(*of_letter).order_by(Message.id).limit(1))
-    if message is None or message.status not in (MessageStatus.SENT, MessageStatus.DELIVERED):
+    if message is None or message.status is not MessageStatus.SENT:
         return False
     said = " ".join(part for part in (bounce.status, bounce.reason) if part)
     error = _("The letter came back: %(reason)s", reason=said or _("the server did not say why"))[:500]

@@ -203,7 +203,8 @@ class MailingRule(BranchScoped, Model):
     alone, whatever the periodicity.
     ways: what it is sent over, in the order they are tried. A rule made of a selection (is_selected) is for those its
     run was made with, whoever they are by then.
-    schedule_since: when the rule was made, switched on or given another schedule; earlier moments are not caught up.
+    schedule_since: when the rule was made, switched on, moved to another branch or given another schedule; earlier
+    moments are not caught up.
     """
 
     __table_args__ = (
@@ -290,7 +291,7 @@ class MailingWay(Model):
 
 def _restart_schedule(_mapper: Any, _connection: Any, rule: MailingRule) -> None:
     attributes = inspect(rule).attrs
-    names = ("is_active", "periodicity", "send_time", "weekday", "month_day", "once_on")
+    names = ("branch_id", "is_active", "periodicity", "send_time", "weekday", "month_day", "once_on")
     if any(attributes[name].history.has_changes() for name in names):
         rule.schedule_since = clock.now()
 
@@ -396,9 +397,9 @@ MESSAGE_MOVES: dict[Any, Any] = {
         MessageStatus.UNKNOWN,
         MessageStatus.SKIPPED,
     },
-    # What the provider tells later; FAILED: it bounced.
+    # What the provider tells later; FAILED: it bounced. What has come has come: it goes no other way besides.
     MessageStatus.SENT: {MessageStatus.DELIVERED, MessageStatus.READ, MessageStatus.FAILED},
-    MessageStatus.DELIVERED: {MessageStatus.READ, MessageStatus.FAILED},
+    MessageStatus.DELIVERED: {MessageStatus.READ},
     # A person may decide that these go out again; a provider may tell that it went out.
     MessageStatus.FAILED: {MessageStatus.PENDING},
     MessageStatus.UNKNOWN: {MessageStatus.PENDING, MessageStatus.SENT, MessageStatus.DELIVERED, MessageStatus.READ},

@@ -343,6 +343,16 @@ def test_so_does_what_wazzup_tells_later_it_could_not_deliver(network, by_sms, w
     assert len(gateway.calls) == 1
 
 
+def test_what_has_come_does_not_whatever_is_told_afterwards(network, by_sms, wazzup, gateway, web):
+    run(by_sms[1])
+    deliver_batch()
+    teller = web()
+    for word in ("delivered", "error"):
+        told = {"messageId": "4f9d4c2a", "status": word}
+        assert teller.post(f"/channels/{wazzup.provider.token}", json={"statuses": [told]}).status_code == 200
+    assert [(one.channel, one.status) for one in messages()] == [(Channel.WHATSAPP, MessageStatus.DELIVERED)]
+
+
 def test_what_whatsapp_may_have_taken_does_not(network, by_sms, wazzup, gateway):
     wazzup.say({"error": "UNKNOWN_ERROR"}, 500)
     run(by_sms[1])

@@ -139,6 +139,9 @@ def test_only_a_new_schedule_forgets_missed_moments(network):
     with clock.frozen(began + timedelta(hours=2)), transaction():
         rule.is_active = False
     assert rule.schedule_since == began + timedelta(hours=2)
+    with clock.frozen(began + timedelta(hours=3)), transaction():  # its times are those of another place now
+        rule.branch_id = network.mira.id
+    assert rule.schedule_since == began + timedelta(hours=3)
 
 
 def test_an_administrator_may_not_make_rules_or_templates(network):
