@@ -34,7 +34,7 @@ from crm.db import db, transaction
 from crm.debts.queries import in_debt
 from crm.ledger.models import Account
 from crm.mail_sink import folder_of
-from crm.mailings.channels.base import ChannelNotSet, Fate, Letter, Outcome, Sender
+from crm.mailings.channels.base import ChannelNotSet, Fate, Letter, Outcome, Sender, storable
 from crm.mailings.channels.demo import DemoSmsSender
 from crm.mailings.channels.email import EmailSender
 from crm.mailings.channels.sms import SmsSender, sms_length
@@ -384,7 +384,7 @@ def _note_and_begin(connection: Connection, claim: Claim, after: Done | None, no
     if after is not None:
         cost = cost_of(after)
         facts |= {"former": after.claim.message_id, "former_attempt": after.claim.attempt, "cost": cost}
-        facts["external_id"] = after.outcome.external_id
+        facts["external_id"] = storable(after.outcome.external_id)
     moved = set(connection.execute(_begin_statement(), facts).scalars())
     if after is not None:
         if after.claim.message_id in moved:
@@ -539,9 +539,9 @@ def _settle(done: Done, now: datetime) -> None:
 def _noted(done: Done, status: MessageStatus, now: datetime) -> dict[str, Any]:
     """The columns of a message that was handed over, beside its status."""
     outcome = done.outcome
-    values: dict[str, Any] = {"lease_until": None, "error": outcome.reason[:500], "secret": None}
+    values: dict[str, Any] = {"lease_until": None, "error": storable(outcome.reason)[:500], "secret": None}
     if status is MessageStatus.SENT:
-        values |= {"sent_at": now, "external_id": outcome.external_id, "cost": cost_of(done)}
+        values |= {"sent_at": now, "external_id": storable(outcome.external_id), "cost": cost_of(done)}
     elif status is MessageStatus.PENDING:
         values["next_try_at"] = now + max(wait_after(done.claim.attempt), timedelta(seconds=outcome.retry_after))
         del values["secret"]  # it goes out again

@@ -6,6 +6,7 @@ import dataclasses
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import select
 
 from crm import clock
 from crm.access.actors import SYSTEM
@@ -15,6 +16,7 @@ from crm.mailings.channels.base import Fate, Outcome
 from crm.mailings.delivery import (
     LEASE,
     MAX_ATTEMPTS,
+    Done,
     begin_sending,
     deliver_batch,
     give_up_lost_claims,
@@ -23,7 +25,7 @@ from crm.mailings.delivery import (
     take_messages,
     wait_after,
 )
-from crm.mailings.models import CODE_KEY, HIDDEN, MessageStatus
+from crm.mailings.models import CODE_KEY, HIDDEN, Message, MessageStatus
 from crm.mailings.operations import resend_messages
 from tests.factories import make_client, make_message
 
@@ -268,3 +270,20 @@ def test_a_code_that_failed_is_not_sent_again_without_its_digits(client, smtp):
         resend_messages([fresh(message)], by=SYSTEM)
     deliver_batch()
     assert (fresh(message).status, smtp.messages) == (MessageStatus.SKIPPED, [])
+
+
+def test_what_a_server_says_is_noted_whatever_signs_it_holds(client):
+    for _ in range(3):
+        make_message(client)
+    first, second, third = take_messages()
+    begun = begin_sending(first).claim
+    refused = Done(begun, Outcome(Fate.REFUSED, "550 no\x00 \udc80"))
+    begun = begin_sending(second, after=refused).claim
+    begun = begin_sending(third, after=Done(begun, Outcome(Fate.SENT, external_id="7\x00"))).claim
+    settle_message(begun, Outcome(Fate.UNKNOWN, "\x00"))
+    noted = select(Message.status, Message.error, Message.external_id).order_by(Message.id)
+    assert [tuple(row) for row in db.session.execute(noted)] == [
+        (MessageStatus.FAILED, "550 no ?", ""),
+        (MessageStatus.SENT, "", "7"),
+        (MessageStatus.UNKNOWN, "", ""),
+    ]

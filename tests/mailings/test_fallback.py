@@ -343,6 +343,17 @@ def test_so_does_what_wazzup_tells_later_it_could_not_deliver(network, by_sms, w
     assert len(gateway.calls) == 1
 
 
+def test_why_it_was_refused_is_kept_whatever_signs_it_holds(network, by_sms, wazzup, gateway, web):
+    """JSON brings zeros and halves of characters, which PostgreSQL or both databases refuse."""
+    run(by_sms[1])
+    deliver_batch()
+    told = {"messageId": "4f9d4c2a", "status": "error", "error": {"error": "X\x00", "description": "нет \ud800"}}
+    stranger = {"messageId": "\x00\udfff", "status": "read"}
+    calls = {"statuses": [stranger, told]}
+    assert web().post(f"/channels/{wazzup.provider.token}", json=calls).status_code == 200
+    assert (messages()[0].status, messages()[0].error) == (MessageStatus.FAILED, "X нет ?")
+
+
 def test_what_has_come_does_not_whatever_is_told_afterwards(network, by_sms, wazzup, gateway, web):
     run(by_sms[1])
     deliver_batch()

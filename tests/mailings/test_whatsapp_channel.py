@@ -111,7 +111,7 @@ def test_a_limit_is_waited_for(wazzup):
     assert (outcome.fate, outcome.retry_after) == (Fate.UNREACHABLE, 5)
 
 
-@pytest.mark.parametrize("answer", ["<html>", {}, []])
+@pytest.mark.parametrize("answer", [pytest.param("[" * 100_000, id="deep"), "<html>", {}, []])
 def test_an_answer_that_says_nothing_is_unknown(wazzup, answer):
     wazzup.say(answer)
     assert send(wazzup).fate is Fate.UNKNOWN

@@ -85,7 +85,7 @@ class Api:
             return Outcome(Fate.UNKNOWN, _reason(error))
         try:
             told = answer.json()
-        except ValueError:
+        except (ValueError, RecursionError):
             told = None
         return Answer(answer.status_code, told, " ".join(answer.text.split())[:300], dict(answer.headers))
 

@@ -34,6 +34,11 @@ class Letter:
     unsubscribe: str = ""
 
 
+def storable(text: str) -> str:
+    """The text as every database takes it: without the zeros and the halves of characters JSON may bring."""
+    return text.replace("\x00", "").encode("utf-8", "replace").decode()
+
+
 class Fate(enum.Enum):
     """What became of a letter.
 

@@ -7,6 +7,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from crm.mailings.channels.base import storable
+
 
 class HearingRefused(Exception):
     """Not the service's, or not readable; nothing of it is believed."""
@@ -46,9 +48,9 @@ Heard = Told | Linked | Gone
 
 
 def told_in(body: bytes) -> dict[str, Any]:
-    """The object a notice is. Raises HearingRefused."""
+    """The object a notice is, its texts as the database takes them. Raises HearingRefused."""
     try:
-        told = json.loads(body)
+        told = _storable(json.loads(body))
     except ValueError:  # not of UTF-8 either
         raise HearingRefused("no JSON") from None
     except RecursionError:
@@ -56,3 +58,11 @@ def told_in(body: bytes) -> dict[str, Any]:
     if not isinstance(told, dict):
         raise HearingRefused("no object")
     return told
+
+
+def _storable(told: Any) -> Any:
+    if isinstance(told, str):
+        return storable(told)
+    if isinstance(told, list):
+        return [_storable(one) for one in told]
+    return {name: _storable(one) for name, one in told.items()} if isinstance(told, dict) else told

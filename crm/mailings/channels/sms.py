@@ -161,7 +161,7 @@ def _http_outcome(settings: SmsSettings, _letter: Letter, answer: httpx.Response
     """By SMS_OK, `path=value` in the JSON answered; without it every answer of success means the message is taken."""
     try:
         told = answer.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         told = None
     external_id = _at(told, settings.id) if settings.id else None
     if not settings.ok:
@@ -227,7 +227,7 @@ def _smsru_outcome(_settings: SmsSettings, letter: Letter, answer: httpx.Respons
     """The code of the number, or of the whole request where it was refused as such."""
     try:
         told = answer.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         told = None
     of_number = _at(told, f"sms.{letter.recipient.lstrip('+')}")
     code = _at(of_number, "status_code") if of_number is not None else _at(told, "status_code")
