@@ -74,9 +74,9 @@ AFTER_SKIP: list[Callable[[Message], Any]] = []
 
 @dataclass(frozen=True)
 class Claim:
-    """A message in this worker's hands. lease_until: the proof while it is TAKEN; attempt: while it is SENDING, since
-    every handing over raises it. quiet_hours: None where it minds none. price: of a message, or of a part of an SMS,
-    where the provider has one. is_limited: no more than so many a minute may leave.
+    """A message in this worker's hands. lease_until: the proof that it is; attempt: which handing over it is, counted
+    anew when a person has it sent once more. quiet_hours: None where it minds none. price: of a message, or of a part
+    of an SMS, where the provider has one. is_limited: no more than so many a minute may leave.
     """
 
     message_id: int
@@ -313,7 +313,7 @@ def begin_sending(claim: Claim, *, after: Done | None = None) -> Begun:
     """
     now = clock.now()
     quiet_end = claim.quiet_hours.end(now) if claim.quiet_hours else None
-    begun = replace(claim, attempt=claim.attempt + 1)
+    begun = replace(claim, attempt=claim.attempt + 1, lease_until=now + LEASE)
     is_free = after is None or (after.outcome.fate is Fate.SENT and cost_of(after) is None)
     if quiet_end is None and not claim.is_limited and is_free:  # a letter: one statement is all there is to it
         with _one_statement() as connection:
@@ -380,11 +380,11 @@ def _note_and_begin(connection: Connection, claim: Claim, after: Done | None, no
     """One statement: `after`, which was sent, becomes SENT and `claim` SENDING. Whether the latter did."""
     facts: dict[str, Any] = {"this": claim.message_id, "taken_until": claim.lease_until, "now": now}
     facts |= {"until": now + LEASE, "codes_since": now - CODE_LIVES, "former": 0, "former_attempt": 0}
-    facts |= {"sent_at": now, "external_id": "", "cost": None}
+    facts |= {"former_until": now, "sent_at": now, "external_id": "", "cost": None}
     if after is not None:
         cost = cost_of(after)
         facts |= {"former": after.claim.message_id, "former_attempt": after.claim.attempt, "cost": cost}
-        facts["external_id"] = storable(after.outcome.external_id)
+        facts |= {"former_until": after.claim.lease_until, "external_id": storable(after.outcome.external_id)}
     moved = set(connection.execute(_begin_statement(), facts).scalars())
     if after is not None:
         if after.claim.message_id in moved:
@@ -417,7 +417,12 @@ def _begin_statement() -> Any:
         *_is_needed(given("codes_since", "created_at")),
     )
     is_former = columns.id == former
-    was_sent = and_(is_former, columns.status == MessageStatus.SENDING, columns.attempts == bindparam("former_attempt"))
+    was_sent = and_(
+        is_former,
+        columns.status == MessageStatus.SENDING,
+        columns.attempts == bindparam("former_attempt"),
+        columns.lease_until == given("former_until", "lease_until"),
+    )
     # As _noted() says of a message that was sent, and what begins the other one.
     noted: dict[str, Any] = {
         "status": (
@@ -521,7 +526,7 @@ def _settle(done: Done, now: datetime) -> None:
     else:
         status = MessageStatus.PENDING
     values = _noted(done, status, now)
-    is_mine = Message.attempts == claim.attempt
+    is_mine = and_(Message.attempts == claim.attempt, Message.lease_until == claim.lease_until)
     if not move_message(claim.message_id, MessageStatus.SENDING, status, is_mine, **values):
         # The lease ran out: the sweep has called it unknown, and so it stays.
         log.warning("message_lease_lost", message_id=claim.message_id, fate=outcome.fate.value)

@@ -287,3 +287,20 @@ def test_what_a_server_says_is_noted_whatever_signs_it_holds(client):
         (MessageStatus.SENT, "", "7"),
         (MessageStatus.UNKNOWN, "", ""),
     ]
+
+
+def test_a_worker_that_wakes_late_tells_nothing_of_what_another_sends_again(client, message):
+    """A person has sent it once more meanwhile, and its tries are counted anew."""
+    late = begin_one()
+    with later(hours=1):
+        with transaction():
+            give_up_lost_claims(now=clock.now())
+        with transaction():
+            assert resend_messages([fresh(message)], by=SYSTEM) == 1
+        begin_one()
+        settle_message(late, Outcome(Fate.REFUSED, "550"))
+        assert fresh(message).status is MessageStatus.SENDING
+        other = make_message(client)
+        (claim,) = take_messages()
+        assert begin_sending(claim, after=Done(late, SENT)).claim is not None
+        assert (fresh(message).status, fresh(other).status) == (MessageStatus.SENDING, MessageStatus.SENDING)
