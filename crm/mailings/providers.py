@@ -60,9 +60,9 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class ProviderFacts:
-    """A provider as the form has it; see Provider. secret: "" keeps the present one. options: `bot`, the name by which
-    clients find a bot of Telegram or Viber; `channel`, the id of Wazzup's; `body`, `ok`, `id` of any SMS gateway, as
-    SMS_BODY, SMS_OK and SMS_ID.
+    """A provider as the form has it; see Provider. secret: "" keeps the present one, at the same server. options:
+    `bot`, the name by which clients find a bot of Telegram or Viber; `channel`, the id of Wazzup's; `body`, `ok`, `id`
+    of any SMS gateway, as SMS_BODY, SMS_OK and SMS_ID.
     """
 
     company: Company | None = None
@@ -89,7 +89,11 @@ def save_provider(provider: Provider | None, facts: ProviderFacts, *, by: Actor)
     if facts.kind is ProviderKind.HTTP and not url:
         raise DomainError("url_required", _("Enter the address of the gateway."), "url")
     _check_url(url)
-    if not secret and (provider is None or not provider.secret or provider.kind is not facts.kind):
+    keeps_secret = provider is not None and bool(provider.secret)
+    # Another service or server is not told the key: whoever changes the address would read it there.
+    if provider is not None and (provider.kind is not facts.kind or _server_of(provider.url) != _server_of(url)):
+        keeps_secret = False
+    if not secret and not keeps_secret:
         text = _("Enter the key: without it the service does not let us in.")
         raise DomainError("secret_required", text, "secret")
     if not secret.isascii() or not secret.isprintable() or " " in secret:
@@ -128,6 +132,12 @@ def _check_url(url: str) -> None:
     if not at.hostname or not is_safe:
         text = _("The address begins with https://: over a plain line the key and the texts would be read.")
         raise DomainError("url_invalid", text, "url")
+
+
+def _server_of(url: str) -> tuple[str, str]:
+    """Of an address that has been checked; empty: the service's own."""
+    at = urlsplit(url)
+    return at.scheme, at.netloc.lower()
 
 
 def _check_body(body: str, ok: str) -> None:

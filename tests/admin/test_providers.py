@@ -121,6 +121,19 @@ def test_the_key_is_never_shown_again_and_stays_where_none_is_typed(network, sta
         assert KEY not in answer.text, page
 
 
+def test_another_server_is_not_told_the_key_of_the_former(network, staff):
+    """Else whoever may change the address would read the key there."""
+    connected(staff, "http", url="https://sms.demo.test/send", secret="key")
+    path = f"/admin/provider/edit/?id={only().id}"
+    answer = send(staff, path, url="https://other.demo.test/send", secret="")
+    assert answer.status_code == 422
+    assert set(errors(answer.text)) == {"secret"}
+    assert send(staff, path, url="https://sms.demo.test/v2/send", secret="").status_code == 302
+    assert (only().url, only().secret) == ("https://sms.demo.test/v2/send", "key")
+    assert send(staff, path, url="https://other.demo.test/send", secret="new").status_code == 302
+    assert (only().url, only().secret) == ("https://other.demo.test/send", "new")
+
+
 def test_it_is_switched_off(network, staff):
     provider = make_provider(network.company)
     assert send(staff, f"/admin/provider/edit/?id={provider.id}", is_active=None).status_code == 302
