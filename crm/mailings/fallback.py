@@ -14,6 +14,7 @@ from crm.access.mailing_option import mailings_off
 from crm.bell import ring
 from crm.bills.models import Bill, BillStatus
 from crm.contacts.models import Channel
+from crm.contacts.queries import refusals
 from crm.db import db, insert_rows
 from crm.errors import DomainError
 from crm.mailings.billing import Planned
@@ -70,24 +71,28 @@ def queue_next_way(message: Message) -> int:
 
 def queue_rest(message: Message) -> int:
     """Queue a message that told of several bills, the first of which was paid a moment ago, anew for those that can
-    still be paid. How many messages that is. The caller commits.
+    still be paid; nothing to whoever takes no such messages any more. How many messages that is. The caller commits.
     """
-    if message.run_id is None or message.line_id is None:
+    if message.run_id is None or message.line_id is None or refusals([message.client], message.kind):
         return 0
     run = db.session.get_one(MailingRun, message.run_id)
     bills, texts = _bills_of(message), channels_to(run.rule)
     if not bills or message.channel not in texts or _is_tried(message, message.channel, bills, but=message.id):
         return 0
-    rest = message_rows(
-        message.client,
-        run=run,
-        line_id=message.line_id,
-        way=texts[message.channel],
-        channel=message.channel,
-        recipient=message.recipient,
-        author=(message.author_id, message.author_name),
-        bills=bills,
-    )
+    try:
+        rest = message_rows(
+            message.client,
+            run=run,
+            line_id=message.line_id,
+            way=texts[message.channel],
+            channel=message.channel,
+            recipient=message.recipient,
+            author=(message.author_id, message.author_name),
+            bills=bills,
+        )
+    except DomainError as error:
+        log.error("rest_not_written", message_id=message.id, reason=str(error))
+        return 0
     insert_rows(Message, rest)
     ring(DELIVER)
     return len(rest)

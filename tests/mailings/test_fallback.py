@@ -13,8 +13,8 @@ from sqlalchemy import select
 from crm import clock
 from crm.access.actors import SYSTEM
 from crm.bills.models import Bill
-from crm.contacts.models import Channel
-from crm.contacts.operations import set_contact
+from crm.contacts.models import Channel, MessageKind
+from crm.contacts.operations import choose, set_contact
 from crm.db import db, transaction
 from crm.ledger.operations import base_account
 from crm.mailings.channels.base import Fate, Outcome
@@ -31,6 +31,7 @@ from tests.factories import (
     make_child,
     make_client,
     make_lesson,
+    make_message,
     make_payment,
     make_plan,
     make_rule,
@@ -183,6 +184,30 @@ def test_paid_one_after_the_other_nothing_is_left_to_be_told(network, two_bills,
     deliver_batch()
     assert [one.status for one in messages()] == [MessageStatus.SKIPPED]
     assert smtp.messages == []
+
+
+@pytest.mark.parametrize("paid", [0, 1])
+def test_who_forbids_bills_meanwhile_is_not_told_of_the_others(network, two_bills, smtp, paid):
+    run(rule_of(network.lesnoy, "{customer.bills}", "{customer.bills}"))
+    with transaction():
+        choose(two_bills, MessageKind.BILLS, False, by=None)
+        for bill in bills()[:paid]:
+            pay_bill_at_desk(bill, method=PaymentMethod.CASH, by=SYSTEM)
+    deliver_batch()
+    assert [one.status for one in messages()] == [MessageStatus.SKIPPED]
+    assert smtp.messages == []
+
+
+def test_a_text_that_cannot_be_filled_in_any_more_keeps_nobody_waiting(network, two_bills, smtp):
+    rule = rule_of(network.lesnoy, "{customer.bills}", "{customer.bills}")
+    run(rule)
+    other = make_message(make_client(network.lesnoy, email="boris@demo.test"))
+    with transaction():
+        rule.ways[0].template.body = "{debt.amount}"
+        pay_bill_at_desk(bills()[0], method=PaymentMethod.CASH, by=SYSTEM)
+    deliver_batch()
+    letter, next_one = messages()
+    assert (letter.status, next_one.id, next_one.status) == (MessageStatus.SKIPPED, other.id, MessageStatus.SENT)
 
 
 def test_each_letter_of_a_bill_becomes_an_sms_of_that_bill_alone(network, two_bills):
