@@ -26,10 +26,11 @@ from sqlalchemy.orm import joinedload
 from crm import clock
 from crm.access.models import Branch, Company
 from crm.bills.models import Bill, BillStatus
+from crm.clients.models import Client
 from crm.config import SMS_BODY, SMSRU_URL, SmsSettings
-from crm.contacts.models import Channel, MessageChoice, MessageKind
+from crm.contacts.models import Channel, Contact, MessageChoice, MessageKind
 from crm.contacts.operations import contact_urls
-from crm.contacts.queries import refusals
+from crm.contacts.queries import ContactWay, refusals
 from crm.db import db, transaction
 from crm.debts.queries import in_debt
 from crm.ledger.models import Account
@@ -444,8 +445,8 @@ def _begin_statement() -> Any:
 
 def _is_needed(codes_since: Any) -> tuple[Any, ...]:
     """What a letter of a mailing still asks for, and one with a code is still good for. By hand it is sent all the
-    same, but whoever has forbidden such messages meanwhile gets none. codes_since: the moment since which codes are
-    good.
+    same, but whoever has forbidden such messages meanwhile, or switched off the way, gets none. codes_since: the
+    moment since which codes are good.
     """
     is_gone = exists().where(
         Bill.id == Message.bill_id,
@@ -458,10 +459,28 @@ def _is_needed(codes_since: Any) -> tuple[Any, ...]:
     owes = exists().where(Account.client_id == Message.client_id, Account.branch_id == Message.branch_id, in_debt())
     return (
         ~is_forbidden,
+        or_(Message.kind == MessageKind.SERVICE, ~_is_switched_off()),
         or_(Message.run_id.is_(None), ~is_gone),
         or_(Message.run_id.is_(None), Message.kind != MessageKind.DEBT, owes),
         or_(~Message.dedupe_key.startswith(CODE_KEY, autoescape=True), is_good),
         or_(~Message.dedupe_key.startswith(PASSWORD_KEY, autoescape=True), Message.secret.is_not(None)),
+    )
+
+
+def _is_switched_off() -> Any:
+    """The client has switched off what the message goes to. At his payer's address a child is written to all the same;
+    of an address letters came back from it is that one alone.
+    """
+    own = or_(
+        Message.channel.in_([Channel.PUSH, Channel.CABINET]),
+        Message.recipient.in_([Client.email, Client.phone, Client.extra_phone]),
+    )
+    return exists().where(
+        Contact.client_id == Message.client_id,
+        Contact.channel == Message.channel,
+        ~Contact.is_on,
+        Client.id == Message.client_id,
+        or_(Contact.address == Message.recipient, and_(Contact.address == "", own)),
     )
 
 
@@ -488,6 +507,9 @@ def _idle_reason(message: Message) -> str:
         return _("The password is not kept once it has left: send a new one.")
     if refusal := refusals([message.client], message.kind).get(message.client_id):
         return f"{refusal[:1].upper()}{refusal[1:]}."
+    is_off = select(Message.id).where(Message.id == message.id, _is_switched_off())
+    if message.kind is not MessageKind.SERVICE and db.session.scalar(is_off) is not None:
+        return f"{ContactWay(message.channel, message.recipient, False).refusal}."
     if message.run_id is not None and message.kind is MessageKind.DEBT and not _owes(message):
         return _("There is nothing to write about any more.")
     if message.run_id is None or message.bill_id is None:

@@ -6,11 +6,12 @@ from decimal import Decimal
 
 import pytest
 
+from crm import clock
 from crm.access.actors import SYSTEM
 from crm.bills.models import Bill
 from crm.bills.operations import archive_bill
-from crm.contacts.models import MessageKind
-from crm.contacts.operations import choose
+from crm.contacts.models import Channel, MessageKind
+from crm.contacts.operations import choose, note_returned, set_contact
 from crm.db import db, transaction
 from crm.ledger.operations import base_account
 from crm.mailings.delivery import deliver_batch
@@ -20,7 +21,16 @@ from crm.mailings.running import execute_run
 from crm.mailings.runs import run_now
 from crm.payments.models import PaymentMethod
 from crm.payments.operations import pay_bill_at_desk
-from tests.factories import make_client, make_payment, make_plan, make_rule, make_subscription, make_template
+from tests.factories import (
+    make_child,
+    make_client,
+    make_message,
+    make_payment,
+    make_plan,
+    make_rule,
+    make_subscription,
+    make_template,
+)
 
 
 @pytest.fixture
@@ -103,6 +113,51 @@ def test_nor_one_written_by_hand(network, smtp):
     deliver_batch()
     db.session.refresh(letter)
     assert (letter.status, smtp.messages) == (MessageStatus.SKIPPED, [])
+
+
+def test_nor_where_the_way_is_switched_off_meanwhile(network, smtp):
+    client = make_client(network.lesnoy)
+    letter = queued(network.lesnoy, MailingKind.TEXT)
+    with transaction():
+        set_contact(client, Channel.EMAIL, False, by=SYSTEM)
+    deliver_batch()
+    db.session.refresh(letter)
+    assert (letter.status, smtp.messages) == (MessageStatus.SKIPPED, [])
+    assert str(Channel.EMAIL.label) in letter.error
+
+
+def test_whose_way_was_off_before_is_written_to_at_his_payers(network, smtp):
+    child = make_child(make_client(network.lesnoy, email="mother@demo.test"))
+    with transaction():
+        child.email = "child@demo.test"
+        set_contact(child, Channel.EMAIL, False, by=SYSTEM)
+        child.birth_date = clock.today(network.lesnoy)
+    letter = queued(network.lesnoy, MailingKind.BIRTHDAY)
+    assert (letter.client_id, letter.recipient) == (child.id, "mother@demo.test")
+    deliver_batch()
+    db.session.refresh(letter)
+    assert letter.status is MessageStatus.SENT
+
+
+def test_an_address_letters_came_back_from_does_not_stop_those_to_the_new_one(network, smtp):
+    client = make_client(network.lesnoy, email="old@demo.test")
+    with transaction():
+        assert note_returned(client, "old@demo.test")
+        client.email = "new@demo.test"
+    letter = queued(network.lesnoy, MailingKind.TEXT)
+    deliver_batch()
+    db.session.refresh(letter)
+    assert (letter.recipient, letter.status) == ("new@demo.test", MessageStatus.SENT)
+
+
+def test_a_password_is_sent_whatever_is_switched_off(network, smtp):
+    client = make_client(network.lesnoy)
+    letter = make_message(client, kind=MessageKind.SERVICE)
+    with transaction():
+        set_contact(client, Channel.EMAIL, False, by=SYSTEM)
+    deliver_batch()
+    db.session.refresh(letter)
+    assert letter.status is MessageStatus.SENT
 
 
 def test_who_forbids_others_gets_it(network, smtp):
