@@ -90,8 +90,11 @@ def save_provider(provider: Provider | None, facts: ProviderFacts, *, by: Actor)
         raise DomainError("url_required", _("Enter the address of the gateway."), "url")
     _check_url(url)
     keeps_secret = provider is not None and bool(provider.secret)
-    # Another service or server is not told the key: whoever changes the address would read it there.
-    if provider is not None and (provider.kind is not facts.kind or _server_of(provider.url) != _server_of(url)):
+    # Another service is not told the key, nor a server that is not the service's own: whoever changes the address would
+    # read it there.
+    if provider is not None and (
+        provider.kind is not facts.kind or (url and _server_of(url) != _server_of(provider.url))
+    ):
         keeps_secret = False
     if not secret and not keeps_secret:
         text = _("Enter the key: without it the service does not let us in.")
@@ -135,7 +138,7 @@ def _check_url(url: str) -> None:
 
 
 def _server_of(url: str) -> tuple[str, str]:
-    """Of an address that has been checked; empty: the service's own."""
+    """Of an address that has been checked."""
     at = urlsplit(url)
     return at.scheme, at.netloc.lower()
 
