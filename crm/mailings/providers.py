@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import structlog
 from flask import current_app
 from flask_babel import gettext as _
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from crm import clock
 from crm.access.actors import SYSTEM, Actor, require
@@ -310,8 +310,10 @@ class BrowserSender:
 
     def send(self, letter: Letter) -> Outcome:
         number = int(letter.recipient) if letter.recipient.isascii() and letter.recipient.isdigit() else 0
+        # Of a card that was merged while the message waited the one it was merged into.
+        owner = select(func.coalesce(Client.merged_into_id, Client.id)).where(Client.id == number).scalar_subquery()
         query = select(Contact.address).where(
-            Contact.channel == Channel.PUSH, Contact.client_id == number, Contact.is_on
+            Contact.channel == Channel.PUSH, Contact.client_id == owner, Contact.is_on
         )
         with transaction():
             address = db.session.scalars(query).one_or_none()

@@ -13,6 +13,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from crm.access.actors import SYSTEM
+from crm.clients.merging import merge_clients
 from crm.contacts.models import Channel
 from crm.contacts.operations import contact_url
 from crm.contacts.queries import address_for
@@ -249,6 +251,18 @@ def test_a_client_connects_a_browser_gets_messages_there_and_leaves(network, pus
     calls = len(push_service.calls)
     assert send_one() is MessageStatus.FAILED
     assert len(push_service.calls) == calls
+
+
+def test_what_waits_finds_the_browser_of_two_cards_that_became_one(network, push_service, subscribe):
+    gone, kept = make_client(network.lesnoy), make_client(network.lesnoy)
+    subscribe(token_of(gone), Browser(push_service.url + "/x").subscription)
+    address = address_for(gone, Channel.PUSH)
+    message = make_message(gone, channel=Channel.PUSH, recipient=address, subject="", body="Занятие завтра")
+    with transaction():
+        merge_clients(kept, gone, by=SYSTEM)
+    deliver_batch()
+    db.session.refresh(message)
+    assert (message.client_id, message.status) == (kept.id, MessageStatus.SENT)
 
 
 def test_what_is_no_subscription_connects_nobody(network, push_service, subscribe):
