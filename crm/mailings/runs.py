@@ -65,8 +65,7 @@ def run_now(rule: MailingRule, *, by: Actor) -> MailingRun:
     now = clock.now()
     if rule.is_selected:
         return _hasten(rule, now=now)
-    # Two who press at once come one after the other: the second finds the run of the first.
-    db.session.execute(select(MailingRule.id).where(MailingRule.id == rule.id).with_for_update(key_share=True))
+    _hold(rule)
     query = (
         select(MailingRun)
         .where(MailingRun.rule_id == rule.id, or_(MailingRun.status.in_(UNDER_WAY), MailingRun.planned_at == now))
@@ -94,10 +93,16 @@ def _hasten(rule: MailingRule, *, now: datetime) -> MailingRun:
     return run
 
 
+def _hold(rule: MailingRule) -> None:
+    """Two who begin a rule at once come one after the other: the second finds the run of the first."""
+    db.session.execute(select(MailingRule.id).where(MailingRule.id == rule.id).with_for_update(key_share=True))
+
+
 def _new_run(rule: MailingRule, moment: datetime, *, by: Actor, is_manual: bool = False) -> MailingRun | None:
     """The run of `rule` for `moment`, with its bell; None when it exists."""
     if db.session.scalar(select(MailingRun.id).where(MailingRun.rule_id == rule.id, MailingRun.planned_at == moment)):
         return None
+    _hold(rule)
     run = MailingRun(branch_id=rule.branch_id, rule_id=rule.id, planned_at=moment, is_manual=is_manual, author_id=by.id)
     try:
         with db.session.begin_nested():
