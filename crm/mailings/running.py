@@ -261,13 +261,15 @@ def _remind(run: MailingRun, lines: Sequence[MailingRunLine], *, by: Actor) -> N
     day, rule = Planned.of_run(run).day, run.rule
     ids = sorted(line.client_id for line in lines)
     cards = {card.id: card for card in db.session.scalars(select(Client).where(Client.id.in_(ids)))}
+    if rule.is_selected:
+        _follow_merges(run, cards)
     meant = set(ids) if rule.is_selected else still_meant(rule, day, ids)
     told = told_to(rule, day, ids)
     texts = channels_to(rule)
     ways = way_to(rule, list(cards.values()), list(texts))
     written = dict[int, list[dict[str, Any]]]()
     for line in lines:
-        way = ways[line.client_id]
+        way = ways[cards[line.client_id].id]
         if line.client_id not in meant or cards[line.client_id].merged_into_id is not None:
             _settle(line, RunResult.SKIPPED, reason=_("There is nothing to write about any more."))
         elif isinstance(way, str):
@@ -280,6 +282,21 @@ def _remind(run: MailingRun, lines: Sequence[MailingRunLine], *, by: Actor) -> N
         _leave_out_repeated(run, {line.id: line for line in lines}, written)
     insert_rows(Message, [row for rows in written.values() for row in rows])
     db.session.flush()
+
+
+def _follow_merges(run: MailingRun, cards: dict[int, Client]) -> None:
+    """Put the card one was merged into since it was chosen in its place (cards: by the line's client id), unless that
+    is written to by a line of its own, or is another branch's.
+    """
+    kept_ids = {id: card.merged_into_id for id, card in cards.items() if card.merged_into_id is not None}
+    if not kept_ids:
+        return
+    own = select(MailingRunLine.client_id).where(MailingRunLine.run_id == run.id)
+    kept = select(Client).where(
+        Client.id.in_(sorted(set(kept_ids.values()))), Client.branch_id == run.branch_id, Client.id.not_in(own)
+    )
+    found = {card.id: card for card in db.session.scalars(kept)}
+    cards |= {id: found[kept_id] for id, kept_id in kept_ids.items() if kept_id in found}
 
 
 def _leave_out_repeated(

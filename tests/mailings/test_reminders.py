@@ -269,6 +269,25 @@ def test_of_a_selection_too_who_is_not_there_or_not_reached_is_told_of(network):
     assert RunResult.WAITING not in {result for result, _reason in results.values()}
 
 
+def test_whose_card_was_merged_since_he_was_chosen_is_written_to_once(network):
+    first, second, chosen_too, kept, elsewhere = (make_client(network.lesnoy) for _ in range(5))
+    strange = make_client(network.rechnoy)
+    planned = selected(network, first, second, chosen_too, elsewhere, body="В пятницу занятий нет")
+    for into, gone in ((kept, first), (chosen_too, second), (strange, elsewhere)):
+        with transaction():
+            merge_clients(into, gone, by=SYSTEM)
+    assert execute_run(planned.id, by=SYSTEM)
+    db.session.expire_all()
+    assert sorted(to for to, _body in told()) == sorted([kept.email, chosen_too.email])
+    results = {line.client_id: line.result for line in planned.lines}
+    assert results == {
+        first.id: RunResult.ISSUED,
+        second.id: RunResult.SKIPPED,
+        chosen_too.id: RunResult.ISSUED,
+        elsewhere.id: RunResult.SKIPPED,
+    }
+
+
 def test_a_run_of_a_selection_goes_on_in_turns_and_is_done_once(network):
     clients = [make_client(network.lesnoy) for _ in range(5)]
     planned = selected(network, *clients)
