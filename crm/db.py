@@ -247,10 +247,15 @@ def transaction() -> Iterator[None]:
         effect()
 
 
+def is_in_transaction() -> bool:
+    """Whether a transaction() is open, of which an inner one would be a part."""
+    return bool(db.session().info.get("depth"))
+
+
 def end_reading() -> None:
     """Give back what reads have taken (a snapshot, SQLite's write lock) before waiting for somebody outside."""
     session = db.session()
-    if session.info.get("depth"):
+    if is_in_transaction():
         raise RuntimeError("end_reading() inside a transaction(): nobody outside is asked from there")
     if session.in_transaction():
         session.commit()

@@ -31,7 +31,7 @@ from crm.config import SMS_BODY, SMSRU_URL, SmsSettings
 from crm.contacts.models import Channel, Contact, MessageChoice, MessageKind
 from crm.contacts.operations import contact_urls
 from crm.contacts.queries import ContactWay, refusals
-from crm.db import db, transaction
+from crm.db import db, is_in_transaction, transaction
 from crm.debts.queries import in_debt
 from crm.ledger.models import Account
 from crm.mail_sink import folder_of
@@ -368,8 +368,10 @@ def _count_in(lane: Lane, now: datetime) -> bool:
 
 @contextmanager
 def _one_statement() -> Iterator[Connection]:
-    """For a statement that is a transaction by itself: PostgreSQL is asked once instead of three times."""
-    if db.engine.dialect.name == "sqlite":
+    """For a statement that is a transaction by itself: PostgreSQL is asked once instead of three times. Within a
+    transaction() it joins that, as every operation does: only there is what it has written to be seen.
+    """
+    if db.engine.dialect.name == "sqlite" or is_in_transaction():
         with transaction():
             yield db.session.connection()
     else:
