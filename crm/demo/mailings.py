@@ -205,7 +205,9 @@ class _Mailings:
         _send()
 
     def write(self, branch: Branch, facts: SelectionFacts) -> None:
-        """A message to all who pay in the branch."""
+        """A message to all who pay in the branch, where anybody does."""
+        if db.session.scalar(_payers_of(branch).limit(1)) is None:
+            return
         for run in mail_selection(facts, _payers_of(branch), by=self._story.head(branch)):
             while not execute_run(run.id, by=SYSTEM):
                 pass
