@@ -51,36 +51,36 @@ WHATSAPP_PRICE = Decimal("1.90")
 # (name, subject of a letter or None for a short text, body), by what the rules below call it.
 _TEXTS: dict[str, tuple[str, str | None, str]] = {
     "debt letter": (
-        "Напоминание о долге",
+        "Долг на счёте",
         "Пожалуйста, пополните счёт",
         "Здравствуйте, {customer.name}!\n\nНа вашем счёте не хватает {debt.amount} ₽. Пожалуйста, пополните его до "
         "следующего занятия.\nЕсли вы уже заплатили, просто не обращайте внимания на это письмо.\n\n"
         "{branch.name}, {branch.phone}",
     ),
     "debt sms": (
-        "Напоминание о долге (SMS)",
+        "Долг на счёте (SMS)",
         None,
         "{branch.name}: на вашем счёте не хватает {debt.amount} р. Пожалуйста, пополните его.",
     ),
     "ends letter": (
-        "Абонемент заканчивается",
+        "Конец абонемента",
         "Ваш абонемент скоро закончится",
         "Здравствуйте, {customer.name}!\n\nАбонемент «{subscription.name}» действует до {subscription.end_date}, "
         "осталось занятий: {subscription.lessons_left}.\nБудем рады видеть вас и дальше: продлить его можно у "
         "администратора.\n\n{branch.name}, {branch.phone}",
     ),
     "ends sms": (
-        "Абонемент заканчивается (SMS)",
+        "Конец абонемента (SMS)",
         None,
         "{branch.name}: абонемент «{subscription.name}» действует до {subscription.end_date}. Ждём вас снова!",
     ),
     "lesson sms": (
-        "Напоминание о занятии (SMS)",
+        "Завтра занятие (SMS)",
         None,
         "Ждём вас {lesson.date} в {lesson.time}: {lesson.subject}. {branch.name}",
     ),
     "birthday letter": (
-        "Поздравление с днём рождения",
+        "С днём рождения",
         "С днём рождения!",
         "{customer.name}, с днём рождения!\n\nЖелаем радости, открытий и интересных занятий.\n\nВаш {company.name}",
     ),
@@ -238,7 +238,7 @@ class _Mailings:
         of, off = self._templates, {"branch": branch, "is_active": False}
         letter, short = (_named(name) for name in ("Счёт на оплату", "Ссылка на счёт (SMS)"))
         debt = RuleFacts(
-            name="Напоминание о долге",
+            name="Долг на счёте",
             kind=MailingKind.DEBT,
             periodicity=Periodicity.WEEKLY,
             weekday=0,
