@@ -51,14 +51,14 @@ WHATSAPP_PRICE = Decimal("1.90")
 # (name, subject of a letter or None for a short text, body), by what the rules below call it.
 _TEXTS: dict[str, tuple[str, str | None, str]] = {
     "debt letter": (
-        "Долг на счёте",
+        "Просим пополнить счёт",
         "Пожалуйста, пополните счёт",
         "Здравствуйте, {customer.name}!\n\nНа вашем счёте не хватает {debt.amount} ₽. Пожалуйста, пополните его до "
         "следующего занятия.\nЕсли вы уже заплатили, просто не обращайте внимания на это письмо.\n\n"
         "{branch.name}, {branch.phone}",
     ),
     "debt sms": (
-        "Долг на счёте (SMS)",
+        "Просим пополнить счёт (SMS)",
         None,
         "{branch.name}: на вашем счёте не хватает {debt.amount} р. Пожалуйста, пополните его.",
     ),
@@ -238,7 +238,7 @@ class _Mailings:
         of, off = self._templates, {"branch": branch, "is_active": False}
         letter, short = (_named(name) for name in ("Счёт на оплату", "Ссылка на счёт (SMS)"))
         debt = RuleFacts(
-            name="Долг на счёте",
+            name="Просим пополнить счёт",
             kind=MailingKind.DEBT,
             periodicity=Periodicity.WEEKLY,
             weekday=0,
