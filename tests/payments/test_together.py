@@ -39,6 +39,7 @@ from crm.payments.outcomes import accept_notice, lock_orders
 from crm.payments.polling import take_questions
 from tests.bank import TalkingBank, begin, decline_at, hear_all, pay_at
 from tests.factories import make_account, make_bill, make_client, make_notice, make_template
+from tests.payments.test_notices import begin_anew
 
 BACK = "https://kontora.test/pay/x"
 
@@ -54,28 +55,6 @@ def start(bills, bank, **changes):
     db.session.commit()
     payment = start_payment(bills, gateway=bank, return_url=BACK, **changes)
     db.session.commit()
-    return payment
-
-
-def begin_anew(bill, bank):
-    """One more payment of the bill, as if the one begun before were nowhere to be found."""
-    asked = {"amount": bill.amount, "currency": "RUB", "description": "", "idempotence_key": f"other-{bill.id}"}
-    db.session.commit()
-    created = bank.create(return_url=BACK, **asked)
-    with transaction():
-        payment = Payment(
-            branch_id=bill.branch_id,
-            client_id=bill.client_id,
-            account_id=bill.account_id,
-            bill_id=bill.id,
-            method=PaymentMethod.ONLINE,
-            amount=bill.amount,
-            gateway="demo",
-            external_id=created.external_id,
-            created_at=clock.now(),
-            author_name="demo",
-        )
-        db.session.add(payment)
     return payment
 
 
