@@ -41,7 +41,9 @@ class PushService:
     posts: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
     is_online: threading.Event = field(default_factory=threading.Event)
     _registered: dict[str, str] = field(default_factory=dict)
+    _notices: dict[bytes, bytes] = field(default_factory=dict)  # by the id under which the browser tells of them
     _line: Any = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def register(self, asked: dict[str, list[str]]) -> bytes:
         if "X-subtype" in asked:
@@ -50,20 +52,38 @@ class PushService:
 
     def push(self, headers: dict[str, str], body: bytes) -> None:
         self.posts.append((headers, body))
+        name = f"notice-{len(self.posts)}"
         notice = _field(3, self._registered["sender"]) + _field(5, PRODUCT)
-        for name, value in (("subtype", self._registered["subtype"]), ("content-encoding", "aes128gcm")):
-            notice += _field(7, _field(1, name) + _field(2, value))
-        notice += _field(9, f"notice-{len(self.posts)}") + _field(21, body)
-        self._line.sendall(bytes([DATA]) + _number(len(notice)) + notice)
+        for key, value in (("subtype", self._registered["subtype"]), ("content-encoding", "aes128gcm")):
+            notice += _field(7, _field(1, key) + _field(2, value))
+        notice += _field(9, name) + _field(21, body)
+        notice = bytes([DATA]) + _number(len(notice)) + notice
+        with self._lock:
+            self._notices[name.encode()] = notice
+            with contextlib.suppress(OSError):  # it comes back, and is told then
+                self._line.sendall(notice)
+
+    def push_again(self) -> None:
+        """What the browser has not told of; it drops a notice at times that comes as soon as it has logged in."""
+        with self._lock:
+            self._line.sendall(b"".join(self._notices.values()))
 
     def listen(self, line: Any) -> None:
-        line.recv(4096)  # who it is does not matter
+        """Of a browser that was away: what its login does not name it has not got yet, as Google's service does it."""
+        login = line.recv(65536)
+        if not login:  # only tried
+            return
         answer = _field(1, "login")
-        line.sendall(bytes([VERSION, LOGIN_ANSWER]) + _number(len(answer)) + answer)
-        self._line = line
+        with self._lock:
+            line.sendall(bytes([VERSION, LOGIN_ANSWER]) + _number(len(answer)) + answer)
+            for name, notice in self._notices.items():
+                if name not in login:
+                    line.sendall(notice)
+            self._line = line
         self.is_online.set()
-        while line.recv(4096):
-            """What it acknowledges."""
+        while heard := line.recv(4096):  # what it acknowledges
+            with self._lock:
+                self._notices = {name: notice for name, notice in self._notices.items() if name not in heard}
 
 
 def _number(value: int) -> bytes:
@@ -129,8 +149,14 @@ def _answer(service: PushService, door: socket.socket, context: ssl.SSLContext) 
             line, _peer = door.accept()
         except OSError:  # closed: the test is over
             return
-        with contextlib.suppress(OSError):  # it tries the line before it uses one
-            service.listen(context.wrap_socket(line, server_side=True))
+        threading.Thread(target=_hold, args=(service, line, context), daemon=True).start()
+
+
+def _hold(service: PushService, line: socket.socket, context: ssl.SSLContext) -> None:
+    """A thread a line: a new one may come before the old one is found dead."""
+    with contextlib.suppress(OSError):  # it tries the line before it uses one
+        with line, context.wrap_socket(line, server_side=True) as secured:
+            service.listen(secured)
 
 
 def _context(folder: Path) -> ssl.SSLContext:
