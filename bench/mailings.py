@@ -42,6 +42,8 @@ from crm.access.scope import EVERYWHERE, scoped_to
 from crm.audit.origin import acting
 from crm.bills.models import Bill
 from crm.config import read_settings
+from crm.contacts.models import MessageKind
+from crm.contacts.operations import contact_urls
 from crm.db import db, transaction
 from crm.mailings.models import MailingRule, MailingRun, Message, MessageStatus
 from crm.mailings.runs import run_now
@@ -61,6 +63,8 @@ BODY = """Здравствуйте, {name}!
 
 Если вы уже оплатили занятия, не обращайте внимания на это письмо.
 С уважением, администратор."""
+REFUSE = "Больше не присылать такие письма"
+FOOT = f"\n\n{REFUSE}: {{unsubscribe}}"
 TAGS = {"{name}": "{customer.name}", "{amount}": "{bill.amount}", "{url}": "{bill.url}"}
 
 
@@ -116,7 +120,7 @@ def mailings(place: Place) -> Iterator[str]:
 
 def _compare(taken: list[dict[str, str]], asked: Sequence[Mapping[str, str]]) -> None:
     """Every recipient has one letter, with the text his bill asks for."""
-    texts = {one["recipient"]: BODY.format(**one) for one in asked}
+    texts = {one["recipient"]: (BODY + FOOT).format(**one) for one in asked}
     if len(taken) != len(texts) or {one["recipient"]: one["text"] for one in taken} != texts:
         raise SystemExit(f"{len(taken)} letters of {len(texts)} arrived, or with another text")
 
@@ -195,13 +199,15 @@ def mailing_office(facts: dict[str, str]) -> Mapping[str, Skill]:
     def letters(rule_id: int) -> bytes:
         query = select(Message.recipient, Bill).join(Bill, Bill.id == Message.bill_id)
         query = query.join(MailingRun, MailingRun.id == Message.run_id).where(MailingRun.rule_id == rule_id)
-        rows = db.session.execute(query.order_by(Message.id))
+        rows = db.session.execute(query.order_by(Message.id)).all()
+        pages = contact_urls([bill.client for _recipient, bill in rows])
         found = [
             {
                 "recipient": recipient,
                 "name": bill.client.name,
                 "amount": money(bill.amount),
                 "url": bill_url(bill),
+                "unsubscribe": f"{pages[bill.client_id]}/unsubscribe/{MessageKind.BILLS.value}",
             }
             for recipient, bill in rows
         ]
@@ -212,9 +218,9 @@ def mailing_office(facts: dict[str, str]) -> Mapping[str, Skill]:
 
 def bare_loop(port: int) -> Mapping[str, Skill]:
     """send(letters): each built by the standard library and handed over, one connection for all."""
-    html = Environment(loader=FileSystemLoader(servers.ROOT / "templates"), autoescape=True).get_template(
-        "mail/letter.html"
-    )
+    templates = Environment(loader=FileSystemLoader(servers.ROOT / "templates"), autoescape=True)
+    templates.globals["_"] = {"Do not send me such letters": REFUSE}.__getitem__
+    html = templates.get_template("mail/letter.html")
 
     def send(letters: Sequence[Mapping[str, str]]) -> bytes:
         with smtplib.SMTP("127.0.0.1", port) as smtp:
@@ -226,10 +232,11 @@ def bare_loop(port: int) -> Mapping[str, Skill]:
                 message["Subject"] = SUBJECT
                 message["Date"] = formatdate()
                 message["Message-ID"] = make_msgid(domain="demo.test")
-                message["List-Unsubscribe"] = f"<{one['url']}/unsubscribe>"
+                message["List-Unsubscribe"] = f"<{one['unsubscribe']}>"
                 message["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
-                message.set_content(text)
-                message.add_alternative(html.render(subject=SUBJECT, text=text, sender="Школа"), subtype="html")
+                message.set_content(text + FOOT.format(**one))
+                facts = {"sender": "Школа", "unsubscribe": one["unsubscribe"]}
+                message.add_alternative(html.render(subject=SUBJECT, text=text, **facts), subtype="html")
                 smtp.send_message(message)
         return b""
 
