@@ -194,7 +194,7 @@ def mailing_office(facts: dict[str, str]) -> Mapping[str, Skill]:
             total = db.session.scalar(select(MailingRun.total).where(MailingRun.id == run_id))
             if total and db.session.scalar(waiting) == total:
                 return b""
-            time.sleep(0.1)
+            time.sleep(0.3)
 
     def letters(rule_id: int) -> bytes:
         query = select(Message.recipient, Bill).join(Bill, Bill.id == Message.bill_id)

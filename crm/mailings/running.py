@@ -40,8 +40,9 @@ from crm.mailings.runs import EXECUTE_RUN, leave_out_waiting
 from crm.mailings.wording import message_rows
 from crm.schedule.enrolment import hold_cards
 
-# Lines per turn: between the turns of a long run its worker sends the messages there are, and hears it is to stop.
-TURN = 200
+# Lines per turn: between the turns of a long run its worker sends the messages there are, and hears it is to stop. A
+# turn is a job, which has its statements to put together anew.
+TURN = 1000
 # Lines per transaction: their cards and families are held while their bills are written.
 BATCH = 100
 
@@ -67,6 +68,9 @@ def execute_run(run_id: int, *, by: Actor, limit: int = TURN) -> bool:
             return _end(run_id, by=by, note=str(off))
         if not number:
             return _end(run_id, by=by)
+        if not done:
+            with transaction():  # another worker may send meanwhile
+                ring(DELIVER)
         done += number
         give_way()
     with transaction():
