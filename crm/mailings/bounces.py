@@ -4,28 +4,23 @@ written to any more.
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 import structlog
 from flask import current_app
 from flask_babel import gettext as _
 from sqlalchemy import select
 
-from crm import clock
 from crm.bell import ring
 from crm.contacts.models import Channel
-from crm.contacts.operations import note_returned
 from crm.db import db, transaction
+from crm.mailings.channels.email import letter_id
 from crm.mailings.channels.mailbox import Bounce, Mailbox, MailboxAway, read_report
-from crm.mailings.delivery import AFTER_FAILURE, move_message
+from crm.mailings.delivery import fail_later
 from crm.mailings.models import Message, MessageStatus
 
 # The name of jobs/tasks.py these operations ring for.
 READ_BOUNCES = "mailings.read_bounces"
 # Reports a worker reads at once; the rest waits for the next time.
 BATCH = 200
-# A letter that comes back later than that is not told over the next way of its mailing any more.
-NEXT_WAY_WITHIN = timedelta(hours=1)
 
 log = structlog.get_logger()
 
@@ -38,7 +33,8 @@ def ring_for_bounces() -> None:
 
 def read_bounces() -> int:
     """Read the reports that have come since; how many letters have come back. Commits by itself, report by report: one
-    noted and not marked as read is read again, which changes nothing. A mailbox that is away is tried the next time.
+    noted and not marked as read is read again, which changes nothing. A mailbox that is away is tried the next time;
+    one of a letter that is being sent, as far as we know, stays unread until its fate is noted.
     """
     url = current_app.config["SETTINGS"].imap_url
     if url is None:
@@ -50,6 +46,8 @@ def read_bounces() -> int:
                 bounce = read_report(content)
                 if bounce is not None:
                     with transaction():
+                        if _is_being_sent(bounce):
+                            continue
                         noted += note_bounce(bounce)
                 mailbox.mark_read(uid)
     except MailboxAway as away:
@@ -57,21 +55,18 @@ def read_bounces() -> int:
     return noted
 
 
+def _is_being_sent(bounce: Bounce) -> bool:
+    """Whether its letter is in a worker's hands: it is noted in a moment, or was killed and is not known of yet."""
+    query = select(Message.dedupe_key).where(Message.status == MessageStatus.SENDING, Message.channel == Channel.EMAIL)
+    return any(letter_id(key) == bounce.letter_id for key in db.session.scalars(query))
+
+
 def note_bounce(bounce: Bounce) -> bool:
     """Note what a report says; False where it is of no letter of ours, or of one noted before. The caller commits."""
     of_letter = (Message.external_id == bounce.letter_id, Message.channel == Channel.EMAIL)
     message = db.session.scalar(select(Message).where(*of_letter).order_by(Message.id).limit(1))
-    if message is None or message.status is not MessageStatus.SENT:
+    if message is None:
         return False
     said = " ".join(part for part in (bounce.status, bounce.reason) if part)
-    error = _("The letter came back: %(reason)s", reason=said or _("the server did not say why"))[:500]
-    if not move_message(message.id, message.status, MessageStatus.FAILED, error=error):
-        return False
-    db.session.refresh(message)
-    log.warning("message_bounced", message_id=message.id, status=bounce.status, reason=bounce.reason)
-    if bounce.is_no_address:
-        note_returned(message.client, message.recipient)
-    if message.sent_at is not None and clock.now() - message.sent_at < NEXT_WAY_WITHIN:
-        for hook in AFTER_FAILURE:
-            hook(message)
-    return True
+    error = _("The letter came back: %(reason)s", reason=said or _("the server did not say why"))
+    return fail_later(message, error, is_gone=bounce.is_no_address)

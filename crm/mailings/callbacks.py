@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import structlog
@@ -9,6 +10,7 @@ from flask_babel import force_locale
 from flask_babel import gettext as _
 from sqlalchemy import select
 
+from crm import clock
 from crm.access.models import Branch
 from crm.clients.models import Client
 from crm.contacts.models import Channel
@@ -17,10 +19,13 @@ from crm.contacts.queries import client_by_token
 from crm.db import db
 from crm.mailings.channels import telegram, viber, whatsapp
 from crm.mailings.channels.hearing import Gone, Heard, HearingRefused, Linked, News, Told
-from crm.mailings.delivery import AFTER_FAILURE, move_message
+from crm.mailings.delivery import LEASE, fail_later, move_message
 from crm.mailings.models import MESSAGE_MOVES, Message, MessageStatus, Provider, ProviderKind
 from crm.mailings.providers import detach_address, webhook_secret
 from crm.mailings.tags import LETTER_LANGUAGE
+
+# No service takes longer to say under which number it has taken a message, nor goes its clock more wrong.
+EARLY = timedelta(minutes=1)
 
 log = structlog.get_logger()
 
@@ -88,25 +93,30 @@ def _note(provider: Provider, told: Told) -> None:
         Message.branch_id.in_(_of_company(provider)),
     )
     found = db.session.execute(query.order_by(Message.id)).all()
-    if not found and _is_sending(provider):
+    if not found and _may_be_early(provider, told):
         raise HeardTooEarly(told.external_id)
     for message_id, old in found:
-        if status not in MESSAGE_MOVES.get(old, frozenset()):
-            continue
-        error = told.reason[:500] if status is MessageStatus.FAILED else ""
-        if move_message(message_id, old, status, error=error) and status is MessageStatus.FAILED:
-            log.warning("message_bounced", message_id=message_id, reason=told.reason)
-            message = db.session.get_one(Message, message_id, populate_existing=True)
-            for hook in AFTER_FAILURE:
-                hook(message)
+        if status is MessageStatus.FAILED:
+            fail_later(db.session.get_one(Message, message_id, populate_existing=True), told.reason)
+        elif status in MESSAGE_MOVES.get(old, frozenset()):
+            move_message(message_id, old, status, error="")
 
 
-def _is_sending(provider: Provider) -> bool:
-    """Whether a message of the provider is on its way, whose number will be noted in a moment."""
+def _may_be_early(provider: Provider, told: Told) -> bool:
+    """Whether it may be of a message that was handed over a moment ago and before the service tells this to have
+    happened, whose number will be noted in a moment.
+    """
+    now = clock.now()
+    at = now if told.at is None else min(told.at, now)
+    if at < now - 2 * EARLY:
+        return False
     query = select(Message.id).where(
         Message.status == MessageStatus.SENDING,
         Message.channel == provider.channel,
         Message.branch_id.in_(_of_company(provider)),
+        # begun then
+        Message.lease_until > now - EARLY + LEASE,
+        Message.lease_until < at + EARLY + LEASE,
     )
     return db.session.scalar(query.limit(1)) is not None
 

@@ -30,7 +30,7 @@ from crm.bills.models import Bill, BillStatus
 from crm.clients.models import Client
 from crm.config import SMS_BODY, SMSRU_URL, SmsSettings
 from crm.contacts.models import Channel, Contact, MessageChoice, MessageKind
-from crm.contacts.operations import contact_urls
+from crm.contacts.operations import contact_urls, note_returned
 from crm.contacts.queries import ContactWay, refusals
 from crm.db import db, is_in_transaction, transaction
 from crm.debts.queries import in_debt
@@ -38,7 +38,7 @@ from crm.ledger.models import Account
 from crm.mail_sink import folder_of
 from crm.mailings.channels.base import ChannelNotSet, Fate, Letter, Outcome, Sender, storable
 from crm.mailings.channels.demo import DemoSmsSender
-from crm.mailings.channels.email import EmailSender
+from crm.mailings.channels.email import EmailSender, letter_id
 from crm.mailings.channels.sms import SmsSender, sms_length
 from crm.mailings.models import (
     CODE_KEY,
@@ -56,6 +56,9 @@ from crm.phones import is_landline
 
 # Longer than any conversation with a server can take, its timeouts included.
 LEASE = timedelta(minutes=10)
+# Of a message that was only taken. Nothing of it has left, so that another may have it soon; a worker whose server is
+# slow gives the rest of its handful up by then.
+TAKEN_LEASE = timedelta(minutes=2)
 # Waits of 1, 2, 4 … 32 minutes, then of an hour: about a day in all.
 MAX_ATTEMPTS = 30
 LONGEST_WAIT = timedelta(hours=1)
@@ -64,6 +67,8 @@ BATCH = 2000
 BATCH_SECONDS = 20
 # Messages a worker takes at once.
 HANDFUL = 50
+# A message that has failed later than that after it left is not told over the next way any more.
+NEXT_WAY_WITHIN = timedelta(hours=1)
 
 log = structlog.get_logger()
 
@@ -183,7 +188,7 @@ def take_messages(*, limit: int = HANDFUL, without: Collection[Lane] = ()) -> li
     itself.
     """
     now = clock.now()
-    lease = now + LEASE
+    lease = now + TAKEN_LEASE
     with transaction():
         _put_off_while_quiet(now)
         due = _due(now, without).order_by(Message.next_try_at, Message.id).limit(limit)
@@ -564,6 +569,29 @@ def _settle(done: Done, now: datetime) -> None:
     log.warning("message_not_sent", message_id=claim.message_id, status=status.value, reason=outcome.reason)
     if status is MessageStatus.FAILED:
         message = db.session.get_one(Message, claim.message_id, populate_existing=True)
+        _follow_failure(message, is_gone=outcome.is_gone)
+
+
+def fail_later(message: Message, error: str, *, is_gone: bool = False) -> bool:
+    """Note what a provider tells of a message that has left, or may have: it was not delivered after all. is_gone: the
+    recipient cannot be reached there at all. False where it is of no such message. The caller commits.
+    """
+    if message.status not in {MessageStatus.SENT, MessageStatus.UNKNOWN}:
+        return False
+    if not move_message(message.id, message.status, MessageStatus.FAILED, error=storable(error)[:500]):
+        return False
+    db.session.refresh(message)
+    log.warning("message_bounced", message_id=message.id, reason=error)
+    left_at = message.sent_at or message.next_try_at  # of one whose fate was unknown: when its turn came
+    _follow_failure(message, is_gone=is_gone, goes_on=clock.now() - left_at < NEXT_WAY_WITHIN)
+    return True
+
+
+def _follow_failure(message: Message, *, is_gone: bool, goes_on: bool = True) -> None:
+    """What follows a message that definitely was not sent. The caller commits."""
+    if is_gone and message.channel is Channel.EMAIL:
+        note_returned(message.client, message.recipient)
+    if goes_on:
         for hook in AFTER_FAILURE:
             hook(message)
 
@@ -577,6 +605,8 @@ def _noted(done: Done, status: MessageStatus, now: datetime) -> dict[str, Any]:
     elif status is MessageStatus.PENDING:
         values["next_try_at"] = now + max(wait_after(done.claim.attempt), timedelta(seconds=outcome.retry_after))
         del values["secret"]  # it goes out again
+    elif status is MessageStatus.UNKNOWN:
+        values["external_id"] = storable(outcome.external_id)
     return values
 
 
@@ -625,12 +655,16 @@ def give_up_lost_claims(*, now: datetime) -> int:
         .execution_options(synchronize_session=False)
     )
     reason = _("The sending was interrupted; the letter may have left.")
-    lost = select(Message.id).where(Message.status == MessageStatus.SENDING, is_over)
-    values = {"lease_until": None, "error": reason, "secret": None}
-    return sum(
-        move_message(message_id, MessageStatus.SENDING, MessageStatus.UNKNOWN, is_over, **values)
-        for message_id in list(db.session.scalars(lost))
+    lost = select(Message.id, Message.channel, Message.dedupe_key).where(
+        Message.status == MessageStatus.SENDING, is_over
     )
+    unknown = 0
+    for message_id, channel, key in db.session.execute(lost.order_by(Message.id)).all():
+        values = {"lease_until": None, "error": reason, "secret": None}
+        if channel is Channel.EMAIL:
+            values["external_id"] = letter_id(key)  # it may yet come back
+        unknown += move_message(message_id, MessageStatus.SENDING, MessageStatus.UNKNOWN, is_over, **values)
+    return unknown
 
 
 # --- a batch ---------------------------------------------------------------------------------------------------------
@@ -673,11 +707,17 @@ class _Batch:
             sender.close()
 
     def send(self, claims: list[Claim]) -> int:
-        """Send what was taken; how many were tried or found idle."""
+        """Send what was taken; how many were tried or found idle. What the claims end for meanwhile, the server being
+        slow, is put back for whoever comes first.
+        """
         done: Done | None = None
         waiting = list(claims)
         tried = 0
         while waiting:
+            if clock.now() >= waiting[0].lease_until:
+                with transaction():
+                    put_back(waiting)
+                break
             claim = waiting.pop(0)
             sender = self._sender(claim.lane)
             if sender is None:

@@ -400,9 +400,15 @@ MESSAGE_MOVES: dict[Any, Any] = {
     # What the provider tells later; FAILED: it bounced. What has come has come: it goes no other way besides.
     MessageStatus.SENT: {MessageStatus.DELIVERED, MessageStatus.READ, MessageStatus.FAILED},
     MessageStatus.DELIVERED: {MessageStatus.READ},
-    # A person may decide that these go out again; a provider may tell that it went out.
+    # A person may decide that these go out again; a provider may tell that it went out, or that it bounced.
     MessageStatus.FAILED: {MessageStatus.PENDING},
-    MessageStatus.UNKNOWN: {MessageStatus.PENDING, MessageStatus.SENT, MessageStatus.DELIVERED, MessageStatus.READ},
+    MessageStatus.UNKNOWN: {
+        MessageStatus.PENDING,
+        MessageStatus.SENT,
+        MessageStatus.DELIVERED,
+        MessageStatus.READ,
+        MessageStatus.FAILED,
+    },
 }
 
 
@@ -415,7 +421,8 @@ class Message(BranchScoped, Model):
     """A letter or an SMS to one recipient: an outbox row, written in the transaction of its cause.
 
     recipient: an e-mail address, a phone (E.164), or what its channel knows the client by. subject: of letters alone.
-    external_id: the provider's number of it, where he gives one. error: why it was not sent, or is not needed any more.
+    external_id: the provider's number of it, where he gives one; of a letter its own, by which it comes back. error:
+    why it was not sent, or is not needed any more.
     line: of the run it was written by. cost: what the provider takes for it, None where he takes nothing.
     secret: what staff do not read, a code say; it stands where the body has HIDDEN, and is forgotten once the message
     is sent, has failed or may have been sent.

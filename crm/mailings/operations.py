@@ -24,7 +24,7 @@ from crm.errors import DomainError
 from crm.mailings.channels import telegram, viber, whatsapp
 from crm.mailings.channels.sms import SmsLength, sms_length
 from crm.mailings.delivery import AFTER_FAILURE, landline_text, move_message
-from crm.mailings.models import MailingRun, Message, MessageStatus, Provider
+from crm.mailings.models import Message, MessageStatus, Provider
 from crm.mailings.providers import channels_of, push_key
 from crm.mailings.tags import render
 from crm.phones import is_landline
@@ -230,7 +230,7 @@ def send_message_to(
 ) -> Message:
     """Queue a message from a client's card, as draft_message_to() shows it. The caller commits."""
     draft = draft_message_to(client, text=text, by=by, subject=subject, channel=channel, phone=phone, bill=bill)
-    message = queue_message(
+    message = new_message(
         client,
         channel=draft.channel,
         recipient=draft.recipient,
@@ -241,6 +241,8 @@ def send_message_to(
         bill=bill,
         by=by,
     )
+    db.session.add(message)
+    db.session.flush()
     ring(DELIVER)
     return message
 
@@ -263,7 +265,7 @@ def queue_as_sms(message: Message) -> Message | None:
         key = f"{message.dedupe_key}:{used.value}"
         if db.session.scalar(select(Message.id).where(Message.dedupe_key == key)) is not None:
             return None
-        following = queue_message(
+        following = new_message(
             client,
             channel=used,
             kind=message.kind,
@@ -276,44 +278,12 @@ def queue_as_sms(message: Message) -> Message | None:
     except DomainError:  # there is nothing left, or the company sends nothing any more: it failed
         return None
     following.author_id, following.author_name = message.author_id, message.author_name
+    db.session.add(following)
     ring(DELIVER)
     return following
 
 
 AFTER_FAILURE.append(queue_as_sms)
-
-
-def queue_message(
-    client: Client,
-    *,
-    recipient: str,
-    body: str,
-    dedupe_key: str,
-    by: Actor,
-    channel: Channel = Channel.EMAIL,
-    kind: MessageKind = MessageKind.PERSONAL,
-    subject: str = "",
-    bill: Bill | None = None,
-    run: MailingRun | None = None,
-) -> Message:
-    """Write the outbox row of a ready message in the caller's transaction, as new_message() makes it; the caller
-    rings.
-    """
-    message = new_message(
-        client,
-        recipient=recipient,
-        body=body,
-        dedupe_key=dedupe_key,
-        by=by,
-        channel=channel,
-        kind=kind,
-        subject=subject,
-        bill=bill,
-        run=run,
-    )
-    db.session.add(message)
-    db.session.flush()
-    return message
 
 
 def new_message(
@@ -327,9 +297,8 @@ def new_message(
     kind: MessageKind = MessageKind.PERSONAL,
     subject: str = "",
     bill: Bill | None = None,
-    run: MailingRun | None = None,
 ) -> Message:
-    """The outbox row of a ready message, for the caller to add, with others at once.
+    """The outbox row of a ready message, for the caller to add, with others at once; he rings.
 
     Every message goes through here, by hand or not: whether a company may send any at all is asked in this place.
     Raises DomainError "mailings_off" before anything is written.
@@ -342,7 +311,6 @@ def new_message(
         kind=kind,
         client_id=client.id,
         bill_id=bill.id if bill else None,
-        run_id=run.id if run else None,
         recipient=recipient,
         subject=" ".join(subject.split())[:500],
         body=body,
@@ -369,9 +337,8 @@ def resend_messages(messages: Sequence[Message], *, by: Actor) -> int:
             if (message.client_id, message.kind) in refused:
                 kept = message.kind
                 continue
-            queued += move_message(
-                message.id, message.status, MessageStatus.PENDING, attempts=0, next_try_at=clock.now(), error=""
-            )
+            values = {"attempts": 0, "next_try_at": clock.now(), "error": "", "external_id": ""}
+            queued += move_message(message.id, message.status, MessageStatus.PENDING, **values)
             db.session.refresh(message)
     if kept is not None and not queued:
         raise DomainError("kind_refused", _refused_text(kept))

@@ -20,7 +20,7 @@ from crm.db import db
 from crm.errors import DomainError
 from crm.mailings.delivery import landline_text, move_message
 from crm.mailings.models import HIDDEN, PASSWORD_KEY, Message, MessageStatus
-from crm.mailings.operations import DELIVER, queue_message
+from crm.mailings.operations import DELIVER, new_message
 from crm.mailings.providers import channels_of
 from crm.mailings.tags import LETTER_LANGUAGE
 from crm.phones import is_landline
@@ -56,7 +56,7 @@ def send_password(client: Client, channel: Channel, *, by: Actor) -> Message:
             body = _("%(company)s: your password of the personal cabinet is %(password)s", **_of(company))
         else:
             body = _("%(company)s: your new password of the personal cabinet is %(password)s", **_of(company))
-    message = queue_message(
+    message = new_message(
         payer,
         channel=used,
         kind=MessageKind.SERVICE,
@@ -67,6 +67,7 @@ def send_password(client: Client, channel: Channel, *, by: Actor) -> Message:
         by=by,
     )
     message.secret = password
+    db.session.add(message)
     db.session.flush()
     ring(DELIVER)
     return message

@@ -370,6 +370,14 @@ def check_tags(text: str, *, field: str, is_thanks: bool = False) -> None:
             )
 
 
+def templates_for(kind: MailingKind, templates: Iterable[Template]) -> list[Template]:
+    """Those whose every tag a mailing of the kind has a value for, as check_template_for() asks of one."""
+    templates = list(templates)
+    tags = _tags_in(template.body + template.subject for template in templates)
+    misplaced = {name for name, tag in tags.items() if tag.subject not in OF_KIND[kind]}
+    return [one for one in templates if misplaced.isdisjoint(_TAG.findall(f"{one.subject}\n{one.body}"))]
+
+
 def check_template_for(template: Template, kind: MailingKind, *, field: str = "template") -> None:
     """Raise DomainError "tag_misplaced" beside `field` when a mailing of this kind has nothing for one of the tags."""
     check_text_for(template.subject, kind, field=field)

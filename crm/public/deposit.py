@@ -15,11 +15,11 @@ from werkzeug.wrappers import Response
 from crm.access.mailing_option import MAILINGS_OFF, mailings_off
 from crm.bell import ring
 from crm.contacts.models import Channel, MessageKind
-from crm.db import transaction
+from crm.db import db, transaction
 from crm.errors import DomainError, NotFound
 from crm.ledger.models import Account
 from crm.mailings.models import CODE_KEY, HIDDEN
-from crm.mailings.operations import DELIVER, address_of, queue_message
+from crm.mailings.operations import DELIVER, address_of, new_message
 from crm.payments.confirmation import (
     LIFE,
     Order,
@@ -185,7 +185,7 @@ def _queue_code(order: Order) -> PaymentCode:
             _("If you have not asked for it, somebody else has your link: tell nobody the code, and write to us."),
         ]
     )
-    message = queue_message(
+    message = new_message(
         order.payer,
         channel=channel,
         recipient=address,
@@ -197,6 +197,7 @@ def _queue_code(order: Order) -> PaymentCode:
         by=VISITOR,
     )
     message.secret = digits
+    db.session.add(message)
     ring(DELIVER)
     return code
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-DROP, SILENCE = "drop", "silence"
+DROP, SILENCE, FLOOD = "drop", "silence", "flood"
+FLOOD_BYTES = 64 * 2**20
 
 
 @dataclass
@@ -32,7 +33,8 @@ class Call:
 @dataclass
 class Service:
     """status, answer, headers: what every call is answered by (a dict is JSON). fate: DROP closes the line after the
-    call has been read, SILENCE answers nothing until the test ends.
+    call has been read, SILENCE answers nothing until the test ends, FLOOD goes on with FLOOD_BYTES of letters after the
+    answer; flooded: how many of them were taken from it.
     """
 
     url: str = ""
@@ -41,6 +43,7 @@ class Service:
     answer: Any = field(default_factory=dict)
     headers: dict[str, str] = field(default_factory=dict)
     fate: str = ""
+    flooded: int = 0
     _silence: threading.Event = field(default_factory=threading.Event)
 
     def say(self, answer: Any, status: int = 200, **headers: str) -> None:
@@ -59,16 +62,21 @@ def service() -> Iterator[Service]:
             told.calls.append(Call(self.command, self.path, headers, body))
             if told.fate == SILENCE:
                 told._silence.wait(60)
-            if told.fate:
+            if told.fate in {DROP, SILENCE}:
                 self.close_connection = True
                 return
             answer = told.answer if isinstance(told.answer, str) else json.dumps(told.answer)
             self.send_response(told.status)
             for name, value in told.headers.items():
                 self.send_header(name, value)
-            self.send_header("Content-Length", str(len(answer.encode())))
+            more = FLOOD_BYTES if told.fate == FLOOD else 0
+            self.send_header("Content-Length", str(len(answer.encode()) + more))
             self.end_headers()
             self.wfile.write(answer.encode())
+            with contextlib.suppress(OSError):  # whoever has heard enough
+                while told.flooded < more:
+                    self.wfile.write(b"x" * 2**16)
+                    told.flooded += 2**16
 
         do_POST = do_PATCH = _take
 

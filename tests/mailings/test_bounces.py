@@ -15,8 +15,17 @@ from crm.contacts.queries import ContactState, address_for, ways_of
 from crm.db import db, transaction
 from crm.jobs.tasks import perform
 from crm.mailings.bounces import READ_BOUNCES, read_bounces
+from crm.mailings.channels.base import Fate, Outcome
+from crm.mailings.channels.email import letter_id, names_no_address
 from crm.mailings.channels.mailbox import Bounce, Mailbox, MailboxAway, read_report
-from crm.mailings.delivery import deliver_batch
+from crm.mailings.delivery import (
+    LEASE,
+    begin_sending,
+    deliver_batch,
+    give_up_lost_claims,
+    settle_message,
+    take_messages,
+)
 from crm.mailings.models import MessageStatus
 from tests.factories import make_client, make_message
 from tests.mailings.mailbox import mailbox_server, report
@@ -146,6 +155,79 @@ def test_a_letter_that_came_back_is_not_sent_again_by_itself(sent, mailbox, smtp
     with clock.frozen(clock.now() + timedelta(days=30)):
         deliver_batch()
     assert (fresh(message).status, smtp.messages) == (MessageStatus.FAILED, [])
+
+
+def begin(message):
+    """A worker has begun to send it; the Message-ID the server has taken it under."""
+    (claim,) = take_messages()
+    return begin_sending(claim).claim, f"<{letter_id(message.dedupe_key)}@demo.test>"
+
+
+def test_a_letter_whose_fate_was_unknown_has_failed_once_it_comes_back(client, mailbox):
+    message = make_message(client)
+    claim, message_id = begin(message)
+    settle_message(claim, Outcome(Fate.UNKNOWN, "connection lost", external_id=letter_id(message.dedupe_key)))
+    assert fresh(message).status is MessageStatus.UNKNOWN
+    mailbox.receive(report(message_id, "anna@demo.test"))
+    assert read_bounces() == 1
+    assert fresh(message).status is MessageStatus.FAILED
+    assert "User unknown" in message.error
+    assert email_of(client).state is ContactState.OFF
+
+
+def test_a_letter_of_a_killed_worker_has_failed_once_it_comes_back(client, mailbox):
+    message = make_message(client)
+    _, message_id = begin(message)
+    uid = mailbox.receive(report(message_id, "anna@demo.test"))
+    assert read_bounces() == 0  # it may be noted as sent in a moment
+    assert (fresh(message).status, mailbox.seen) == (MessageStatus.SENDING, set())
+    with clock.frozen(clock.now() + LEASE + timedelta(seconds=1)):
+        with transaction():
+            give_up_lost_claims(now=clock.now())
+        assert read_bounces() == 1
+    assert (fresh(message).status, mailbox.seen) == (MessageStatus.FAILED, {uid})
+
+
+# --- addresses that are no good --------------------------------------------------------------------------------------
+
+SAID = [
+    ("550 5.1.1 <anna@demo.test>: Recipient address rejected: User unknown", True),
+    ("550 5.1.10 Recipient not found", True),
+    ("550-5.1.1 The account that you tried to reach does not exist.\r\n550 5.1.1 Check it", True),
+    ("554 5.2.1 The account is disabled", True),
+    ("550 No such user here", True),
+    ("550 anna@demo.test: mailbox not found", True),
+    ("552 5.2.2 Mailbox full, user unknown to be reading it", False),
+    ("550 5.7.1 Unknown user: relaying denied", False),
+    ("550 Relay not permitted: unknown user", False),
+    ("550 Sender verify failed: no such user", False),
+    ("550 Blocked, see http://5.1.1.7/", False),
+    ("550 Rejected", False),
+    ("554 No such user", False),
+]
+
+
+@pytest.mark.parametrize(("reply", "is_off"), SAID)
+def test_an_address_refused_in_the_conversation_is_given_up_as_by_a_report(client, smtp, reply, is_off):
+    message = make_message(client)
+    smtp.refusals["anna@demo.test"] = reply
+    deliver_batch()
+    assert fresh(message).status is MessageStatus.FAILED
+    assert (email_of(client).state is ContactState.OFF) is is_off
+    assert Bounce(LETTER_ID, "anna@demo.test", "5.0.0", reply).is_no_address is is_off
+
+
+def test_a_sender_that_is_refused_costs_nobody_his_address(client, smtp, monkeypatch):
+    message = make_message(client)
+    monkeypatch.setattr(smtp, "down", "550 5.1.1 No such user")
+    deliver_batch()
+    assert fresh(message).status is MessageStatus.FAILED
+    assert email_of(client).state is ContactState.ON
+
+
+def test_the_status_of_a_report_counts_before_its_words():
+    assert not names_no_address("5.7.1 550 5.1.1 User unknown")
+    assert names_no_address("5.0.0 550 5.1.1 rejected")
 
 
 def test_a_mailbox_that_is_away_is_no_error(sent, mailbox):

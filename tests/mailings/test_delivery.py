@@ -190,6 +190,33 @@ def test_a_dead_workers_letter_becomes_unknown_once_its_lease_is_over(message, s
     assert smtp.messages == []
 
 
+def test_what_a_dead_worker_had_only_taken_is_soon_in_another_ones_hands(message, smtp):
+    (claim,) = take_messages()
+    with later(minutes=3):
+        with transaction():
+            give_up_lost_claims(now=clock.now())
+        assert begin_sending(claim).claim is None  # it was only slow
+        assert deliver_batch().fates[Fate.SENT] == 1
+    assert fresh(message).status is MessageStatus.SENT
+
+
+def test_a_slow_server_leaves_the_rest_of_a_handful_to_whoever_comes_first(client, smtp, monkeypatch):
+    for number in range(3):
+        make_message(client, subject=str(number))
+    start, take = clock.now(), smtp.handle_DATA
+
+    async def take_slowly(*conversation):
+        answer = await take(*conversation)
+        at = start + len(smtp.messages) * (LEASE + timedelta(minutes=1))
+        monkeypatch.setattr(clock, "_source", lambda: at)
+        return answer
+
+    monkeypatch.setattr(smtp, "handle_DATA", take_slowly, raising=False)
+    with clock.frozen(start):
+        assert deliver_batch().fates[Fate.SENT] == 3
+    assert [one.subject for one in smtp.messages] == ["0", "1", "2"]
+
+
 def test_a_late_note_does_not_touch_a_newer_attempt(message):
     slow = begin_one()
     with transaction():

@@ -19,7 +19,6 @@ from crm.contacts.models import Channel
 from crm.contacts.operations import contact_url
 from crm.contacts.queries import address_for
 from crm.db import db, transaction
-from crm.mailings.channels import api
 from crm.mailings.channels.base import Fate, Letter
 from crm.mailings.channels.push import (
     PushSender,
@@ -33,7 +32,7 @@ from crm.mailings.channels.push import (
 from crm.mailings.delivery import deliver_batch
 from crm.mailings.models import MessageStatus
 from tests.factories import make_client, make_message
-from tests.mailings.services import DROP, SILENCE, service
+from tests.mailings.services import service
 
 LETTER = Letter("manual:1", "Лесная школа", "school@demo.test", "Анна", "", "", "Занятие завтра в десять")
 
@@ -157,14 +156,6 @@ def test_what_services_answer(push_service, status, fate, is_gone):
     outcome = send(push_service, Browser(push_service.url + "/x"))
     assert (outcome.fate, outcome.is_gone) == (fate, is_gone)
     assert outcome.retry_after == (30 if fate is Fate.POSTPONED else 0)
-
-
-@pytest.mark.parametrize("fate", [DROP, SILENCE])
-def test_once_handed_over_without_an_answer_the_fate_is_unknown(push_service, fate, monkeypatch):
-    monkeypatch.setattr(api, "TIMEOUT", api.httpx.Timeout(0.3))
-    push_service.fate = fate
-    assert send(push_service, Browser(push_service.url + "/x")).fate is Fate.UNKNOWN
-    assert len(push_service.calls) == 1
 
 
 def test_a_long_text_is_refused_here(push_service):

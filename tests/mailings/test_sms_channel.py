@@ -5,11 +5,9 @@ from __future__ import annotations
 import pytest
 
 from crm.config import SMS_BODY, SmsSettings
-from crm.mailings.channels import sms
 from crm.mailings.channels.base import Fate, Letter
 from crm.mailings.channels.sms import SmsSender, sms_length
-from tests.mailings.gateway import DROP, SILENCE, sms_gateway
-from tests.servers import free_port
+from tests.mailings.gateway import sms_gateway
 
 LETTER = Letter(
     key="manual:1",
@@ -112,22 +110,6 @@ def test_statuses_of_http(gateway, provider, status, fate):
     outcome = send(gateway, provider)
     assert outcome.fate is fate
     assert str(status) in outcome.reason
-
-
-@pytest.mark.parametrize("provider", ["http", "smsru"])
-def test_a_refused_connection_leaves_the_message_in_its_turn(gateway, provider):
-    outcome = send(gateway, provider, url=f"http://127.0.0.1:{free_port()}/")
-    assert outcome.fate is Fate.UNREACHABLE
-    assert outcome.reason
-
-
-@pytest.mark.parametrize("fate", [DROP, SILENCE])
-@pytest.mark.parametrize("provider", ["http", "smsru"])
-def test_once_handed_over_without_an_answer_the_fate_is_unknown(gateway, provider, fate, monkeypatch):
-    monkeypatch.setattr(sms, "TIMEOUT", sms.httpx.Timeout(0.3))
-    gateway.fate = fate
-    assert send(gateway, provider).fate is Fate.UNKNOWN
-    assert len(gateway.posts) == 1
 
 
 # --- SMS.RU ----------------------------------------------------------------------------------------------------------

@@ -12,15 +12,13 @@ from crm.contacts.operations import contact_url
 from crm.contacts.queries import address_for
 from crm.db import db, transaction
 from crm.errors import DomainError
-from crm.mailings.channels import api
 from crm.mailings.channels.base import Fate, Letter
 from crm.mailings.channels.telegram import TelegramSender
 from crm.mailings.delivery import deliver_batch
 from crm.mailings.models import Message, MessageStatus, ProviderKind
 from crm.mailings.providers import ProviderFacts, channels_of, connect_provider, save_provider, webhook_secret
 from tests.factories import make_client, make_message
-from tests.mailings.services import DROP, SILENCE, service
-from tests.servers import free_port
+from tests.mailings.services import service
 
 KEY = "123456:AAE-key_of_the_bot"
 LETTER = Letter("manual:1", "Лесная школа", "school@demo.test", "Анна", "777", "", "Счёт *1* <b>: http://k.test/_a_")
@@ -124,26 +122,6 @@ def test_a_refusal_of_a_proxy_detaches_nobody(bot_api):
     bot_api.say("<html>403</html>", 403)
     outcome = send(bot_api)
     assert (outcome.fate, outcome.is_gone) == (Fate.UNREACHABLE, False)
-
-
-@pytest.mark.parametrize("answer", ["<html>", {}, {"ok": True}, []])
-def test_an_answer_that_says_nothing_is_unknown(bot_api, answer):
-    bot_api.say(answer)
-    assert send(bot_api).fate is Fate.UNKNOWN
-
-
-def test_a_refused_connection_leaves_the_message_in_its_turn_and_tells_no_key(bot_api):
-    outcome = send(bot_api, url=f"http://127.0.0.1:{free_port()}")
-    assert outcome.fate is Fate.UNREACHABLE
-    assert KEY not in outcome.reason
-
-
-@pytest.mark.parametrize("fate", [DROP, SILENCE])
-def test_once_handed_over_without_an_answer_the_fate_is_unknown(bot_api, fate, monkeypatch):
-    monkeypatch.setattr(api, "TIMEOUT", api.httpx.Timeout(0.3))
-    bot_api.fate = fate
-    assert send(bot_api).fate is Fate.UNKNOWN
-    assert len(bot_api.calls) == 1
 
 
 # --- the provider ----------------------------------------------------------------------------------------------------

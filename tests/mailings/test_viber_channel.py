@@ -14,15 +14,13 @@ from crm.contacts.models import Channel, Contact, MessageKind
 from crm.contacts.operations import contact_url
 from crm.contacts.queries import address_for, reach
 from crm.db import db, transaction
-from crm.mailings.channels import api
 from crm.mailings.channels.base import Fate, Letter
 from crm.mailings.channels.viber import ViberSender
 from crm.mailings.delivery import deliver_batch
 from crm.mailings.models import MessageStatus, ProviderKind
 from crm.mailings.providers import ProviderFacts, channels_of, connect_provider, save_provider
 from tests.factories import make_client, make_message
-from tests.mailings.services import DROP, SILENCE, service
-from tests.servers import free_port
+from tests.mailings.services import service
 
 KEY = "445da6az1s345z78-dazcczb2542zv51a-e0vc5fva17480im9"
 USER = "01234567890A="
@@ -121,24 +119,6 @@ def test_statuses_of_http(bot_api, status, fate, wait):
     bot_api.say("нет", status, Retry_After="9")
     outcome = send(bot_api)
     assert (outcome.fate, outcome.retry_after) == (fate, wait)
-
-
-@pytest.mark.parametrize("answer", ["<html>", {}, {"status": 0}, {"status": "ok"}])
-def test_an_answer_that_says_nothing_is_unknown(bot_api, answer):
-    bot_api.say(answer)
-    assert send(bot_api).fate is Fate.UNKNOWN
-
-
-def test_a_refused_connection_leaves_the_message_in_its_turn(bot_api):
-    assert send(bot_api, url=f"http://127.0.0.1:{free_port()}").fate is Fate.UNREACHABLE
-
-
-@pytest.mark.parametrize("fate", [DROP, SILENCE])
-def test_once_handed_over_without_an_answer_the_fate_is_unknown(bot_api, fate, monkeypatch):
-    monkeypatch.setattr(api, "TIMEOUT", api.httpx.Timeout(0.3))
-    bot_api.fate = fate
-    assert send(bot_api).fate is Fate.UNKNOWN
-    assert len(bot_api.calls) == 1
 
 
 def test_the_webhook_is_set(bot, bot_api):

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import pytest
 
+from crm import clock
 from crm.access.actors import SYSTEM
 from crm.contacts.models import Channel, MessageKind
 from crm.contacts.queries import reach
 from crm.db import db, transaction
-from crm.mailings.channels import api
+from crm.mailings.callbacks import EARLY
 from crm.mailings.channels.base import Fate, Letter, Outcome
 from crm.mailings.channels.whatsapp import WazzupSender
 from crm.mailings.delivery import begin_sending, deliver_batch, settle_message, take_messages
-from crm.mailings.models import MessageStatus, ProviderKind
+from crm.mailings.models import Message, MessageStatus, ProviderKind
+from crm.mailings.operations import resend_messages
 from crm.mailings.providers import ProviderFacts, channels_of, connect_provider, save_provider
 from tests.factories import make_client, make_message
-from tests.mailings.services import DROP, SILENCE, service
-from tests.servers import free_port
+from tests.mailings.services import service
 
 KEY = "c8cf90474d8f4a5d8f3b"
 CHANNEL = "e0629e11-0f67-4567-92a9-2237e91ec1b9"
@@ -65,9 +66,9 @@ def send(wazzup, url=None):
         sender.close()
 
 
-def statuses(*words, **more):
-    return {"statuses": [{"messageId": NUMBER, "timestamp": "2026-11-30T08:00:00Z", "status": word, **more}
-                         for word in words]}  # fmt: skip
+def statuses(*words, number=NUMBER, at=None, **more):
+    told = (at or clock.now()).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return {"statuses": [{"messageId": number, "timestamp": told, "status": word, **more} for word in words]}
 
 
 def test_what_wazzup_documents_is_posted(wazzup):
@@ -109,24 +110,6 @@ def test_a_limit_is_waited_for(wazzup):
     wazzup.say("Too many", 429, Retry_After="5")
     outcome = send(wazzup)
     assert (outcome.fate, outcome.retry_after) == (Fate.UNREACHABLE, 5)
-
-
-@pytest.mark.parametrize("answer", [pytest.param("[" * 100_000, id="deep"), "<html>", {}, []])
-def test_an_answer_that_says_nothing_is_unknown(wazzup, answer):
-    wazzup.say(answer)
-    assert send(wazzup).fate is Fate.UNKNOWN
-
-
-def test_a_refused_connection_leaves_the_message_in_its_turn(wazzup):
-    assert send(wazzup, url=f"http://127.0.0.1:{free_port()}").fate is Fate.UNREACHABLE
-
-
-@pytest.mark.parametrize("fate", [DROP, SILENCE])
-def test_once_handed_over_without_an_answer_the_fate_is_unknown(wazzup, fate, monkeypatch):
-    monkeypatch.setattr(api, "TIMEOUT", api.httpx.Timeout(0.3))
-    wazzup.fate = fate
-    assert send(wazzup).fate is Fate.UNKNOWN
-    assert len(wazzup.calls) == 1
 
 
 def test_the_webhook_is_set(provider, wazzup):
@@ -176,6 +159,51 @@ def test_a_status_that_comes_before_the_number_is_noted_is_told_again(network, p
     # While nothing is on its way, what is of nobody's message is of what staff write by the same phone.
     early["statuses"][1]["messageId"] = "by hand"
     assert call(provider, early).status_code == 200
+
+
+def begin_one(network):
+    """A message the service has taken, whose number is not noted yet."""
+    make_message(make_client(network.lesnoy), channel=Channel.WHATSAPP, recipient=PHONE, subject="")
+    (claim,) = take_messages()
+    return begin_sending(claim).claim
+
+
+def test_what_is_of_a_stranger_is_not_told_again_for_long(network, provider, call):
+    """One that another has read before ours was begun, or long after: its worker was killed."""
+    begun = clock.now()
+    begin_one(network)
+    assert call(provider, statuses("read", number="by hand", at=begun - 2 * EARLY)).status_code == 200
+    assert call(provider, statuses("read", number="by hand", at=begun)).status_code == 503
+    with clock.frozen(begun + 2 * EARLY):
+        assert call(provider, statuses("read", number="by hand")).status_code == 200
+
+
+@pytest.mark.parametrize("told", ["9999-12-31T23:59:59+00:00", "0001-01-01T00:00:00+14:00", "yesterday", "", 5, None])
+def test_a_moment_that_makes_no_sense_is_no_error(network, provider, call, told):
+    begin_one(network)
+    body = statuses("read", number="by hand")
+    body["statuses"][0]["timestamp"] = told
+    assert call(provider, body).status_code in {200, 503}
+
+
+def test_an_error_told_of_a_message_whose_fate_was_unknown_fails_it(network, provider, call):
+    claim = begin_one(network)
+    settle_message(claim, Outcome(Fate.UNKNOWN, "HTTP 500", external_id=NUMBER))
+    call(provider, statuses("error", error={"error": "BAD_CONTACT"}))
+    message = db.session.get_one(Message, claim.message_id, populate_existing=True)
+    assert message.status is MessageStatus.FAILED
+    assert message.error.startswith("BAD_CONTACT ")
+
+
+def test_what_is_told_of_a_former_try_does_not_touch_the_next(network, provider, call):
+    message = make_message(make_client(network.lesnoy), channel=Channel.WHATSAPP, recipient=PHONE, subject="")
+    deliver_batch()
+    call(provider, statuses("error"))
+    with transaction():
+        resend_messages([db.session.get_one(Message, message.id, populate_existing=True)], by=SYSTEM)
+    call(provider, statuses("error"))
+    db.session.expire_all()
+    assert message.status is MessageStatus.PENDING
 
 
 def test_an_error_told_later_fails_the_message_in_words(network, provider, call):

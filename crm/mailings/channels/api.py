@@ -1,4 +1,4 @@
-"""What the services with an API of their own have in common: a JSON is posted, a JSON comes back, at most once.
+"""What the services spoken to by HTTP have in common: something is posted, a JSON comes back, at most once.
 
 A connection of its own for every message: a kept one the service has closed meanwhile would leave it open whether the
 message was taken.
@@ -6,6 +6,8 @@ message was taken.
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,13 +19,19 @@ from crm.mailings.channels.base import Fate, Outcome
 
 # s: to connect, and between two pieces of what is sent or answered.
 TIMEOUT = httpx.Timeout(30, connect=10)
+# Bytes read of an answer: more is none of what services tell, and has no place here.
+MOST_BYTES = 64 * 1024
+# s: an answer takes no longer, however evenly its pieces come.
+LONGEST_ANSWER = 60
 # s: no service is believed that wants to be left alone for longer.
 LONGEST_WAIT = 86_400
 
 
 @dataclass(frozen=True)
 class Answer:
-    """body: of JSON, None where it is none; shown: its beginning, on one line, for people. headers: lower case."""
+    """body: of JSON, None where it is none or too long; shown: its beginning, on one line, for people. headers: lower
+    case.
+    """
 
     status: int
     body: Any
@@ -53,20 +61,58 @@ def seconds(told: Any) -> int:
     return min(int(text), LONGEST_WAIT) if text.isascii() and text.isdigit() and len(text) < 10 else 0
 
 
+def open_client(headers: Mapping[str, str] | None = None) -> httpx.Client:
+    """What exchange() sends by."""
+    return httpx.Client(
+        timeout=TIMEOUT,
+        limits=httpx.Limits(max_keepalive_connections=0),
+        trust_env=False,
+        headers={"Accept": "application/json", "Accept-Encoding": "identity", **(headers or {})},
+    )
+
+
+def exchange(client: httpx.Client, request: httpx.Request) -> Answer | Outcome:
+    """The answer, or what the lack of one means: nothing reached the service, or nobody knows."""
+    try:
+        response = client.send(request, stream=True)
+        try:
+            content = _beginning(response)
+        finally:
+            response.close()
+    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol) as error:
+        return Outcome(Fate.UNREACHABLE, _reason(error))
+    except (httpx.HTTPError, httpx.StreamError) as error:  # handed over, in whole or in part
+        return Outcome(Fate.UNKNOWN, _reason(error))
+    try:
+        told = json.loads(content) if len(content) <= MOST_BYTES else None
+    except (ValueError, RecursionError):
+        told = None
+    shown = " ".join(content[:2000].decode(response.encoding or "utf-8", "replace").split())[:300]
+    return Answer(response.status_code, told, shown, dict(response.headers))
+
+
+def _beginning(response: httpx.Response) -> bytes:
+    """The body, or enough of it to know that it is too long. Raises httpx.ReadTimeout for one that never ends."""
+    content = bytearray()
+    until = time.monotonic() + LONGEST_ANSWER
+    for piece in response.iter_bytes():
+        content += piece
+        if len(content) > MOST_BYTES:
+            break
+        if time.monotonic() > until:
+            raise httpx.ReadTimeout("the answer does not end")
+    return bytes(content)
+
+
 class Api:
     """Posts to addresses below `url`. No answer of it, and no error, is ever an exception."""
 
     def __init__(self, url: str, headers: Mapping[str, str] | None = None) -> None:
         self._url = url.rstrip("/")
-        self._client = httpx.Client(
-            timeout=TIMEOUT,
-            limits=httpx.Limits(max_keepalive_connections=0),
-            trust_env=False,
-            headers={"Accept": "application/json", **(headers or {})},
-        )
+        self._client = open_client(headers)
 
     def post(self, path: str, body: Any, *, method: str = "POST") -> Answer | Outcome:
-        """The answer, or what the lack of one means: nothing reached the service, or nobody knows."""
+        """As exchange()."""
         return self._send(method, path, json=body)
 
     def post_bytes(self, path: str, content: bytes, headers: Mapping[str, str]) -> Answer | Outcome:
@@ -77,17 +123,7 @@ class Api:
             request = self._client.build_request(method, self._url + path, **what)
         except (ValueError, httpx.InvalidURL) as error:
             return Outcome(Fate.REFUSED, f"bad request: {type(error).__name__}")  # its text may hold the key
-        try:
-            answer = self._client.send(request)
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol) as error:
-            return Outcome(Fate.UNREACHABLE, _reason(error))
-        except (httpx.HTTPError, httpx.StreamError) as error:  # handed over, in whole or in part
-            return Outcome(Fate.UNKNOWN, _reason(error))
-        try:
-            told = answer.json()
-        except (ValueError, RecursionError):
-            told = None
-        return Answer(answer.status_code, told, " ".join(answer.text.split())[:300], dict(answer.headers))
+        return exchange(self._client, request)
 
     def close(self) -> None:
         self._client.close()

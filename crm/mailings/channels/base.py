@@ -57,7 +57,7 @@ class Fate(enum.Enum):
 class Outcome:
     """reason: for people and logs, what the provider said; empty when sent. external_id: his number of it, if any.
     retry_after: s, how long he asks to wait; 0: he does not say. is_gone: refused because the recipient has blocked the
-    sender or left: his contact is to be detached.
+    sender or left, or there is no such address: he is not to be written to there any more.
     """
 
     fate: Fate

@@ -69,7 +69,9 @@ class EmailSender:
         # A server closes idle connections; nothing had been handed over, so a fresh one may try at once.
         if is_reused and self._connection is None and outcome.fate is Fate.UNREACHABLE:
             outcome = self._converse(return_to, recipient, content)
-        return replace(outcome, external_id=letter_id(letter.key)) if outcome.fate is Fate.SENT else outcome
+        if outcome.fate in {Fate.SENT, Fate.UNKNOWN}:  # it may come back
+            return replace(outcome, external_id=letter_id(letter.key))
+        return outcome
 
     def close(self) -> None:
         connection, self._connection = self._connection, None
@@ -89,7 +91,7 @@ class EmailSender:
             for step in (partial(smtp.mail, sender), partial(smtp.rcpt, recipient), partial(smtp.docmd, "DATA")):
                 code, reply = step()
                 if not 200 <= code < 400:
-                    return self._refusal(code, reply)
+                    return self._refusal(code, reply, is_of_recipient=step.func == smtp.rcpt)
             is_handed_over = True
             smtp.send(content + b".\r\n")
             code, reply = smtp.getreply()
@@ -127,13 +129,15 @@ class EmailSender:
             raise
         return smtp
 
-    def _refusal(self, code: int, reply: bytes) -> Outcome:
+    def _refusal(self, code: int, reply: bytes, *, is_of_recipient: bool = True) -> Outcome:
         reason = f"{code} {reply.decode('utf-8', 'replace')}"[:500]
         if code == 421 or code < 0:  # the server is closing the connection
             self._drop()
             return Outcome(Fate.UNREACHABLE, reason)
         self._reset()
-        return Outcome(Fate.REFUSED if code >= 500 else Fate.POSTPONED, reason)
+        if code < 500:
+            return Outcome(Fate.POSTPONED, reason)
+        return Outcome(Fate.REFUSED, reason, is_gone=is_of_recipient and names_no_address(reason))
 
     def _reset(self) -> None:
         """Forget the refused letter, keep the connection."""
@@ -156,6 +160,29 @@ def _reason(error: Exception) -> str:
         text = reply.decode("utf-8", "replace") if isinstance(reply, bytes) else str(reply)
         return f"{error.smtp_code} {text}"[:500]
     return (str(error) or type(error).__name__)[:500]
+
+
+# Of RFC 3463: no such mailbox, domain or name, one that has moved or is closed.
+_NO_ADDRESS = re.compile(r"5\.(1\.(1|2|3|6|10)|2\.1)")
+# How servers without such codes say it. A 550 alone may as well be of their policy.
+_NO_ADDRESS_WORDS = re.compile(
+    r"(no such|unknown|invalid|non-?existent) (local )?(user|recipient|mailbox|address|account)"
+    r"|(user|recipient|mailbox|address|account)\b.{0,80}?"
+    r"\b(unknown|not found|not exist|doesn't exist|disabled|invalid|no longer)",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def names_no_address(said: str) -> bool:
+    """Whether a server refused a letter because there is no such address, so that none will ever reach it. said: its
+    reply, `550 5.1.1 …`, or a status of a report and the reply; the first code of RFC 3463 that says anything counts.
+    """
+    codes = re.findall(r"(?<![\d.])[245]\.\d{1,3}\.\d{1,3}(?!\.?\d)", said)
+    told = next((code for code in codes if not code.endswith(".0.0")), None)
+    if told is not None:
+        return _NO_ADDRESS.fullmatch(told) is not None
+    is_of_us = re.search("sender|relay|policy|spam|block", said, re.IGNORECASE) is not None
+    return "550" in said.split() and not is_of_us and _NO_ADDRESS_WORDS.search(said) is not None
 
 
 def is_this_machine(host: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import json
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from crm.mailings.channels.base import storable
@@ -22,11 +23,14 @@ class News(enum.Enum):
 
 @dataclass(frozen=True)
 class Told:
-    """What became of a message, by the service's number of it. reason: of a failure."""
+    """What became of a message, by the service's number of it. reason: of a failure. at: when it happened, None where
+    the service does not say.
+    """
 
     external_id: str
     news: News
     reason: str = ""
+    at: datetime | None = None
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,10 @@ from email.message import Message
 from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
-from crm.mailings.channels.email import TIMEOUT_SECONDS, is_this_machine
+from crm.mailings.channels.email import TIMEOUT_SECONDS, is_this_machine, names_no_address
 
 # A report quotes the letter, attachments and all; what is wanted of it stands before that.
 MOST_BYTES = 256 * 1024
-
-# Who says that the address itself is no good: no such mailbox or domain, or one that is closed.
-_NO_ADDRESS = re.compile(r"5\.(1\.(1|2|3|10)|2\.1)")
 
 
 class MailboxAway(Exception):
@@ -40,7 +37,7 @@ class Bounce:
     @property
     def is_no_address(self) -> bool:
         """No letter will ever reach this address."""
-        return _NO_ADDRESS.fullmatch(self.status) is not None
+        return names_no_address(f"{self.status} {self.reason}")
 
 
 # --- reports ---------------------------------------------------------------------------------------------------------

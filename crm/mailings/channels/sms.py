@@ -1,8 +1,4 @@
-"""SMS over HTTP: any gateway that takes a POST, and SMS.RU by its own codes; and how long a text is in parts.
-
-A connection of its own for every message: a kept one the gateway has closed meanwhile would leave it open whether the
-message was taken.
-"""
+"""SMS over HTTP: any gateway that takes a POST, and SMS.RU by its own codes; and how long a text is in parts."""
 
 from __future__ import annotations
 
@@ -14,14 +10,11 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import httpx
-from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
 
 from crm.config import SmsSettings
+from crm.mailings.channels.api import Answer, exchange, makes_no_sense, open_client, outcome_of_status
 from crm.mailings.channels.base import Fate, Letter, Outcome
-
-# s: to connect, and between two pieces of what is sent or answered.
-TIMEOUT = httpx.Timeout(30, connect=10)
 
 # --- length ----------------------------------------------------------------------------------------------------------
 
@@ -69,12 +62,7 @@ class SmsSender:
 
     def __init__(self, settings: SmsSettings) -> None:
         self._settings = settings
-        self._client = httpx.Client(
-            timeout=TIMEOUT,
-            limits=httpx.Limits(max_keepalive_connections=0),
-            trust_env=False,
-            headers={"Accept": "application/json"},
-        )
+        self._client = open_client()
         self._ask, self._judge = _PROVIDERS[settings.provider]
 
     def send(self, letter: Letter) -> Outcome:
@@ -82,36 +70,13 @@ class SmsSender:
             request = self._ask(self._client, self._settings, letter)
         except ValueError as error:
             return Outcome(Fate.REFUSED, f"bad request: {error}"[:500])
-        try:
-            answer = self._client.send(request)
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
-            return Outcome(Fate.UNREACHABLE, _reason(error))
-        except (httpx.HTTPError, httpx.StreamError) as error:  # handed over, in whole or in part
-            return Outcome(Fate.UNKNOWN, _reason(error))
-        return self._judge_status(answer) or self._judge(self._settings, letter, answer)
+        answer = exchange(self._client, request)
+        if isinstance(answer, Outcome):
+            return answer
+        return self._judge(self._settings, letter, answer) if answer.is_success else outcome_of_status(answer)
 
     def close(self) -> None:
         self._client.close()
-
-    @staticmethod
-    def _judge_status(answer: httpx.Response) -> Outcome | None:
-        """What the HTTP status alone says; None for one of success."""
-        reason = f"HTTP {answer.status_code} {_shown(answer)}".strip()[:500]
-        if answer.is_success:
-            return None
-        if answer.status_code in {401, 403, 404, 405, 429, 503} or answer.is_redirect:
-            return Outcome(Fate.UNREACHABLE, reason)  # a wrong key or address, or it is busy: so with every message
-        # Behind a failing server the message may have been taken all the same.
-        return Outcome(Fate.UNKNOWN if answer.status_code >= 500 else Fate.REFUSED, reason)
-
-
-def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"[:500]
-
-
-def _shown(answer: httpx.Response) -> str:
-    """The beginning of an answer, on one line, for people."""
-    return " ".join(answer.text.split())[:300]
 
 
 def _at(answer: Any, path: str) -> Any:
@@ -157,21 +122,17 @@ def _http_request(client: httpx.Client, settings: SmsSettings, letter: Letter) -
     return client.build_request("POST", settings.url, data=form, headers=headers)
 
 
-def _http_outcome(settings: SmsSettings, _letter: Letter, answer: httpx.Response) -> Outcome:
+def _http_outcome(settings: SmsSettings, _letter: Letter, answer: Answer) -> Outcome:
     """By SMS_OK, `path=value` in the JSON answered; without it every answer of success means the message is taken."""
-    try:
-        told = answer.json()
-    except (ValueError, RecursionError):
-        told = None
-    external_id = _at(told, settings.id) if settings.id else None
+    external_id = _at(answer.body, settings.id) if settings.id else None
     if not settings.ok:
         return Outcome(Fate.SENT, external_id=_text(external_id))
     path, _equals, expected = settings.ok.partition("=")
-    found = _at(told, path)
+    found = _at(answer.body, path)
     if found is None:
-        return Outcome(Fate.UNKNOWN, _("The answer makes no sense: %(text)s", text=_shown(answer)))
+        return makes_no_sense(answer)
     if _text(found).lower() != expected.lower():
-        return Outcome(Fate.REFUSED, _shown(answer))
+        return Outcome(Fate.REFUSED, answer.shown)
     return Outcome(Fate.SENT, external_id=_text(external_id))
 
 
@@ -223,16 +184,13 @@ def _smsru_request(client: httpx.Client, settings: SmsSettings, letter: Letter) 
     return client.build_request("POST", settings.url, data=form)
 
 
-def _smsru_outcome(_settings: SmsSettings, letter: Letter, answer: httpx.Response) -> Outcome:
+def _smsru_outcome(_settings: SmsSettings, letter: Letter, answer: Answer) -> Outcome:
     """The code of the number, or of the whole request where it was refused as such."""
-    try:
-        told = answer.json()
-    except (ValueError, RecursionError):
-        told = None
+    told = answer.body
     of_number = _at(told, f"sms.{letter.recipient.lstrip('+')}")
     code = _at(of_number, "status_code") if of_number is not None else _at(told, "status_code")
     if not isinstance(code, int) or (code == SMSRU_TAKEN and of_number is None):
-        return Outcome(Fate.UNKNOWN, _("The answer makes no sense: %(text)s", text=_shown(answer)))
+        return makes_no_sense(answer)
     if code == SMSRU_TAKEN:
         return Outcome(Fate.SENT, external_id=_text(_at(of_number, "sms_id")))
     for fate, texts in (
@@ -242,12 +200,12 @@ def _smsru_outcome(_settings: SmsSettings, letter: Letter, answer: httpx.Respons
     ):
         if code in texts:
             return Outcome(fate, f"{code} {texts[code]}")
-    said = _at(of_number, "status_text") or _at(told, "status_text") or _shown(answer)
+    said = _at(of_number, "status_text") or _at(told, "status_text") or answer.shown
     return Outcome(Fate.REFUSED, f"{code} {said}"[:500])
 
 
 _Ask = Callable[[httpx.Client, SmsSettings, Letter], httpx.Request]
-_Judge = Callable[[SmsSettings, Letter, httpx.Response], Outcome]
+_Judge = Callable[[SmsSettings, Letter, Answer], Outcome]
 _PROVIDERS: dict[str, tuple[_Ask, _Judge]] = {
     "http": (_http_request, _http_outcome),
     "smsru": (_smsru_request, _smsru_outcome),

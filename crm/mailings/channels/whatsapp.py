@@ -5,6 +5,7 @@ Its documentation: https://wazzup24.ru/help/api-ru/otpravka-soobshhenij/ and htt
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from flask_babel import gettext as _
@@ -113,5 +114,14 @@ def hear(body: bytes) -> list[Heard]:
         error, reason = status.get("error"), ""
         if _NEWS[word] is News.FAILED and isinstance(error, dict):
             reason = _words(error.get("error"), error.get("description"))
-        heard.append(Told(status["messageId"], _NEWS[word], reason))
+        heard.append(Told(status["messageId"], _NEWS[word], reason, _moment(status.get("timestamp"))))
     return heard
+
+
+def _moment(text: Any) -> datetime | None:
+    """An instant of ISO 8601 with its zone; None for anything else."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except (TypeError, ValueError):
+        return None
+    return moment if moment.tzinfo is not None else None
