@@ -17,9 +17,10 @@ form?.addEventListener("change", async (event) => {
     const told = page.querySelector(`[data-field="${place.dataset.field}"]`);
     if (!told) continue;
     place.hidden = told.hidden;
-    if (place.dataset.field.startsWith("template")) {
+    if (/^(way|template)/.test(place.dataset.field)) {
       const select = place.querySelector("select"), chosen = told.querySelector("select").value; // moving options chooses others
-      select.replaceChildren(...told.querySelector("select").children);
+      const before = [...select.options].map(({ value }) => value), now = [...told.querySelectorAll("option")];
+      if (before.join("\n") !== now.map(({ value }) => value).join("\n")) select.replaceChildren(...told.querySelector("select").children);
       select.value = chosen;
     }
   }

@@ -38,6 +38,11 @@ class InlineView(ExportView):
             and not self.is_frozen(name)
         )
 
+    def _may_change(self, row: Any, name: str) -> bool:
+        """The same of a row, whose form may be another."""
+        has_field = isinstance(getattr(self.form_class(row), name, None), UnboundField)
+        return has_field and self.is_editable_inline(name) and self.may_edit_row(row)
+
     def change_field(
         self, row: Any, name: str, *, raw: list[str] | None = None, value: Any = _UNTOUCHED, version: str | None = None
     ) -> Any:
@@ -47,7 +52,7 @@ class InlineView(ExportView):
         was shown it; None does not ask. Returns the row. Raises DomainError with what to tell, Forbidden among them,
         and StaleDataError when the row is no longer what he was shown.
         """
-        if not self.is_editable_inline(name) or not self.may_edit_row(row):
+        if not self._may_change(row, name):
             raise Forbidden("forbidden", _("This field cannot be changed here."))
         if version is not None and self.is_stale(row, version):
             raise StaleDataError
@@ -103,7 +108,7 @@ class InlineView(ExportView):
         if not self.may_edit:
             abort(403)
         row = self.get_one(request.values.get("id"))
-        if not self.is_editable_inline(name) or not self.may_edit_row(row):
+        if not self._may_change(row, name):
             abort(403)
         if request.method == "GET":
             field = self.form_class(row)(None, obj=row)[name]

@@ -21,10 +21,10 @@ from crm.contacts.operations import choose
 from crm.db import db, transaction
 from crm.mailings.models import Channel, MailingRule, MailingRun, MailingRunLine, Message, RunResult, RunStatus
 from crm.mailings.running import execute_run
-from crm.mailings.runs import plan_due_runs, ring_for_waiting
+from crm.mailings.runs import cancel_run, plan_due_runs, ring_for_waiting
 from crm.schedule.groups import join_group
 from tests.admin.test_grids import plain, table
-from tests.admin.test_mailings import shown
+from tests.admin.test_mailings import options, shown
 from tests.admin.world import errors, fields
 from tests.factories import (
     make_account,
@@ -212,6 +212,54 @@ def test_who_gets_nothing_and_why_is_seen_before(network: Any, browser: Any) -> 
         ("Отказалась", RunResult.SKIPPED),
     ]
     assert anna.email == "anna@demo.test"
+
+
+def test_nothing_is_said_to_be_missing_before_it_is_typed(network: Any, browser: Any) -> None:
+    path = chosen(browser, "client", id=str(make_client(network.lesnoy).id))
+    typed = fields(browser.get(path).text) | {"way_2": "sms"}
+    for step in ("refresh", "back"):
+        assert "Не указан шаблон" not in plain(browser.post(path, data=typed | {"step": step}).text)
+    sent(browser, path, is_later="y", once_on="2027-03-12", send_time="10:00")
+    edit = f"/admin/mailingrule/edit/?id={the_run().rule_id}"
+    page = browser.post(edit, data=fields(browser.get(edit).text) | {"way_2": "cabinet", "step": "refresh"}).text
+    assert "Не указан шаблон" not in plain(page)
+
+
+def test_templates_are_offered_that_suit_a_message_to_many(network: Any, browser: Any) -> None:
+    make_template(name="Новость", body="{customer.name}")
+    make_template(name="Счёт", body="{bill.url}")
+    path = chosen(browser, "client", id=str(make_client(network.lesnoy).id))
+    assert options(browser.get(path).text, "template")[1:] == ["Новость"]
+
+
+@pytest.mark.parametrize("ended", ["sent", "cancelled"])
+def test_one_that_is_over_is_not_on(network: Any, browser: Any, ended: str) -> None:
+    path = chosen(browser, "client", id=str(make_client(network.lesnoy).id))
+    sent(browser, path, is_later="y", once_on="2027-03-12", send_time="10:00")
+    run = the_run()
+    details, grid = f"/admin/mailingrule/details/?id={run.rule_id}", "/admin/mailingrule/?f.is_active.is="
+    assert ("Каникулы" in browser.get(f"{grid}1").text, "Каникулы" in browser.get(f"{grid}0").text) == (True, False)
+    assert "да" in table(browser.get("/admin/mailingrule/").text)[0]
+    with clock.frozen(NOON + timedelta(days=3)):
+        if ended == "sent":
+            execute_run(run.id, by=SYSTEM)
+        else:
+            with transaction():
+                cancel_run(run, by=SYSTEM)
+        page = plain(browser.get(details).text)
+        assert str(the_run().status.label) in page
+        assert "Включена" not in page
+        assert ("Каникулы" in browser.get(f"{grid}1").text, "Каникулы" in browser.get(f"{grid}0").text) == (False, True)
+        row = table(browser.get("/admin/mailingrule/").text)[0]
+        assert ("да" in row, "нет" in row) == (False, True)
+
+
+def test_a_field_its_form_does_not_ask_is_not_changed_in_the_grid(network: Any, browser: Any) -> None:
+    path = chosen(browser, "client", id=str(make_client(network.lesnoy).id))
+    sent(browser, path, is_later="y", once_on="2027-03-12", send_time="10:00")
+    cell = f"/admin/mailingrule/cell/?id={the_run().rule_id}&column="
+    assert browser.get(f"{cell}is_active").status_code == 403
+    assert browser.get(f"{cell}name").status_code == 200
 
 
 def test_fields_stand_in_sight_where_they_apply(network: Any, browser: Any) -> None:

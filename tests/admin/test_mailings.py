@@ -153,6 +153,34 @@ def test_the_next_way_is_asked_for_when_the_former_is_chosen(network: Any, brows
     assert (options(page, "template"), options(page, "template_2")) == (["—", "Письмо"], ["—", "Текст SMS"])
 
 
+def test_a_way_chosen_already_is_not_offered_again(network: Any, browser: Any) -> None:
+    page = browser.get(RULE).text
+    assert ("Email" in options(page, "way"), "Email" in options(page, "way_2")) == (True, False)
+    page = refreshed(browser, RULE, way="sms", way_2="telegram")
+    assert [name for name in ("SMS", "Telegram", "Email") if name in options(page, "way_3")] == ["Email"]
+    page = refreshed(browser, RULE, way="sms", way_2="sms", way_3="email")
+    assert fields(page)["way_2"] == ""
+    # Of a form sent without a script.
+    letter = make_template()
+    typed = fields(browser.get(RULE).text) | {"name": "Счета", "send_time": "10:00", "template": str(letter.id)}
+    answer = browser.post(RULE, data=typed | {"way_2": "email", "template_2": str(letter.id)})
+    assert (answer.status_code, list(errors(answer.text))) == (422, ["way_2"])
+    assert fields(answer.text)["way_2"] == "email"
+
+
+def test_templates_are_offered_that_suit_what_is_mailed(network: Any, browser: Any) -> None:
+    make_template(name="Поздравление", body="{customer.name}")
+    bill, lesson = make_template(name="Счёт", body="{bill.url}"), make_template(name="Урок", body="{lesson.date}")
+    make_template(name="Спасибо", body="{payment.amount}", is_thanks=True)
+    assert options(browser.get(RULE).text, "template") == ["—", "Поздравление", "Счёт"]
+    assert options(refreshed(browser, RULE, kind="lesson"), "template") == ["—", "Поздравление", "Урок"]
+    page = refreshed(browser, RULE, kind="birthday", template=str(bill.id))
+    assert options(page, "template") == ["—", "Поздравление"]
+    rule = make_rule(network.lesnoy, template=lesson, kind=MailingKind.LESSON)
+    page = browser.get(f"/admin/mailingrule/edit/?id={rule.id}").text
+    assert fields(page)["template"] == str(lesson.id)
+
+
 @pytest.mark.spec("B103", "B105")
 def test_ways_are_kept_in_their_order(network: Any, browser: Any) -> None:
     letter, short = make_template(), make_template(channel=Channel.SMS)

@@ -24,7 +24,7 @@ from crm.admin.fields import REQUIRED, DateField, TimeField
 from crm.admin.mailing_option import option_notices
 from crm.admin.selection import Selection
 from crm.admin.views.dry_runs import PAGE, dry_run_file, who_asked
-from crm.admin.views.ways import NUMBERS, WAY_FIELDS, WaysForm, kept_ways, template_field
+from crm.admin.views.ways import NUMBERS, OFFERED, WAY_FIELDS, WaysForm, kept_ways, template_field
 from crm.audit.operations import record_export
 from crm.clients.models import Client
 from crm.contacts.models import Channel
@@ -73,7 +73,7 @@ class SelectionForm(WaysForm):
         [REQUIRED, validators.Length(max=200)],
         description=_l("For yourselves: in the list of mailings. Clients do not see it."),
     )
-    template = template_field(blank=_OWN_TEXT)
+    template = template_field(blank=_OWN_TEXT, description=OFFERED)
     template_2 = template_field(blank=_OWN_TEXT)
     template_3 = template_field(blank=_OWN_TEXT)
     subject, subject_2, subject_3 = _subject_field(), _subject_field(), _subject_field()
@@ -90,6 +90,10 @@ class SelectionForm(WaysForm):
                 kwargs |= {f"subject{number}": way.subject, f"text{number}": way.body}
             obj = None
         super().process(formdata, obj, *args, **kwargs)
+
+    @property
+    def mailing_kind(self) -> MailingKind:
+        return MailingKind.TEXT
 
     def is_shown(self, name: str) -> bool:
         if name in {"once_on", "send_time"}:
@@ -131,9 +135,9 @@ class SelectionForm(WaysForm):
             send_time=self.send_time.data if is_later else None,
         )
 
-    def lacks(self, branches: list[Branch], *, is_typed: bool) -> list[str]:
-        """What keeps the message from going out, a sentence each. is_typed: a text that is not there yet is missing."""
-        ways = [(way.channel, not is_typed or way.template is not None or bool(way.text)) for way in self.facts.ways]
+    def lacks(self, branches: list[Branch]) -> list[str]:
+        """What keeps the message from going out, a sentence each. That it has no text is said beside the field."""
+        ways = [(way.channel, True) for way in self.facts.ways]
         return list(dict.fromkeys(text for branch in branches for text in lacks_of(branch, ways)))
 
 
@@ -192,7 +196,7 @@ class SelectionMailingView(KontoraView):
             "back": back,
             "options": option_notices(places),
             "tags": tags_of_texts(),
-            "lacks": form.lacks(places, is_typed=step in {"preview", "send"}),
+            "lacks": form.lacks(places),
             "submit": _("See who gets it"),
         }
         if step in {"refresh", "back"}:

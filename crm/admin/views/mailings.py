@@ -48,7 +48,7 @@ from crm.mailings.models import (
 )
 from crm.mailings.preview import LOOKED_AT, dry_run
 from crm.mailings.rules import RuleFacts, Way, applies, save_rule
-from crm.mailings.runs import run_now
+from crm.mailings.runs import UNDER_WAY, run_now
 from crm.mailings.selection import change_selection
 from crm.mailings.upcoming import lacks_of, next_run
 from crm.security import chosen_branch
@@ -183,6 +183,11 @@ class RuleForm(WaysForm):
             kwargs |= {"is_once": obj.once_on is not None, **kept_ways(obj)}
         super().process(formdata, obj, *args, **kwargs)
 
+    @property
+    def mailing_kind(self) -> MailingKind | None:
+        kind: MailingKind | None = self.kind.data
+        return kind
+
     def settle(self) -> None:
         """The only template there is is chosen besides."""
         super().settle()
@@ -275,6 +280,9 @@ class MailingRuleView(SelectionMailingView):
     def column(self, name: str) -> Any:
         if name == "next_run":
             return FoundColumn(name, _l("Next run"), MomentKind(), None, of=_next_run)
+        if name == "is_active":
+            kept = super().column(name)
+            return FoundColumn(name, kept.label, kept.kind, _is_on_in_sql(), of=_is_on)
         return super().column(name)
 
     def quick_filters(self) -> list[QuickFilter]:
@@ -297,7 +305,8 @@ class MailingRuleView(SelectionMailingView):
         names = ["name", "branch", "kind"]
         if row.kind is MailingKind.BILLS:
             names += ["method", "accounts"]
-        names += ["is_active", "once_on"] if row.once_on is not None else ["is_active", "periodicity"]
+        names += [] if row.is_selected else ["is_active"]  # of one to a selection its run tells
+        names += ["once_on"] if row.once_on is not None else ["periodicity"]
         names += [name for name in ("weekday", "month_day") if getattr(row, name) is not None]
         return self.without_hidden([self.column(name) for name in (*names, "send_time", "next_run")], row)
 
@@ -328,7 +337,7 @@ class MailingRuleView(SelectionMailingView):
             template = FORM_PAGE
             context = {
                 "options": option_notices([row.branch]),
-                "lacks": form.lacks([row.branch], is_typed=True),
+                "lacks": form.lacks([row.branch]),
                 "tags": tags_of_texts(),
             }
         elif isinstance(form, RuleForm):
@@ -357,7 +366,7 @@ class MailingRuleView(SelectionMailingView):
             "is_over": is_over,
             "option": option_notice(row.branch),
             "lacks": lacks_of(row.branch, [(way.channel, any(way.text)) for way in row.ways]),
-            "parts": _parts(row),
+            "parts": _state(row) + _parts(row),
         }
 
     def option_notices(self) -> list[OptionNotice]:
@@ -420,6 +429,33 @@ def _periodicity(rule: MailingRule) -> str:
 
 def _next_run(rule: MailingRule) -> datetime | None:
     return next_run(rule, now=clock.now())
+
+
+def _is_on(rule: MailingRule) -> bool:
+    """Whether it will send anything more by itself; a message to a selection does until its only run is over."""
+    return rule.is_active and (not rule.is_selected or rule.id in _under_way())
+
+
+def _is_on_in_sql() -> sa.ColumnElement[bool]:
+    under_way = sa.exists().where(MailingRun.rule_id == MailingRule.id, MailingRun.status.in_(UNDER_WAY))
+    return sa.and_(MailingRule.is_active, sa.or_(~MailingRule.is_selected, under_way))
+
+
+def _under_way() -> frozenset[int]:
+    """Ids of the rules with a run that is not over; asked for once for all the rows of a page."""
+    if "rules_under_way" not in g:
+        query = sa.select(MailingRun.rule_id).where(MailingRun.status.in_(UNDER_WAY))
+        g.rules_under_way = frozenset(db.session.scalars(query))
+    return g.rules_under_way  # type: ignore[no-any-return]
+
+
+def _state(rule: MailingRule) -> list[tuple[Any, str]]:
+    """What has become of a message to a selection, as _parts()."""
+    if not rule.is_selected:
+        return []
+    query = sa.select(MailingRun).where(MailingRun.rule_id == rule.id).order_by(MailingRun.id.desc()).limit(1)
+    run = db.session.scalar(query)
+    return [(_("Status"), str(run.status.label))] if run is not None else []
 
 
 def _parts(rule: MailingRule) -> list[tuple[Any, str]]:

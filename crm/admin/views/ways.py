@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from flask_babel import lazy_gettext as _l
+from wtforms import Field
 from wtforms.fields.choices import SelectChoice
 
 from crm.admin.fields import EnumField, Form, ReferenceField
 from crm.contacts.models import Channel
-from crm.mailings.models import MailingRule, Template
+from crm.mailings.models import MailingKind, MailingRule, Template
+from crm.mailings.tags import templates_for
 
 # «Способ рассылки» in the order of the form; WhatsApp takes the place of SMS where its provider is set.
 WAYS = (Channel.EMAIL, Channel.SMS, Channel.TELEGRAM, Channel.VIBER, Channel.PUSH, Channel.CABINET)
@@ -17,6 +19,7 @@ WAYS = (Channel.EMAIL, Channel.SMS, Channel.TELEGRAM, Channel.VIBER, Channel.PUS
 NUMBERS = ("", "_2", "_3")
 WAY_FIELDS = frozenset(f"way{number}" for number in NUMBERS)
 _NEXT_WAY = _l("If it does not get through")
+OFFERED = _l("The list has the templates whose tags suit this type of mailing.")
 
 
 def _way_field(label: Any, *, is_optional: bool, **kwargs: Any) -> EnumField:
@@ -28,7 +31,9 @@ def template_field(**kwargs: Any) -> ReferenceField:
 
 
 class WaysForm(Form):
-    """The ways, and the template of each: of letters for letters, of SMS for all the others."""
+    """The ways, and the template of each: of letters for letters, of SMS for all the others, and only such as a mailing
+    of its kind can fill in. A next way is another than the former ones.
+    """
 
     way = _way_field(
         _l("Way of sending"),
@@ -36,7 +41,7 @@ class WaysForm(Form):
         default=Channel.EMAIL,
         description=_l("Where a provider of WhatsApp is connected, SMS go to WhatsApp through it."),
     )
-    template = template_field()
+    template = template_field(description=OFFERED)
     way_2 = _way_field(
         _NEXT_WAY,
         is_optional=True,
@@ -48,13 +53,42 @@ class WaysForm(Form):
 
     def process(self, formdata: Any = None, obj: Any = None, *args: Any, **kwargs: Any) -> None:
         super().process(formdata, obj, *args, **kwargs)
+        self._offer()
+
+    @property
+    def mailing_kind(self) -> MailingKind | None:
+        """What is mailed, as it stands in the form; None when that makes no sense."""
+        raise NotImplementedError
+
+    def _offer(self) -> None:
+        """Choices by what else is chosen. A way chosen twice stays, to be told of."""
+        templates: list[Template] = list(self.template.rows.values())
+        if self.mailing_kind is not None:
+            templates = templates_for(self.mailing_kind, templates)
+        former = set[Channel | None]()
         for number in NUMBERS:
-            field, is_letter = self[f"template{number}"], self[f"way{number}"].data is Channel.EMAIL
-            rows = [row for row in field.rows.values() if (row.channel is Channel.EMAIL) is is_letter]
-            field.choices = [field.choices[0], *(SelectChoice(str(row.id), row.name) for row in rows)]
+            way: Field = self[f"way{number}"]
+            way.choices = [
+                SelectChoice(channel.value, channel.label)
+                for channel in WAYS
+                if channel is way.data or channel not in former
+            ]
+            if number:
+                way.choices.insert(0, SelectChoice("", "—"))
+            former.add(way.data)
+            template, is_letter = self[f"template{number}"], way.data is Channel.EMAIL
+            offered = [row for row in templates if (row.channel is Channel.EMAIL) is is_letter]
+            template.choices = [template.choices[0], *(SelectChoice(str(row.id), row.name) for row in offered)]
 
     def settle(self) -> None:
-        """Templates of another way are let go: of a form not sent for good."""
+        """What does not fit what else is chosen is let go: of a form not sent for good."""
+        former = set[Channel]()
+        for number in NUMBERS:
+            way = self[f"way{number}"]
+            if number and way.data in former:
+                way.data = None
+            former.add(way.data)
+        self._offer()
         for number in NUMBERS:
             field = self[f"template{number}"]
             if field.data not in [field.rows[item.value] for item in field.choices[1:]]:
