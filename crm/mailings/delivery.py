@@ -582,7 +582,8 @@ def fail_later(message: Message, error: str, *, is_gone: bool = False) -> bool:
         return False
     db.session.refresh(message)
     log.warning("message_bounced", message_id=message.id, reason=error)
-    left_at = message.sent_at or message.next_try_at  # of one whose fate was unknown: when its turn came
+    turn = message.next_try_at  # all that is known of one whose fate was unknown
+    left_at = max(turn, message.sent_at or turn)
     _follow_failure(message, is_gone=is_gone, goes_on=clock.now() - left_at < NEXT_WAY_WITHIN)
     return True
 

@@ -426,8 +426,8 @@ class Message(BranchScoped, Model):
     line: of the run it was written by. cost: what the provider takes for it, None where he takes nothing.
     secret: what staff do not read, a code say; it stands where the body has HIDDEN, and is forgotten once the message
     is sent, has failed or may have been sent.
-    dedupe_key: unique, so that a cause repeated makes no second letter. lease_until: while being sent, when the claim
-    ends; a row still "sending" after it is moved to unknown and never sent again by itself.
+    dedupe_key: unique, so that a cause repeated makes no second letter. lease_until: while in a worker's hands, when
+    the claim ends; a row still "sending" after it is moved to unknown and never sent again by itself.
     """
 
     __audited__ = False

@@ -10,7 +10,6 @@ from crm.mailings.models import Provider, ProviderKind
 from tests.admin.test_grids import plain
 from tests.admin.world import errors, fields, send
 from tests.factories import make_provider
-from tests.mailings.gateway import sms_gateway
 from tests.mailings.services import service
 
 KEY = "123456:AAE-key_of_the_bot"
@@ -161,7 +160,7 @@ def test_the_service_is_told_where_to_call_us(network, staff, answer, status, sa
 
 
 def test_a_test_message_goes_to_the_phone_given_once(network, staff):
-    with sms_gateway() as gateway:
+    with service() as gateway:
         gateway.say({"status": "ok"})
         options = {"ok": "status=ok"}
         provider = make_provider(network.company, ProviderKind.HTTP, url=gateway.url, options=options)
@@ -170,8 +169,8 @@ def test_a_test_message_goes_to_the_phone_given_once(network, staff):
         said = staff.get(staff.post(path, data=form).location).text
         assert "Сервис принял сообщение" in said
         staff.post(path, data=form)
-        assert [post.fields["phone"] for post in gateway.posts] == ["+79180000007"]
-        assert "Лесная школа" in gateway.posts[0].fields["text"]
+        assert [post.fields["phone"] for post in gateway.calls] == ["+79180000007"]
+        assert "Лесная школа" in gateway.calls[0].fields["text"]
         gateway.say({"status": "no money"})
         assert "no money" in staff.get(send(staff, path, phone="89180000007").location).text
         assert "phone" in errors(send(staff, path, phone="").text)

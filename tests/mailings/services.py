@@ -1,5 +1,5 @@
-"""A service on loopback that speaks HTTP as Telegram, Viber, Wazzup and push services do: it keeps what it is sent and
-answers as it is told, can break off or fall silent.
+"""A service on loopback that speaks HTTP as SMS gateways, Telegram, Viber, Wazzup and push services do: it keeps what
+it is sent and answers as it is told, can break off, fall silent or never end.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qs
 
 DROP, SILENCE, FLOOD = "drop", "silence", "flood"
 FLOOD_BYTES = 64 * 2**20
@@ -27,6 +28,9 @@ class Call:
 
     @property
     def fields(self) -> Any:
+        """Of the JSON or the form."""
+        if "x-www-form-urlencoded" in self.headers.get("content-type", ""):
+            return {name: values[0] for name, values in parse_qs(self.body.decode()).items()}
         return json.loads(self.body)
 
 

@@ -15,7 +15,6 @@ from crm.db import db, transaction
 from crm.mailings.delivery import deliver_batch
 from crm.mailings.models import Message, MessageCharge, MessageStatus, ProviderKind
 from tests.factories import make_client, make_message, make_provider
-from tests.mailings.gateway import sms_gateway
 from tests.mailings.services import service
 
 
@@ -43,11 +42,11 @@ def make_sms(branch, **changes):
 
 
 def phones(gateway, name):
-    return sorted(post.fields[name].lstrip("+") for post in gateway.posts)
+    return sorted(post.fields[name].lstrip("+") for post in gateway.calls)
 
 
 def test_each_company_sends_by_its_own(app, network, others, monkeypatch):
-    with sms_gateway() as own, sms_gateway() as smsru, sms_gateway() as common:
+    with service() as own, service() as smsru, service() as common:
         settings = SmsSettings("http", common.url, "of-all", body=SMS_BODY)
         monkeypatch.setitem(app.config, "SETTINGS", dataclasses.replace(app.config["SETTINGS"], sms=settings))
         first = make_sms(network.lesnoy, body="Привет " * 20)  # 140 places: three parts of UCS-2
@@ -75,40 +74,40 @@ def test_each_company_sends_by_its_own(app, network, others, monkeypatch):
             [number],
             [third.recipient.lstrip("+")],
         )
-        assert own.posts[0].headers["authorization"] == "Bearer key-1"
-        assert own.posts[0].fields["from"] == "ONE"
-        assert smsru.posts[0].fields["api_id"] == "key-2"
-        assert common.posts[0].headers["authorization"] == "Bearer of-all"
+        assert own.calls[0].headers["authorization"] == "Bearer key-1"
+        assert own.calls[0].fields["from"] == "ONE"
+        assert smsru.calls[0].fields["api_id"] == "key-2"
+        assert common.calls[0].headers["authorization"] == "Bearer of-all"
     charged = db.session.execute(select(MessageCharge.company_id, MessageCharge.amount).order_by(MessageCharge.id))
     companies = {network.company.id: Decimal("7.50"), others[0].company_id: Decimal(3)}
     assert dict(charged.all()) == companies
 
 
 def test_one_switched_off_is_not_used(app, network, others, monkeypatch):
-    with sms_gateway() as own, sms_gateway() as common:
+    with service() as own, service() as common:
         settings = SmsSettings("http", common.url, "of-all", body=SMS_BODY)
         monkeypatch.setitem(app.config, "SETTINGS", dataclasses.replace(app.config["SETTINGS"], sms=settings))
         make_provider(network.company, ProviderKind.HTTP, url=own.url, is_active=False)
         make_sms(network.lesnoy)
         deliver_batch()
-        assert (len(own.posts), len(common.posts)) == (0, 1)
+        assert (len(own.calls), len(common.calls)) == (0, 1)
 
 
 def test_a_key_that_cannot_be_read_any_more_keeps_messages_waiting(network):
-    with sms_gateway() as gateway:
+    with service() as gateway:
         provider = make_provider(network.company, ProviderKind.HTTP, url=gateway.url)
         message = make_sms(network.lesnoy)
         with transaction():
             provider.secret = ""  # what another SECRET_KEY reads
         deliver_batch()
         db.session.expire_all()
-        assert (gateway.posts, message.status) == ([], MessageStatus.PENDING)
+        assert (gateway.calls, message.status) == ([], MessageStatus.PENDING)
         assert "ключ" in db.session.scalars(select(Message.error)).one()
 
 
 @pytest.mark.spec("B103")
 def test_messages_leave_by_email_sms_and_telegram(network, smtp):
-    with sms_gateway() as gateway, service() as telegram:
+    with service() as gateway, service() as telegram:
         telegram.say({"ok": True, "result": {"message_id": 41}})
         make_provider(network.company, ProviderKind.HTTP, url=gateway.url)
         make_provider(network.company, ProviderKind.TELEGRAM, url=telegram.url, secret="1:key")
@@ -119,6 +118,6 @@ def test_messages_leave_by_email_sms_and_telegram(network, smtp):
         deliver_batch()
         db.session.expire_all()
         assert [one.status for one in (letter, sms, chat)] == [MessageStatus.SENT] * 3
-        assert [post.fields["text"] for post in gateway.posts] == ["Сообщение"]
+        assert [post.fields["text"] for post in gateway.calls] == ["Сообщение"]
         assert [call.fields["text"] for call in telegram.calls] == ["Чат"]
         assert len(smtp.messages) == 1

@@ -17,7 +17,9 @@ from crm.contacts.models import Channel, MessageKind
 from crm.contacts.operations import choose, set_contact
 from crm.db import db, transaction
 from crm.ledger.operations import base_account
+from crm.mailings.bounces import note_bounce
 from crm.mailings.channels.base import Fate, Outcome
+from crm.mailings.channels.mailbox import Bounce
 from crm.mailings.delivery import begin_sending, deliver_batch, settle_message, take_messages
 from crm.mailings.models import MailingKind, MailingWay, Message, MessageStatus, ProviderKind
 from crm.mailings.preview import dry_run
@@ -106,6 +108,19 @@ def test_what_was_refused_goes_the_next_way(letter):
 def test_what_may_have_left_or_is_tried_again_does_not(letter, fate):
     send(fate)
     assert len(messages()) == 1
+
+
+@pytest.mark.parametrize("fate", [Fate.SENT, Fate.UNKNOWN])
+@pytest.mark.parametrize(("minutes", "goes_on"), [(55, True), (65, False)])
+def test_what_comes_back_soon_goes_the_next_way(letter, fate, minutes, goes_on):
+    (claim,) = take_messages(limit=1)
+    settle_message(begin_sending(claim).claim, Outcome(fate, "no answer", external_id="f" * 32))
+    with clock.frozen(NOON + timedelta(minutes=minutes)), transaction():
+        assert note_bounce(Bounce("f" * 32, "anna@demo.test", "5.1.1", "no such user"))
+    assert [(one.channel, one.status) for one in messages()] == [
+        (Channel.EMAIL, MessageStatus.FAILED),
+        *([(Channel.SMS, MessageStatus.PENDING)] if goes_on else []),
+    ]
 
 
 def test_what_was_paid_meanwhile_does_not(letter):

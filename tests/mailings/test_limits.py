@@ -15,7 +15,7 @@ from crm.mailings.channels.base import Fate
 from crm.mailings.delivery import QuietHours, begin_sending, deliver_batch, take_messages
 from crm.mailings.models import MessageCharge, MessageStatus, Provider, ProviderKind
 from tests.factories import make_client, make_message
-from tests.mailings.gateway import sms_gateway
+from tests.mailings.services import service
 
 NIGHT = QuietHours(time(21), time(9), "Europe/Moscow")
 NOON = QuietHours(time(13), time(15), "Europe/Moscow")
@@ -100,7 +100,7 @@ def test_what_was_taken_before_it_grew_quiet_waits_too(network):
 
 @pytest.fixture
 def gateway():
-    with sms_gateway() as server:
+    with service() as server:
         server.say({"status": "ok", "id": 5})
         yield server
 
@@ -140,13 +140,13 @@ def test_no_more_leave_in_a_minute_than_the_provider_takes_and_others_go_on(netw
         assert (delivered.fates[Fate.SENT], delivered.is_more) == (4, False)
         assert fresh(letter).status is MessageStatus.SENT
         assert not any(deliver_batch().fates.values())
-    assert len(gateway.posts) == 3
+    assert len(gateway.calls) == 3
     with clock.frozen(NOW + timedelta(seconds=30)):
         deliver_batch()
-    assert len(gateway.posts) == 6
+    assert len(gateway.calls) == 6
     with clock.frozen(NOW + timedelta(minutes=2)):
         deliver_batch()
-    assert len(gateway.posts) == 8
+    assert len(gateway.calls) == 8
 
 
 def test_all_workers_share_the_limit(network, gateway, in_parallel):
@@ -156,7 +156,7 @@ def test_all_workers_share_the_limit(network, gateway, in_parallel):
         for _ in range(20):
             make_sms(client)
         in_parallel(lambda _: deliver_batch(), times=4)
-    assert len(gateway.posts) == 5
+    assert len(gateway.calls) == 5
 
 
 def test_a_worker_whose_clock_is_slow_does_not_begin_the_count_anew(network, gateway):
@@ -167,7 +167,7 @@ def test_a_worker_whose_clock_is_slow_does_not_begin_the_count_anew(network, gat
     for seconds in (30, 29, 30, 29):  # the next minute, and still this one
         with clock.frozen(NOW + timedelta(seconds=seconds)):
             deliver_batch(limit=1)
-    assert (len(gateway.posts), fresh(provider).counted) == (2, 2)
+    assert (len(gateway.calls), fresh(provider).counted) == (2, 2)
 
 
 # --- cost ------------------------------------------------------------------------------------------------------------

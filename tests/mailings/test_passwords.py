@@ -27,7 +27,7 @@ from crm.mailings.passwords import send_password
 from tests.admin.test_grids import plain
 from tests.admin.world import errors, fields, send
 from tests.factories import make_child, make_client, make_provider
-from tests.mailings.gateway import sms_gateway
+from tests.mailings.services import service
 
 NOON = datetime(2026, 1, 31, 9, tzinfo=UTC)
 
@@ -41,7 +41,7 @@ def _noon(app):
 @pytest.fixture
 def gateway(network):
     """The company's gateway of SMS, at 2.50 a part."""
-    with sms_gateway() as server:
+    with service() as server:
         server.say({"status": "ok"})
         make_provider(network.company, ProviderKind.HTTP, url=server.url, price=Decimal("2.50"))
         yield server
@@ -81,7 +81,7 @@ def test_by_sms_it_costs_the_company_what_the_provider_takes(network, gateway, w
         Channel.SMS,
         MessageKind.SERVICE,
     )
-    (post,) = gateway.posts
+    (post,) = gateway.calls
     assert post.fields["phone"] == client.phone
     assert check_password(client, password_in(post.fields["text"]))
     assert charges() == [Decimal("2.50")]
@@ -98,7 +98,7 @@ def test_by_email_it_is_free(network, gateway, smtp, web):
     assert (message.status, message.channel, message.recipient) == (MessageStatus.SENT, Channel.EMAIL, client.email)
     (letter,) = smtp.messages
     assert check_password(client, password_in(str(letter.text)))
-    assert (charges(), gateway.posts) == ([], [])
+    assert (charges(), gateway.calls) == ([], [])
 
 
 def test_staff_read_it_nowhere(network, gateway, web):

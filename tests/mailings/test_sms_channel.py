@@ -7,7 +7,7 @@ import pytest
 from crm.config import SMS_BODY, SmsSettings
 from crm.mailings.channels.base import Fate, Letter
 from crm.mailings.channels.sms import SmsSender, sms_length
-from tests.mailings.gateway import sms_gateway
+from tests.mailings.services import service
 
 LETTER = Letter(
     key="manual:1",
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)  # th
 
 @pytest.fixture
 def gateway():
-    with sms_gateway() as server:
+    with service() as server:
         yield server
 
 
@@ -53,7 +53,7 @@ def of_number(code, **more):
 
 def test_json_is_posted_with_the_key_in_the_header(gateway):
     assert send(gateway).fate is Fate.SENT
-    (post,) = gateway.posts
+    (post,) = gateway.calls
     assert post.fields == {"phone": "+79181234567", "text": LETTER.text, "sender": "Kontora"}
     assert post.headers["authorization"] == "Bearer secret"
     assert post.headers["content-type"] == "application/json"
@@ -62,14 +62,14 @@ def test_json_is_posted_with_the_key_in_the_header(gateway):
 def test_a_form_is_posted_with_the_key_where_the_body_says(gateway):
     body = "to={digits}&msg={text}&api_key={token}&id={key}"
     assert send(gateway, body=body).fate is Fate.SENT
-    (post,) = gateway.posts
+    (post,) = gateway.calls
     assert post.fields == {"to": "79181234567", "msg": LETTER.text, "api_key": "secret", "id": "manual:1"}
     assert "authorization" not in post.headers
 
 
 def test_places_within_a_nested_body_are_filled_in(gateway):
     send(gateway, body='{"messages": [{"to": ["{phone}"], "body": "{text}"}], "test": false}')
-    assert gateway.posts[0].fields == {"messages": [{"to": ["+79181234567"], "body": LETTER.text}], "test": False}
+    assert gateway.calls[0].fields == {"messages": [{"to": ["+79181234567"], "body": LETTER.text}], "test": False}
 
 
 def test_the_answer_says_whether_it_is_taken_and_under_which_number(gateway):
@@ -119,7 +119,7 @@ def test_sms_ru_gets_what_it_documents_and_its_number_is_kept(gateway):
     gateway.say(of_number(100, sms_id="000000-10000000"))
     outcome = send(gateway, "smsru")
     assert (outcome.fate, outcome.external_id) == (Fate.SENT, "000000-10000000")
-    assert gateway.posts[0].fields == {
+    assert gateway.calls[0].fields == {
         "api_id": "secret",
         "to": "79181234567",
         "msg": LETTER.text,

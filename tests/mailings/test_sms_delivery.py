@@ -19,14 +19,14 @@ from crm.mailings.models import Message, MessageStatus
 from crm.mailings.running import execute_run
 from crm.mailings.runs import run_now
 from tests.factories import make_client, make_message, make_rule, make_subscription, make_template
-from tests.mailings.gateway import DROP, sms_gateway
+from tests.mailings.services import DROP, service
 from tests.servers import free_port
 
 
 @pytest.fixture
 def gateway(app, monkeypatch):
     """The gateway the app sends SMS through."""
-    with sms_gateway() as server:
+    with service() as server:
         use(app, monkeypatch, SmsSettings("http", server.url, "secret", body=SMS_BODY, ok="status=ok", id="id"))
         server.say({"status": "ok", "id": 5})
         yield server
@@ -50,7 +50,7 @@ def test_an_sms_leaves_and_the_providers_number_of_it_is_kept(network, gateway):
     message = make_sms(client)
     assert deliver_batch().fates[Fate.SENT] == 1
     assert (fresh(message).status, message.external_id) == (MessageStatus.SENT, "5")
-    assert gateway.posts[0].fields["phone"] == client.phone
+    assert gateway.calls[0].fields["phone"] == client.phone
 
 
 def test_an_sms_that_may_have_left_is_never_sent_again_by_itself(network, gateway):
@@ -61,7 +61,7 @@ def test_an_sms_that_may_have_left_is_never_sent_again_by_itself(network, gatewa
     with clock.frozen(clock.now() + timedelta(days=30)):
         deliver_batch()
     assert fresh(message).status is MessageStatus.UNKNOWN
-    assert len(gateway.posts) == 1
+    assert len(gateway.calls) == 1
 
 
 def test_many_workers_send_each_sms_once(network, gateway, in_parallel):
@@ -69,7 +69,7 @@ def test_many_workers_send_each_sms_once(network, gateway, in_parallel):
     for number in range(12):
         make_sms(client, body=str(number))
     assert sum(in_parallel(lambda _: deliver_batch().fates[Fate.SENT], times=4)) == 12
-    assert sorted(int(post.fields["text"]) for post in gateway.posts) == list(range(12))
+    assert sorted(int(post.fields["text"]) for post in gateway.calls) == list(range(12))
 
 
 def test_letters_wait_for_no_sms_nor_sms_for_letters(app, network, smtp, monkeypatch):
@@ -120,5 +120,5 @@ def test_a_mailing_by_sms_goes_to_mobile_phones(network):
 def test_an_sms_queued_to_a_landline_is_refused_with_the_reason(network, gateway):
     message = make_sms(make_client(network.lesnoy), recipient="+74951234567")
     assert deliver_batch().fates[Fate.REFUSED] == 1
-    assert (fresh(message).status, gateway.posts) == (MessageStatus.FAILED, [])
+    assert (fresh(message).status, gateway.calls) == (MessageStatus.FAILED, [])
     assert "городской" in message.error

@@ -358,15 +358,17 @@ class MailingRuleView(SelectionMailingView):
         return self.render(template, form=form, **page, **context)
 
     def details_context(self, row: Any) -> dict[str, Any]:
-        runs = sa.select(MailingRun).where(MailingRun.rule_id == row.id).order_by(MailingRun.id.desc()).limit(20)
+        query = sa.select(MailingRun).where(MailingRun.rule_id == row.id).order_by(MailingRun.id.desc()).limit(20)
+        runs = list(db.session.scalars(query))
+        state = [(_("Status of the run"), str(runs[0].status.label))] if row.is_selected and runs else []
         is_over = row.is_selected and _next_run(row) is None
         return {
-            "runs": list(db.session.scalars(runs)),
+            "runs": runs,
             "may_run": self.may("run") and not is_over,
             "is_over": is_over,
             "option": option_notice(row.branch),
             "lacks": lacks_of(row.branch, [(way.channel, any(way.text)) for way in row.ways]),
-            "parts": _state(row) + _parts(row),
+            "parts": state + _parts(row),
         }
 
     def option_notices(self) -> list[OptionNotice]:
@@ -447,15 +449,6 @@ def _under_way() -> frozenset[int]:
         query = sa.select(MailingRun.rule_id).where(MailingRun.status.in_(UNDER_WAY))
         g.rules_under_way = frozenset(db.session.scalars(query))
     return g.rules_under_way  # type: ignore[no-any-return]
-
-
-def _state(rule: MailingRule) -> list[tuple[Any, str]]:
-    """What has become of a message to a selection, as _parts()."""
-    if not rule.is_selected:
-        return []
-    query = sa.select(MailingRun).where(MailingRun.rule_id == rule.id).order_by(MailingRun.id.desc()).limit(1)
-    run = db.session.scalar(query)
-    return [(_("Status"), str(run.status.label))] if run is not None else []
 
 
 def _parts(rule: MailingRule) -> list[tuple[Any, str]]:
