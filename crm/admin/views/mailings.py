@@ -448,7 +448,7 @@ def _under_way() -> frozenset[int]:
     if "rules_under_way" not in g:
         query = sa.select(MailingRun.rule_id).where(MailingRun.status.in_(UNDER_WAY))
         g.rules_under_way = frozenset(db.session.scalars(query))
-    return g.rules_under_way  # type: ignore[no-any-return]
+    return g.rules_under_way
 
 
 def _parts(rule: MailingRule) -> list[tuple[Any, str]]:
