@@ -50,7 +50,9 @@ from crm.mailings.models import (
     MessageStatus,
     Provider,
     ProviderKind,
+    message_bill,
 )
+from crm.mailings.queries import bills_told
 from crm.payments.confirmation import LIFE as CODE_LIVES
 from crm.phones import is_landline
 
@@ -77,7 +79,7 @@ Lane = tuple[int, Channel]
 
 # Told of a message that definitely was not sent, in the transaction that notes it.
 AFTER_FAILURE: list[Callable[[Message], Any]] = []
-# Told of a message of a mailing that was not needed any more, likewise.
+# Told of a message of a mailing that was not sent because a bill it tells of is not to be paid any more, likewise.
 AFTER_SKIP: list[Callable[[Message], Any]] = []
 
 
@@ -317,8 +319,8 @@ def begin_sending(claim: Claim, *, after: Done | None = None) -> Begun:
     """Mark a message that was taken as being sent and, in the same statement, note the one sent before it (`after`),
     which is noted whatever becomes of this one. Commits by itself.
 
-    It is not sent when its bill was paid a moment ago, when its code has expired, when it is quiet by now, when its
-    lane is full, or when its lease is over and another worker may have it.
+    It is not sent when a bill it tells of was paid a moment ago, when its code has expired, when it is quiet by now,
+    when its lane is full, or when its lease is over and another worker may have it.
     """
     now = clock.now()
     quiet_end = claim.quiet_hours.end(now) if claim.quiet_hours else None
@@ -458,9 +460,11 @@ def _is_needed(codes_since: Any) -> tuple[Any, ...]:
     same, but whoever has forbidden such messages meanwhile, or switched off the way, gets none. codes_since: the
     moment since which codes are good.
     """
-    is_gone = exists().where(
-        Bill.id == Message.bill_id,
-        or_(Bill.status.in_([BillStatus.PAID, BillStatus.ARCHIVED]), Bill.link_revoked_at.is_not(None)),
+    gone = or_(Bill.status.in_([BillStatus.PAID, BillStatus.ARCHIVED]), Bill.link_revoked_at.is_not(None))
+    further = message_bill.c
+    is_gone = or_(
+        exists().where(Bill.id == Message.bill_id, gone),
+        exists().where(further.message_id == Message.id, Bill.id == further.bill_id, gone),
     )
     is_good = and_(Message.secret.is_not(None), Message.created_at > codes_since)
     is_forbidden = exists().where(
@@ -499,16 +503,17 @@ def _skip_idle(claim: Claim) -> None:
     commits.
     """
     message = db.session.get_one(Message, claim.message_id, populate_existing=True)
-    if reason := _idle_reason(message):
+    gone = ""
+    if reason := _idle_reason(message) or (gone := _gone_reason(message)):
         values = {"lease_until": None, "error": reason, "secret": None}
         is_mine = Message.lease_until == claim.lease_until
-        if move_message(message.id, MessageStatus.TAKEN, MessageStatus.SKIPPED, is_mine, **values):
+        if move_message(message.id, MessageStatus.TAKEN, MessageStatus.SKIPPED, is_mine, **values) and gone:
             for hook in AFTER_SKIP:
                 hook(message)
 
 
 def _idle_reason(message: Message) -> str:
-    """_is_needed() in words; empty for one that is."""
+    """_is_needed() in words, but for the bills; empty for one that is."""
     if message.dedupe_key.startswith(CODE_KEY) and (
         message.secret is None or clock.now() >= message.created_at + CODE_LIVES
     ):
@@ -522,9 +527,20 @@ def _idle_reason(message: Message) -> str:
         return f"{ContactWay(message.channel, message.recipient, False).refusal}."
     if message.run_id is not None and message.kind is MessageKind.DEBT and not _owes(message):
         return _("There is nothing to write about any more.")
-    if message.run_id is None or message.bill_id is None:
+    return ""
+
+
+def _gone_reason(message: Message) -> str:
+    """Which of the bills a message of a mailing tells of is not to be paid any more, the first of them; empty when
+    all of them are.
+    """
+    if message.run_id is None:
         return ""
-    bill = db.session.get_one(Bill, message.bill_id, populate_existing=True)
+    return next((reason for bill in bills_told(message) if (reason := why_gone(bill))), "")
+
+
+def why_gone(bill: Bill) -> str:
+    """Why a mailing does not ask for a bill any more; empty when it does."""
     if bill.status is BillStatus.PAID:
         return _("Bill %(number)s has been paid meanwhile.", number=bill.title)
     if bill.status is BillStatus.ARCHIVED or bill.link_revoked_at is not None:

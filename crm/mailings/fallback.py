@@ -1,5 +1,5 @@
-"""What follows a message of a mailing that was not sent: refused for good, it goes the next way of its rule; not needed
-any more, the other bills it told of are told anew. In the transaction that says so.
+"""What follows a message of a mailing that was not sent: refused for good, it goes the next way of its rule; left out
+for a bill that is not to be paid any more, the other bills it told of are told anew. In the transaction that says so.
 """
 
 from __future__ import annotations
@@ -8,21 +8,21 @@ from collections.abc import Sequence
 from typing import Any
 
 import structlog
-from sqlalchemy import select
+from sqlalchemy import or_, select
 
 from crm.access.mailing_option import mailings_off
 from crm.bell import ring
-from crm.bills.models import Bill, BillStatus
+from crm.bills.models import Bill
 from crm.contacts.models import Channel
-from crm.contacts.queries import refusals
-from crm.db import db, insert_rows
+from crm.db import db
 from crm.errors import DomainError
 from crm.mailings.billing import Planned
-from crm.mailings.delivery import AFTER_FAILURE, AFTER_SKIP
-from crm.mailings.models import MailingKind, MailingRun, Message
+from crm.mailings.delivery import AFTER_FAILURE, AFTER_SKIP, why_gone
+from crm.mailings.models import MailingKind, MailingRun, Message, message_bill
 from crm.mailings.operations import DELIVER
+from crm.mailings.queries import bills_told
 from crm.mailings.recipients import channels_to, told_to, way_to
-from crm.mailings.wording import message_rows
+from crm.mailings.wording import message_rows, write_messages
 
 log = structlog.get_logger()
 
@@ -38,7 +38,7 @@ def queue_next_way(message: Message) -> int:
     if message.run_id is None or message.line_id is None:
         return 0
     run = db.session.get_one(MailingRun, message.run_id)
-    bills, facts = _bills_of(message), _facts_of(run, message)
+    bills, facts = _payable(message), _facts_of(run, message)
     if (message.bill_id is not None and not bills) or facts is None or mailings_off(run.branch):
         return 0
     texts = channels_to(run.rule)
@@ -63,21 +63,21 @@ def queue_next_way(message: Message) -> int:
         except DomainError as error:
             log.error("next_way_not_written", message_id=message.id, way=channel.value, reason=str(error))
             continue
-        insert_rows(Message, following)
+        write_messages(following)
         ring(DELIVER)
         return len(following)
     return 0
 
 
 def queue_rest(message: Message) -> int:
-    """Queue a message that told of several bills, the first of which was paid a moment ago, anew for those that can
-    still be paid; nothing to whoever takes no such messages any more. How many messages that is. The caller commits.
+    """Queue a message that told of several bills, one of which was paid a moment ago, anew for those that can still be
+    paid. How many messages that is. The caller commits.
     """
-    if message.run_id is None or message.line_id is None or refusals([message.client], message.kind):
+    if message.run_id is None or message.line_id is None:
         return 0
     run = db.session.get_one(MailingRun, message.run_id)
-    bills, texts = _bills_of(message), channels_to(run.rule)
-    if not bills or message.channel not in texts or _is_tried(message, message.channel, bills, but=message.id):
+    bills, texts = _payable(message), channels_to(run.rule)
+    if not bills or message.channel not in texts:
         return 0
     try:
         rest = message_rows(
@@ -89,11 +89,12 @@ def queue_rest(message: Message) -> int:
             recipient=message.recipient,
             author=(message.author_id, message.author_name),
             bills=bills,
+            instead_of=message,
         )
     except DomainError as error:
         log.error("rest_not_written", message_id=message.id, reason=str(error))
         return 0
-    insert_rows(Message, rest)
+    write_messages(rest)
     ring(DELIVER)
     return len(rest)
 
@@ -114,30 +115,18 @@ def _facts_of(run: MailingRun, message: Message) -> dict[str, Any] | None:
     return told_to(run.rule, Planned.of_run(run).day, [message.client_id]).get(message.client_id)
 
 
-def _bills_of(message: Message) -> list[Bill]:
-    """Those the message told of that can still be paid: its own where it was one of several, else all that were issued
-    with it.
-    """
-    bill = message.bill
-    if bill is None:
-        return []
-    payable = select(Bill).where(Bill.status == BillStatus.PENDING, Bill.link_revoked_at.is_(None)).order_by(Bill.id)
-    others = select(Message.id).where(
-        Message.line_id == message.line_id, Message.channel == message.channel, Message.id != message.id
-    )
-    if bill.dedupe_key is None or db.session.scalar(others.limit(1)) is not None:
-        return list(db.session.scalars(payable.where(Bill.id == bill.id)))
-    # mailing, rule, payer: one statement has written all of his.
-    of_payer = ":".join(bill.dedupe_key.split(":")[:3]) + ":"
-    together = (Bill.client_id == bill.client_id, Bill.issued_at == bill.issued_at)
-    return list(db.session.scalars(payable.where(*together, Bill.dedupe_key.startswith(of_payer, autoescape=True))))
+def _payable(message: Message) -> list[Bill]:
+    """Those the message told of that can still be paid."""
+    return [bill for bill in bills_told(message) if not why_gone(bill)]
 
 
-def _is_tried(message: Message, channel: Channel, bills: Sequence[Bill], *, but: int = 0) -> bool:
-    """Whether the line has a message about these bills over the channel. but: the id of one that does not count."""
-    tried = select(Message.id).where(Message.line_id == message.line_id, Message.channel == channel, Message.id != but)
-    if message.bill_id is not None:
-        tried = tried.where(Message.bill_id.in_([message.bill_id, *(bill.id for bill in bills)]))
+def _is_tried(message: Message, channel: Channel, bills: Sequence[Bill]) -> bool:
+    """Whether the line has a message over the channel about one of these bills, or any where it tells of none."""
+    tried = select(Message.id).where(Message.line_id == message.line_id, Message.channel == channel)
+    if bills:
+        ids = [bill.id for bill in bills]
+        of_several = select(message_bill.c.message_id).where(message_bill.c.bill_id.in_(ids))
+        tried = tried.where(or_(Message.bill_id.in_(ids), Message.id.in_(of_several)))
     return db.session.scalar(tried.limit(1)) is not None
 
 

@@ -12,11 +12,13 @@ from sqlalchemy import (
     JSON,
     Boolean,
     CheckConstraint,
+    Column,
     Date,
     ForeignKey,
     Index,
     Integer,
     String,
+    Table,
     Text,
     Time,
     UniqueConstraint,
@@ -354,8 +356,8 @@ class RunResult(LabelEnum):
 class MailingRunLine(Model):
     """What a run did for one client: a payer, with bills and debts; whoever the message is for, with the others.
 
-    bill: the first of those issued. Its messages point at it: one for each bill the text tells of, and one more for
-    each way that was tried. reason: why nothing was sent, or what besides. done_at: when it stopped waiting.
+    Its messages point at it: one, or one for each bill issued where the text tells of a bill, and more for each way
+    that was tried. reason: why nothing was sent, or what besides. done_at: when it stopped waiting.
     """
 
     __audited__ = False
@@ -364,14 +366,12 @@ class MailingRunLine(Model):
     id: Mapped[PrimaryKey]
     run_id: Mapped[int] = mapped_column(ForeignKey("mailing_run.id"))
     client_id: Mapped[int] = mapped_column(ForeignKey("client.id"), index=True)
-    bill_id: Mapped[int | None] = mapped_column(ForeignKey("bill.id"))
     result: Mapped[RunResult] = mapped_column(label_enum(RunResult), default=RunResult.WAITING)
     reason: Mapped[str] = mapped_column(String(500), default="")
     done_at: Mapped[datetime | None]
 
     run: Mapped[MailingRun] = relationship(back_populates="lines")
     client: Mapped[Client] = relationship()
-    bill: Mapped[Bill | None] = relationship()
 
 
 class MessageStatus(LabelEnum):
@@ -417,9 +417,19 @@ CODE_KEY = "payment-code:"  # begins the dedupe_key of messages that bring a cod
 PASSWORD_KEY = "password:"  # noqa: S105 - of those that bring a password
 
 
+# Of a message whose text tells of several bills, those besides Message.bill.
+message_bill = Table(
+    "message_bill",
+    Model.metadata,
+    Column("message_id", ForeignKey("message.id"), primary_key=True),
+    Column("bill_id", ForeignKey("bill.id"), primary_key=True, index=True),
+)
+
+
 class Message(BranchScoped, Model):
     """A letter or an SMS to one recipient: an outbox row, written in the transaction of its cause.
 
+    bill: that its text tells of, the first where it tells of several; further_bills: the others.
     recipient: an e-mail address, a phone (E.164), or what its channel knows the client by. subject: of letters alone.
     external_id: the provider's number of it, where he gives one; of a letter its own, by which it comes back. error:
     why it was not sent, or is not needed any more.
@@ -469,10 +479,16 @@ class Message(BranchScoped, Model):
 
     client: Mapped[Client] = relationship()
     bill: Mapped[Bill | None] = relationship()
+    further_bills: Mapped[list[Bill]] = relationship(secondary=message_bill, order_by=Bill.id, viewonly=True)
     run: Mapped[MailingRun | None] = relationship()
 
     def __str__(self) -> str:
         return f"#{self.id}"
+
+    @property
+    def bills(self) -> list[Bill]:
+        """Those its text tells of."""
+        return [self.bill, *self.further_bills] if self.bill is not None else []
 
     @property
     def is_resendable(self) -> bool:

@@ -6,12 +6,12 @@ from collections.abc import Collection
 from typing import Any
 
 from flask_babel import lazy_pgettext as _lp
-from sqlalchemy import ColumnElement, Select, and_, case, func, select
-from sqlalchemy.orm import aliased, joinedload
+from sqlalchemy import ColumnElement, Select, and_, case, exists, func, or_, select
+from sqlalchemy.orm import aliased, joinedload, selectinload
 
 from crm.access.actors import Actor
 from crm.db import LabelEnum, db
-from crm.mailings.models import MailingRun, MailingRunLine, Message, MessageStatus, RunResult
+from crm.mailings.models import MailingRun, MailingRunLine, Message, MessageStatus, RunResult, message_bill
 from crm.mailings.operations import resend_messages
 
 
@@ -31,6 +31,8 @@ AGAIN = (LineFate.FAILED, LineFate.UNKNOWN)
 # Of the ways one text was tried over, the happiest tells; of the bills of one line, the saddest.
 _OF_WAYS = (LineFate.QUEUED, LineFate.UNKNOWN, LineFate.SENT, LineFate.FAILED, LineFate.SKIPPED)
 _OF_BILLS = (LineFate.QUEUED, LineFate.UNKNOWN, LineFate.FAILED, LineFate.SENT, LineFate.SKIPPED)
+# Whatever of these was followed by a message that begins with one of its further bills is told by those that follow.
+_UNSENT = (MessageStatus.FAILED, MessageStatus.SKIPPED)
 _BY_STATUS = {
     MessageStatus.SENT: LineFate.SENT,
     MessageStatus.DELIVERED: LineFate.SENT,
@@ -57,7 +59,7 @@ def lines_of(
     query = (
         select(MailingRunLine, fated.c.fate)
         .join(fated, fated.c.id == MailingRunLine.id)
-        .options(joinedload(MailingRunLine.client), joinedload(MailingRunLine.bill))
+        .options(joinedload(MailingRunLine.client))
         .order_by(MailingRunLine.id)
         .limit(limit)
         .offset(offset)
@@ -69,9 +71,10 @@ def lines_of(
 
 
 def messages_of_lines(run: MailingRun, line_ids: Collection[int]) -> dict[int, list[Message]]:
-    """The messages written for these lines of a run, oldest first, by line."""
+    """The messages written for these lines of a run, oldest first, by line, with the bills they tell of."""
     line, own = _line_of_message(run.id)
     query = select(line, Message).outerjoin(*own).where(Message.run_id == run.id, line.in_(line_ids))
+    query = query.options(joinedload(Message.bill), selectinload(Message.further_bills))
     found: dict[int, list[Message]] = {}
     for line_id, message in db.session.execute(query.order_by(Message.id)):
         found.setdefault(line_id, []).append(message)
@@ -85,7 +88,11 @@ def resend_lines(run: MailingRun, line_ids: Collection[int], *, by: Actor) -> in
     chosen: list[Message] = []
     for messages in messages_of_lines(run, line_ids).values():
         by_text: dict[int | None, list[Message]] = {}
-        for message in messages:
+        for at, message in enumerate(messages):
+            if message.status in _UNSENT and {one.id for one in message.further_bills} & {
+                later.bill_id for later in messages[at + 1 :]
+            }:
+                continue
             by_text.setdefault(message.bill_id, []).append(message)
         for tried in by_text.values():
             fates = {_BY_STATUS.get(message.status, LineFate.QUEUED) for message in tried}
@@ -104,6 +111,13 @@ def _line_of_message(run_id: int) -> tuple[ColumnElement[int], tuple[Any, Any]]:
 def _fated(run_id: int) -> Select[tuple[int, str]]:
     """Id and fate of each line of a run."""
     line, own = _line_of_message(run_id)
+    later = aliased(Message)
+    followed = exists().where(
+        message_bill.c.message_id == Message.id,
+        later.line_id == Message.line_id,
+        later.id > Message.id,
+        later.bill_id == message_bill.c.bill_id,
+    )
     ranks = {status: _OF_WAYS.index(_BY_STATUS.get(status, LineFate.QUEUED)) for status in MessageStatus}
     tried = (
         select(
@@ -112,7 +126,7 @@ def _fated(run_id: int) -> Select[tuple[int, str]]:
         )
         .select_from(Message)
         .outerjoin(*own)
-        .where(Message.run_id == run_id)
+        .where(Message.run_id == run_id, or_(Message.status.not_in(_UNSENT), ~followed))
         .group_by(line, Message.bill_id)
         .subquery()
     )

@@ -8,6 +8,7 @@ from datetime import date, time
 from decimal import Decimal
 
 from flask_babel import gettext as _
+from sqlalchemy import select
 
 from crm import clock
 from crm.access.actors import Actor, require
@@ -22,6 +23,7 @@ from crm.mailings.models import (
     BillingMethod,
     MailingKind,
     MailingRule,
+    MailingRun,
     MailingWay,
     Periodicity,
     PeriodType,
@@ -29,6 +31,7 @@ from crm.mailings.models import (
     Template,
     Term,
 )
+from crm.mailings.runs import UNDER_WAY
 from crm.mailings.tags import check_template_for
 
 MAX_DAYS = 366
@@ -97,7 +100,9 @@ _BLANK = RuleFacts()
 
 
 def save_rule(rule: MailingRule | None, facts: RuleFacts, *, by: Actor) -> MailingRule:
-    """Add a rule (None) or change one. Raises DomainError beside the field. The caller commits."""
+    """Add a rule (None) or change one. Raises DomainError beside the field: beside `branch` "run_under_way" while a run
+    of it is not over, which is of the branch the rule had. The caller commits.
+    """
     require(by, "mailingrule.edit" if rule else "mailingrule.create", rule)
     name = " ".join((facts.name or "").split())
     if not name:
@@ -108,6 +113,8 @@ def save_rule(rule: MailingRule | None, facts: RuleFacts, *, by: Actor) -> Maili
     _check_what(facts)
     _check_when(facts)
     _check_how(facts)
+    if rule is not None and rule.branch_id != branch.id:
+        _check_movable(rule)
     rule = rule or MailingRule(created_at=clock.now(), author_id=by.id)
     for field in fields(RuleFacts):
         if field.name in _ELSEWHERE:
@@ -126,6 +133,19 @@ def save_rule(rule: MailingRule | None, facts: RuleFacts, *, by: Actor) -> Maili
     _set_ways(rule, facts.ways)
     db.session.flush()
     return rule
+
+
+def _check_movable(rule: MailingRule) -> None:
+    """No run of it is under way, nor begins until the caller commits: runs.py holds the rule, too."""
+    db.session.execute(select(MailingRule.id).where(MailingRule.id == rule.id).with_for_update(key_share=True))
+    under_way = select(MailingRun.id).where(MailingRun.rule_id == rule.id, MailingRun.status.in_(UNDER_WAY))
+    if db.session.scalar(under_way.limit(1)) is not None:
+        text = _(
+            "A run of this mailing at %(branch)s is not over yet. Another branch can be chosen once it has ended or "
+            "has been cancelled.",
+            branch=rule.branch.name,
+        )
+        raise DomainError("run_under_way", text, "branch")
 
 
 _ELSEWHERE = frozenset({"name", "branch", "statuses", "client_kinds", "send_time", "weekday", "month_day", "ways"})

@@ -21,9 +21,9 @@ from crm.bills.issuing import hold_families, write_bills
 from crm.bills.models import Bill
 from crm.clients.models import Client
 from crm.contacts.models import Channel
-from crm.db import db, give_way, insert_rows, transaction
+from crm.db import db, give_way, transaction
 from crm.errors import DomainError, report_exception
-from crm.mailings.billing import Outlook, Planned, outlook, wanted
+from crm.mailings.billing import Planned, outlook, wanted
 from crm.mailings.models import (
     RUN_MOVES,
     MailingKind,
@@ -37,7 +37,7 @@ from crm.mailings.models import (
 from crm.mailings.operations import DELIVER
 from crm.mailings.recipients import channels_to, still_meant, told_to, way_to, write_lines
 from crm.mailings.runs import EXECUTE_RUN, leave_out_waiting
-from crm.mailings.wording import message_rows
+from crm.mailings.wording import message_rows, write_messages
 from crm.schedule.enrolment import hold_cards
 
 # Lines per turn: between the turns of a long run its worker sends the messages there are, and hears it is to stop. A
@@ -205,9 +205,8 @@ def _do_together(run_id: int, size: int, taken: list[int], *, by: Actor, line_id
         return len(lines)
 
 
-def _settle(line: MailingRunLine, result: RunResult, *, bill: Bill | None = None, reason: str = "") -> None:
-    line.result, line.bill_id, line.reason = result, bill.id if bill else None, reason[:500]
-    line.done_at = clock.now()
+def _settle(line: MailingRunLine, result: RunResult, *, reason: str = "") -> None:
+    line.result, line.reason, line.done_at = result, reason[:500], clock.now()
 
 
 def _bill(run: MailingRun, lines: Sequence[MailingRunLine], *, by: Actor) -> None:
@@ -241,8 +240,9 @@ def _bill(run: MailingRun, lines: Sequence[MailingRunLine], *, by: Actor) -> Non
         else:
             own = bills[line.client_id]
             messages += _rows(run, line, view.client, way, texts, bills=own, by=by)
-            _settle(line, RunResult.ISSUED, bill=own[0], reason=_besides(view, own))
-    insert_rows(Message, messages)
+            # Why an account has no bill, though others have.
+            _settle(line, RunResult.ISSUED, reason=" ".join(part.reason for part in view.parts if part.reason))
+    write_messages(messages)
     db.session.flush()
 
 
@@ -250,14 +250,6 @@ def _of_session(bills: Sequence[Bill]) -> list[Bill]:
     """The same, as the session knows them: the texts ask for their accounts and branches."""
     known = {bill.id: bill for bill in db.session.scalars(select(Bill).where(Bill.id.in_([one.id for one in bills])))}
     return [known[bill.id] for bill in bills]
-
-
-def _besides(view: Outlook, bills: Sequence[Bill]) -> str:
-    """What is to be said besides the first bill: the others, and why an account has none."""
-    said = [part.reason for part in view.parts if part.reason]
-    if len(bills) > 1:
-        said.insert(0, _("Also issued: %(numbers)s.", numbers=", ".join(bill.title for bill in bills[1:])))
-    return " ".join(said)
 
 
 def _remind(run: MailingRun, lines: Sequence[MailingRunLine], *, by: Actor) -> None:
@@ -284,7 +276,7 @@ def _remind(run: MailingRun, lines: Sequence[MailingRunLine], *, by: Actor) -> N
             _settle(line, RunResult.ISSUED)
     if rule.kind is MailingKind.TEXT:
         _leave_out_repeated(run, {line.id: line for line in lines}, written)
-    insert_rows(Message, [row for rows in written.values() for row in rows])
+    write_messages([row for rows in written.values() for row in rows])
     db.session.flush()
 
 

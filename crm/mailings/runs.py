@@ -43,14 +43,20 @@ def plan_due_runs(*, now: datetime) -> list[MailingRun]:
     # A message to a selection has its run from the first.
     rules = select(MailingRule).where(MailingRule.is_active, ~MailingRule.is_selected).order_by(MailingRule.id)
     for rule in db.session.scalars(rules):
-        moment = latest_planned(rule, now=now)
-        if (
-            moment is not None
-            and moment >= rule.schedule_since
-            and (run := _new_run(rule, moment, by=SYSTEM)) is not None
-        ):
+        moment = _due_moment(rule, now=now)
+        if moment is None or _has_run(rule, moment):
+            continue
+        _hold(rule)
+        # Changed or moved to another branch a moment ago, it may be due at another one, or not at all.
+        if _due_moment(rule, now=now) == moment and (run := _new_run(rule, moment, by=SYSTEM)) is not None:
             planned.append(run)
     return planned
+
+
+def _due_moment(rule: MailingRule, *, now: datetime) -> datetime | None:
+    """The latest moment an active rule was planned for since it has its schedule; None when there is none yet."""
+    moment = latest_planned(rule, now=now) if rule.is_active else None
+    return moment if moment is not None and moment >= rule.schedule_since else None
 
 
 def run_now(rule: MailingRule, *, by: Actor) -> MailingRun:
@@ -60,12 +66,12 @@ def run_now(rule: MailingRule, *, by: Actor) -> MailingRun:
     waits for its moment no longer. Raises DomainError "mailings_off", Conflict "selection_over" where such a message
     has its run behind it.
     """
+    _hold(rule)
     require(by, "mailingrule.run", rule)
     check_mailings(rule.branch_id)
     now = clock.now()
     if rule.is_selected:
         return _hasten(rule, now=now)
-    _hold(rule)
     query = (
         select(MailingRun)
         .where(MailingRun.rule_id == rule.id, or_(MailingRun.status.in_(UNDER_WAY), MailingRun.planned_at == now))
@@ -94,15 +100,22 @@ def _hasten(rule: MailingRule, *, now: datetime) -> MailingRun:
 
 
 def _hold(rule: MailingRule) -> None:
-    """Two who begin a rule at once come one after the other: the second finds the run of the first."""
-    db.session.execute(select(MailingRule.id).where(MailingRule.id == rule.id).with_for_update(key_share=True))
+    """Two who begin a rule at once come one after the other: the second finds the run of the first. So do they and
+    whoever moves it to another branch: the rule is read anew, in the branch it is in by now.
+    """
+    db.session.flush()
+    db.session.refresh(rule, with_for_update={"key_share": True})
+
+
+def _has_run(rule: MailingRule, moment: datetime) -> bool:
+    query = select(MailingRun.id).where(MailingRun.rule_id == rule.id, MailingRun.planned_at == moment)
+    return db.session.scalar(query) is not None
 
 
 def _new_run(rule: MailingRule, moment: datetime, *, by: Actor, is_manual: bool = False) -> MailingRun | None:
-    """The run of `rule` for `moment`, with its bell; None when it exists."""
-    if db.session.scalar(select(MailingRun.id).where(MailingRun.rule_id == rule.id, MailingRun.planned_at == moment)):
+    """The run of `rule`, which the caller holds, for `moment`, with its bell; None when it exists."""
+    if _has_run(rule, moment):
         return None
-    _hold(rule)
     run = MailingRun(branch_id=rule.branch_id, rule_id=rule.id, planned_at=moment, is_manual=is_manual, author_id=by.id)
     try:
         with db.session.begin_nested():

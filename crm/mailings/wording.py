@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sqlalchemy import insert, select
+
 from crm import clock
 from crm.bills.models import Bill
 from crm.clients.models import Client
 from crm.contacts.models import Channel
-from crm.mailings.models import MailingRun, MailingWay, MessageStatus
+from crm.db import db, insert_rows
+from crm.mailings.models import MailingRun, MailingWay, Message, MessageStatus, message_bill
 from crm.mailings.tags import Subject, render, told_of
 
 
@@ -24,12 +27,14 @@ def message_rows(
     author: tuple[int | None, str],
     bills: Sequence[Bill] = (),
     facts: Mapping[str, Any] | None = None,
+    instead_of: Message | None = None,
 ) -> list[dict[str, Any]]:
-    """Rows of Message for a line of a run, as db.insert_rows() takes them: one for each bill where the text tells of a
+    """Rows of Message for a line of a run, as write_messages() takes them: one for each bill where the text tells of a
     bill, else one.
 
     way: whose text it is; channel: what it goes over, which is another where something stands in for the way. author:
-    id and name. facts: of a reminder, as recipients.told_to() gives them. Raises DomainError as tags.render() does.
+    id and name. facts: of a reminder, as recipients.told_to() gives them. instead_of: the message of the same channel
+    that is not needed any more. Raises DomainError as tags.render() does.
     """
     is_of_each = Subject.BILL in told_of(*way.text)
     found = list[dict[str, Any]]()
@@ -41,6 +46,7 @@ def message_rows(
             for text, field in zip(way.text, ("subject", "body"), strict=True)
         )
         now = clock.now()
+        key = f"bill:{bill.id}:{channel.value}" if bill else f"line:{line_id}:{channel.value}"
         found.append(
             {
                 "branch_id": run.branch_id,
@@ -54,7 +60,7 @@ def message_rows(
                 "recipient": recipient,
                 "subject": " ".join(subject.split())[:500],
                 "body": body,
-                "dedupe_key": f"bill:{bill.id}:{channel.value}" if bill else f"line:{line_id}:{channel.value}",
+                "dedupe_key": f"{key}:instead:{instead_of.id}" if instead_of else key,
                 "attempts": 0,
                 "next_try_at": now,
                 "created_at": now,
@@ -62,6 +68,18 @@ def message_rows(
                 "external_id": "",
                 "author_id": author[0],
                 "author_name": author[1],
+                "further_bills": [other.id for other in of_all[1:]],
             }
         )
     return found
+
+
+def write_messages(rows: Sequence[dict[str, Any]]) -> None:
+    """Write rows of message_rows(), with the further bills of those that tell of several. The caller commits."""
+    further = {row["dedupe_key"]: row["further_bills"] for row in rows if row["further_bills"]}
+    insert_rows(Message, [{name: row[name] for name in row if name != "further_bills"} for row in rows])
+    if not further:
+        return
+    written = select(Message.id, Message.dedupe_key).where(Message.dedupe_key.in_(further))
+    told = [{"message_id": id, "bill_id": bill} for id, key in db.session.execute(written) for bill in further[key]]
+    db.session.execute(insert(message_bill), told)

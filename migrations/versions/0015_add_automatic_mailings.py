@@ -37,7 +37,10 @@ NEW_ENUMS = {  # column: (name of its CHECK, values, default)
     "period": ("period_unit", ("day", "week", "month"), "month"),
     "term": ("payment_term", TERMS, "unlimited"),
 }
-TABLES = ("provider", "contact", "contact_link", "client_password", "message_choice", "mailing_way", "message_charge")
+TABLES = (
+    *("provider", "contact", "contact_link", "client_password", "message_choice", "mailing_way", "message_charge"),
+    "message_bill",
+)
 PLAIN = ("lessons_from", "lessons_to", "money_from", "money_to", "days", "statuses", "client_kinds", "once_on")
 
 
@@ -56,6 +59,9 @@ def upgrade() -> None:
     # One under way has lines of those alone who are done: those of who waits are written when it goes on.
     op.execute("UPDATE mailing_run SET started_at = NULL WHERE status = 'running'")
     set_enum("mailing_run_line", "result", "ck_mailing_run_line_run_result", ("waiting", "issued", "skipped", "failed"))
+    # Messages tell of all the bills of a line.
+    drop_constraint("mailing_run_line", "fk_mailing_run_line_bill_id_bill", "foreignkey")
+    op.drop_column("mailing_run_line", "bill_id")
     op.add_column("mailing_run_line", sa.Column("done_at", INSTANT, nullable=True))
     op.create_index(op.f("ix_mailing_run_line_client_id"), "mailing_run_line", ["client_id"])
     op.create_index(op.f("ix_mailing_run_line_run_id_result_id"), "mailing_run_line", ["run_id", "result", "id"])
@@ -75,7 +81,9 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Rules of other kinds are switched off and bill subscriptions, by their first way; the other ways are lost."""
+    """Rules of other kinds are switched off and bill subscriptions, by their first way; the other ways are lost, and
+    so is which bills a message of several tells of besides the first.
+    """
     for name in ("external_id", "line_id"):
         op.drop_index(op.f(f"ix_message_{name}"), "message")
     drop_reference("message", "line_id", "mailing_run_line")
@@ -97,6 +105,12 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_mailing_run_line_run_id_result_id"), "mailing_run_line")
     op.drop_index(op.f("ix_mailing_run_line_client_id"), "mailing_run_line")
     op.drop_column("mailing_run_line", "done_at")
+    add_reference("mailing_run_line", "bill_id", "bill")
+    op.execute(
+        "UPDATE mailing_run_line SET bill_id = told.bill_id FROM (SELECT run_id, client_id, MIN(bill_id) AS bill_id "
+        "FROM message WHERE run_id IS NOT NULL AND bill_id IS NOT NULL GROUP BY run_id, client_id) AS told "
+        "WHERE told.run_id = mailing_run_line.run_id AND told.client_id = mailing_run_line.client_id"
+    )
     op.execute("DELETE FROM mailing_run_line WHERE result = 'waiting'")
     set_enum("mailing_run_line", "result", "ck_mailing_run_line_run_result", ("issued", "skipped", "failed"))
     op.add_column("mailing_run", sa.Column("lease_until", INSTANT, nullable=True))
@@ -294,3 +308,12 @@ def _create_tables() -> None:
         sa.UniqueConstraint("message_id", name=op.f("uq_message_charge_message_id")),
     )
     op.create_index(op.f("ix_message_charge_company_id_at"), "message_charge", ["company_id", "at"])
+    op.create_table(
+        "message_bill",
+        sa.Column("message_id", BIG, nullable=False),
+        sa.Column("bill_id", BIG, nullable=False),
+        sa.ForeignKeyConstraint(["bill_id"], ["bill.id"], name=op.f("fk_message_bill_bill_id_bill")),
+        sa.ForeignKeyConstraint(["message_id"], ["message.id"], name=op.f("fk_message_bill_message_id_message")),
+        sa.PrimaryKeyConstraint("message_id", "bill_id", name=op.f("pk_message_bill")),
+    )
+    op.create_index(op.f("ix_message_bill_bill_id"), "message_bill", ["bill_id"])

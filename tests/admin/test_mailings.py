@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import func, select
 
 from crm import clock
+from crm.access.actors import SYSTEM
 from crm.bills.models import Bill
 from crm.db import db, transaction
 from crm.ledger.models import AccountType
@@ -24,6 +25,7 @@ from crm.mailings.models import (
     MailingRun,
     Periodicity,
 )
+from crm.mailings.runs import cancel_run, run_now
 from tests.admin.test_grids import plain, table
 from tests.admin.world import errors, fields, send
 from tests.factories import make_client, make_message, make_rule, make_subscription, make_template
@@ -366,6 +368,22 @@ def test_a_rule_is_made_for_ones_own_branch_only(network: Any, web: Any) -> None
     assert "Мира" not in browser.get(RULE).text
     answer = send(browser, RULE, name="Счета", send_time="10:00", branch=str(network.mira.id))
     assert errors(answer.text) == {"branch": "Выберите один из вариантов."}
+
+
+def test_a_rule_whose_run_is_not_over_keeps_its_branch(network: Any, web: Any) -> None:
+    rule = make_rule(network.lesnoy)
+    with transaction():
+        run = run_now(rule, by=SYSTEM)
+    browser, path = web(network.owner), f"/admin/mailingrule/edit/?id={rule.id}"
+    answer = send(browser, path, branch=str(network.mira.id))
+    assert list(errors(answer.text)) == ["branch"]
+    db.session.expire_all()
+    assert rule.branch_id == network.lesnoy.id
+    with transaction():
+        cancel_run(run, by=SYSTEM)
+    assert send(browser, path, branch=str(network.mira.id)).status_code == 302
+    db.session.expire_all()
+    assert rule.branch_id == network.mira.id
 
 
 def test_run_now_twice_is_one_run(network: Any, browser: Any) -> None:

@@ -6,12 +6,20 @@ import re
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import insert, select
 
 from crm import clock
 from crm.access.actors import SYSTEM
 from crm.db import db, transaction
-from crm.mailings.models import MailingRun, MailingRunLine, Message, MessageStatus, RunResult, RunStatus
+from crm.mailings.models import (
+    MailingRun,
+    MailingRunLine,
+    Message,
+    MessageStatus,
+    RunResult,
+    RunStatus,
+    message_bill,
+)
 from crm.mailings.progress import LineFate, fates_of, resend_lines
 from tests.admin.test_grids import plain, table
 from tests.factories import make_bill, make_client, make_message, make_rule
@@ -85,6 +93,18 @@ def test_of_several_bills_the_worst_tells(network: Any, browser: Any) -> None:
         bill = make_bill(line.client)
         make_message(line.client, run_id=run.id, line_id=line.id, bill_id=bill.id, status=status)
     assert fates_of(run)[LineFate.FAILED] == 1
+
+
+def test_every_bill_a_line_was_told_of_stands_beside_it(network: Any, browser: Any) -> None:
+    run = make_run(network)
+    line = make_line(network, run)
+    bills = [make_bill(line.client) for _number in range(3)]
+    message = make_message(line.client, run_id=run.id, line_id=line.id, bill_id=bills[0].id)
+    with transaction():
+        told = [{"message_id": message.id, "bill_id": bill.id} for bill in bills[1:]]
+        db.session.execute(insert(message_bill), told)
+    links = re.findall(r'href="/admin/bill/details/\?id=(\d+)"', page_of(browser, run))
+    assert links == [str(bill.id) for bill in bills]
 
 
 def test_lines_are_asked_for_by_result_and_page(network: Any, browser: Any, monkeypatch: Any) -> None:

@@ -21,18 +21,20 @@ from crm.contacts.models import Channel
 from crm.db import LabelEnum, db, is_modelled, transaction
 from crm.ledger.models import Account, AccountKind, Transaction
 from crm.ledger.queries import check_ledger, lessons_left
-from crm.mailings.models import MailingKind, MailingRun
+from crm.mailings.models import MailingKind, MailingRun, Message
 from crm.mailings.running import execute_run
 from crm.mailings.runs import run_now
-from crm.subscriptions.models import Subscription
+from crm.subscriptions.models import PlanAccount, Subscription
 from crm.tills.models import Till, TillKind
 from tests.factories import (
     make_account,
     make_client,
     make_message,
     make_network,
+    make_plan,
     make_rule,
     make_subscription,
+    make_template,
 )
 
 
@@ -252,6 +254,31 @@ def test_what_former_releases_cannot_send_bills_nobody_and_leaves_over_no_other_
         messages = connection.execute(text("SELECT status FROM message ORDER BY id")).scalars().all()
     assert (runs, messages) == (["done", "planned"], ["skipped", "pending"])
     flask_migrate.upgrade()
+
+
+def test_a_line_of_former_releases_has_the_first_of_the_bills_it_was_told_of(app: Any) -> None:
+    network = make_network()
+    payer, other = make_client(network.lesnoy), make_client(network.lesnoy)
+    for account in (PlanAccount.BASE, PlanAccount.SEPARATE):
+        make_subscription(payer, make_plan(account=account))
+    rule = make_rule(network.lesnoy, template=make_template(body="{customer.bills}"))
+    make_subscription(other)
+    with transaction():
+        other.email = None
+        run_id = run_now(rule, by=SYSTEM).id
+    assert execute_run(run_id, by=SYSTEM)
+    told = {line.client_id: None for line in db.session.get_one(MailingRun, run_id).lines}
+    first, second = db.session.scalars(select(Bill).order_by(Bill.id)).all()
+    (message,) = db.session.scalars(select(Message)).all()
+    assert message.bills == [first, second]
+    told[payer.id] = first.id
+    db.session.commit()
+    flask_migrate.downgrade(revision="0014")
+    with db.engine.connect() as connection:
+        lines = connection.execute(text("SELECT client_id, bill_id FROM mailing_run_line ORDER BY client_id")).all()
+    assert dict(tuple(line) for line in lines) == told
+    flask_migrate.upgrade()
+    assert db.session.scalars(select(Message)).one().bills == [first]
 
 
 def test_down_to_nothing_and_up_again(app: Any) -> None:

@@ -46,6 +46,7 @@ NETWORK_TABLES = {
     "login_attempt": "before anybody is signed in",
     "mailing_run_line": "read through its run, which is scoped",
     "mailing_way": "read through its rule, which is scoped",
+    "message_bill": "read through its message, which is scoped",
     "message_charge": "what a company pays for; read through its message, which is scoped",
     "message_choice": "read through its client, who is scoped",
     "payment_code": "read through its bill, which is scoped",

@@ -1,19 +1,26 @@
-"""Several people at once, by the real clock: one run."""
+"""Several people at once: one run, of the branch its rule is in."""
 
 from __future__ import annotations
 
 import threading
-from datetime import timedelta
+from collections.abc import Callable
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 
+import pytest
 from sqlalchemy import func, select
 
 from crm import clock
 from crm.access.actors import SYSTEM
+from crm.access.models import Branch
 from crm.access.scope import EVERYWHERE, scoped_to
+from crm.contacts.models import Channel
 from crm.db import db, transaction
+from crm.errors import DomainError
 from crm.mailings.models import MailingKind, MailingRule, MailingRun
+from crm.mailings.rules import RuleFacts, Way, save_rule
 from crm.mailings.runs import plan_due_runs, run_now
-from tests.factories import make_rule
+from tests.factories import make_rule, make_template
 
 
 def test_many_who_press_run_now_make_one_run(network, in_parallel):
@@ -47,3 +54,77 @@ def test_who_presses_while_the_schedule_makes_a_run_gets_that_one(app, network):
         planned_id = planned.id
     presser.join(30)
     assert pressed == [planned_id]
+
+
+# --- moved to another branch while a run begins ----------------------------------------------------------------------
+
+NOW = datetime(2027, 3, 1, 8, tzinfo=UTC)
+
+
+@pytest.fixture
+def rule(network):
+    """Due an hour ago, at ten at its branch."""
+    with clock.frozen(NOW - timedelta(days=1)):
+        return make_rule(network.lesnoy, kind=MailingKind.TEXT, template=make_template(body="Здравствуйте!"))
+
+
+def move(rule, branch):
+    ways = [Way(Channel.EMAIL, rule.ways[0].template)]
+    facts = RuleFacts(name=rule.name, branch=branch, kind=rule.kind, send_time=rule.send_time, ways=ways)
+    save_rule(rule, facts, by=SYSTEM)
+
+
+@contextmanager
+def meanwhile(app, act: Callable[[], None]):
+    """The block in a transaction; somebody acts before it is committed, and waits for that."""
+
+    def other():
+        with app.app_context(), scoped_to(EVERYWHERE), clock.frozen(NOW):
+            act()
+
+    actor = threading.Thread(target=other)
+    with clock.frozen(NOW), transaction():
+        yield
+        actor.start()
+        actor.join(1)
+        assert actor.is_alive()
+    actor.join(30)
+    db.session.expire_all()
+
+
+BEGIN = {
+    "by hand": lambda rule_id: [run_now(db.session.get_one(MailingRule, rule_id), by=SYSTEM)],
+    "by the clock": lambda _rule_id: plan_due_runs(now=NOW),
+}
+
+
+@pytest.mark.parametrize("how", BEGIN)
+def test_who_moves_a_rule_while_a_run_of_it_begins_is_refused(app, network, rule, how):
+    rule_id, branch_id, said = rule.id, network.lesnoy.id, []
+
+    def other():
+        with pytest.raises(DomainError) as refused, transaction():
+            rule = db.session.get_one(MailingRule, rule_id)
+            move(rule, db.session.get_one(Branch, mira_id))
+        said.append((refused.value.code, refused.value.field))
+
+    mira_id = network.mira.id
+    with meanwhile(app, other):
+        (run,) = BEGIN[how](rule_id)
+    assert said == [("run_under_way", "branch")]
+    assert (rule.branch_id, run.branch_id) == (branch_id, branch_id)
+
+
+@pytest.mark.parametrize(("how", "begun"), [("by hand", 1), ("by the clock", 0)])
+def test_a_run_that_begins_while_its_rule_moves_is_of_the_new_branch(app, network, rule, how, begun):
+    """By the clock there is none: the rule has a new schedule."""
+    rule_id, mira_id = rule.id, network.mira.id
+
+    def other():
+        with transaction():
+            BEGIN[how](rule_id)
+
+    with meanwhile(app, other):
+        move(rule, network.mira)
+    runs = db.session.scalars(select(MailingRun.branch_id).order_by(MailingRun.id)).all()
+    assert (rule.branch_id, runs) == (mira_id, [mira_id] * begun)

@@ -12,7 +12,9 @@ from sqlalchemy import select
 
 from crm import clock
 from crm.access.actors import SYSTEM
+from crm.bills.links import revoke_link
 from crm.bills.models import Bill
+from crm.bills.operations import archive_bill
 from crm.contacts.models import Channel, MessageKind
 from crm.contacts.operations import choose, set_contact
 from crm.db import db, transaction
@@ -20,9 +22,17 @@ from crm.ledger.operations import base_account
 from crm.mailings.bounces import note_bounce
 from crm.mailings.channels.base import Fate, Outcome
 from crm.mailings.channels.mailbox import Bounce
-from crm.mailings.delivery import begin_sending, deliver_batch, settle_message, take_messages
+from crm.mailings.delivery import (
+    LEASE,
+    begin_sending,
+    deliver_batch,
+    give_up_lost_claims,
+    settle_message,
+    take_messages,
+)
 from crm.mailings.models import MailingKind, MailingWay, Message, MessageStatus, ProviderKind
 from crm.mailings.preview import dry_run
+from crm.mailings.progress import LineFate, fates_of, resend_lines
 from crm.mailings.providers import ProviderFacts, save_provider
 from crm.mailings.running import execute_run
 from crm.mailings.runs import run_now
@@ -177,18 +187,188 @@ def test_only_of_those_still_to_be_paid(network, two_bills):
     assert (sms.bill_id, sms.body.rpartition("/")[2]) == (second.id, second.token)
 
 
-def test_a_letter_whose_first_bill_was_paid_a_moment_ago_tells_of_the_others_alone(network, two_bills, smtp):
+# --- a letter of several bills, one of which is not to be paid any more ----------------------------------------------
+
+
+@pytest.fixture
+def three_bills(two_bills):
+    """A payer of three bills: of the base account and of two subscriptions on their own."""
+    make_subscription(two_bills, make_plan(price=Decimal(500), account=PlanAccount.SEPARATE))
+    return two_bills
+
+
+def pay(bill):
+    pay_bill_at_desk(bill, method=PaymentMethod.CASH, by=SYSTEM)
+
+
+GONE = {
+    "paid": pay,
+    "archived": lambda bill: archive_bill(bill, by=SYSTEM),
+    "link revoked": lambda bill: revoke_link(bill, by=SYSTEM),
+}
+
+
+def told(message):
+    """Which of the bills a message says it tells of, and which its text really does; from 0."""
+    every = bills()
+    return [
+        [at for at, bill in enumerate(every) if bill in message.bills],
+        [at for at, bill in enumerate(every) if bill.token in message.body],
+    ]
+
+
+@pytest.mark.parametrize("how", GONE)
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_whichever_is_gone_a_moment_ago_the_letter_is_left_out_and_the_rest_is_told(
+    network, three_bills, smtp, which, how
+):
     run(rule_of(network.lesnoy, "{customer.bills}", "{customer.bills}"))
-    first, second = bills()
+    assert told(messages()[0]) == [[0, 1, 2], [0, 1, 2]]
+    gone = bills()[which]
     with transaction():
-        pay_bill_at_desk(first, method=PaymentMethod.CASH, by=SYSTEM)
+        GONE[how](gone)
     deliver_batch()
     letter, rest = messages()
     assert (letter.status, rest.status) == (MessageStatus.SKIPPED, MessageStatus.SENT)
-    assert (rest.bill_id, rest.recipient, rest.line_id) == (second.id, letter.recipient, letter.line_id)
-    assert [bill.token in rest.body for bill in (first, second)] == [False, True]
+    assert gone.title in letter.error
+    left = [at for at in range(3) if at != which]
+    assert told(rest) == [left, left]
+    assert (rest.recipient, rest.line_id, rest.run_id) == (letter.recipient, letter.line_id, letter.run_id)
     (sent,) = smtp.messages
-    assert second.token in sent.text
+    assert [bill.token in sent.text for bill in bills()] == [at in left for at in range(3)]
+
+
+@pytest.mark.parametrize("order", [(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)])
+def test_paid_one_by_one_while_the_letters_are_in_a_workers_hands(network, three_bills, smtp, order):
+    """Each is paid after the letter was taken and before it is sent."""
+    run(rule_of(network.lesnoy, "{customer.bills}", "{customer.bills}"))
+    for which in order:
+        (claim,) = take_messages(limit=1)
+        with transaction():
+            pay(bills()[which])
+        assert begin_sending(claim).claim is None
+    deliver_batch()
+    *left_out, last = messages()
+    assert [one.status for one in left_out] == [MessageStatus.SKIPPED] * 2
+    (left,) = {0, 1, 2} - set(order)
+    assert (last.status, told(last)) == (MessageStatus.SENT, [[left], [left]])
+    assert len(smtp.messages) == 1
+
+
+def test_a_letter_of_a_later_bill_alone_does_not_mind_the_first(network, two_bills, smtp):
+    run(rule_of(network.lesnoy, "{bill.url}", "{bill.url}"))
+    assert [told(letter) for letter in messages()] == [[[0], [0]], [[1], [1]]]
+    with transaction():
+        pay(bills()[0])
+    deliver_batch()
+    assert [one.status for one in messages()] == [MessageStatus.SKIPPED, MessageStatus.SENT]
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_refused_the_rest_goes_the_next_way(network, two_bills, which):
+    run(rule_of(network.lesnoy, "{customer.bills}", "{customer.bills}"))
+    with transaction():
+        pay(bills()[which])
+    (claim,) = take_messages(limit=1)
+    assert begin_sending(claim).claim is None
+    send(Fate.REFUSED)
+    assert [(one.channel, one.status) for one in messages()] == [
+        (Channel.EMAIL, MessageStatus.SKIPPED),
+        (Channel.EMAIL, MessageStatus.FAILED),
+        (Channel.SMS, MessageStatus.PENDING),
+    ]
+    assert told(messages()[2]) == [[1 - which], [1 - which]]
+
+
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_the_next_way_knows_the_bills_it_tells_of(network, three_bills, gateway, which):
+    """The SMS, too, is left out when one of them is paid, and told anew."""
+    run(rule_of(network.lesnoy, "{customer.bills}", "{customer.bills}"))
+    send(Fate.REFUSED)
+    assert told(messages()[1]) == [[0, 1, 2], [0, 1, 2]]
+    with transaction():
+        pay(bills()[which])
+    deliver_batch()
+    letter, sms, rest = messages()
+    assert [one.status for one in (letter, sms, rest)] == [
+        *(MessageStatus.FAILED, MessageStatus.SKIPPED, MessageStatus.SENT),
+    ]
+    left = [at for at in range(3) if at != which]
+    assert (rest.channel, told(rest)) == (Channel.SMS, [left, left])
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_sent_again_by_a_person_it_tells_of_what_is_left(network, two_bills, smtp, which):
+    planned = run(rule_of(network.lesnoy, "{customer.bills}", "{customer.bills}"))
+    send(Fate.UNKNOWN)
+    with transaction():
+        pay(bills()[which])
+        assert resend_lines(planned, [messages()[0].line_id], by=SYSTEM) == 1
+    deliver_batch()
+    letter, rest = messages()
+    assert (letter.status, rest.status) == (MessageStatus.SKIPPED, MessageStatus.SENT)
+    assert told(rest) == [[1 - which], [1 - which]]
+    assert fates_of(planned)[LineFate.SENT] == 1
+
+
+def test_what_was_told_by_the_next_way_is_not_sent_again(network, two_bills, gateway):
+    """The letter failed; the first of its bills was paid, and of the other an SMS has come."""
+    planned = run(rule_of(network.lesnoy, "{customer.bills}", "{customer.bills}"))
+    (claim,) = take_messages(limit=1)
+    begun = begin_sending(claim).claim
+    with transaction():
+        pay(bills()[0])
+    settle_message(begun, Outcome(Fate.REFUSED, "550"))
+    deliver_batch()
+    assert [one.status for one in messages()] == [MessageStatus.FAILED, MessageStatus.SENT]
+    assert fates_of(planned)[LineFate.SENT] == 1
+    with transaction():
+        assert resend_lines(planned, [messages()[0].line_id], by=SYSTEM) == 0
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_two_workers_tell_the_rest_once(network, two_bills, smtp, in_parallel, which):
+    run(rule_of(network.lesnoy, "{customer.bills}", "{customer.bills}"))
+    with transaction():
+        pay(bills()[which])
+
+    def work(_index):
+        with clock.frozen(NOON):
+            return sum(deliver_batch().fates.values())
+
+    assert sum(in_parallel(work)) + work(0) == 1
+    letter, rest = messages()
+    assert (letter.status, rest.status) == (MessageStatus.SKIPPED, MessageStatus.SENT)
+    assert told(rest) == [[1 - which], [1 - which]]
+    assert len(smtp.messages) == 1
+
+
+def test_a_worker_whose_lease_is_over_tells_nothing_anew(network, two_bills, smtp):
+    """Another has the letter by then, and does it."""
+    run(rule_of(network.lesnoy, "{customer.bills}", "{customer.bills}"))
+    (claim,) = take_messages(limit=1)
+    with transaction():
+        pay(bills()[1])
+    with clock.frozen(NOON + LEASE + timedelta(seconds=1)):
+        with transaction():
+            give_up_lost_claims(now=clock.now())
+        (other,) = take_messages(limit=1)
+        assert begin_sending(claim).claim is None
+        assert len(messages()) == 1
+        assert begin_sending(other).claim is None
+        assert [one.status for one in messages()] == [MessageStatus.SKIPPED, MessageStatus.PENDING]
+
+
+@pytest.mark.parametrize("paid", [0, 1])
+def test_where_the_way_is_switched_off_meanwhile_nothing_is_told_anew(network, two_bills, smtp, paid):
+    run(rule_of(network.lesnoy, "{customer.bills}", "{customer.bills}"))
+    with transaction():
+        set_contact(two_bills, Channel.EMAIL, False, by=SYSTEM)
+        for bill in bills()[:paid]:
+            pay(bill)
+    deliver_batch()
+    assert [one.status for one in messages()] == [MessageStatus.SKIPPED]
+    assert smtp.messages == []
 
 
 def test_paid_one_after_the_other_nothing_is_left_to_be_told(network, two_bills, smtp):

@@ -80,7 +80,8 @@ def test_a_run_does_what_was_told(network: Any) -> None:
     db.session.expire_all()
     done = db.session.execute(
         select(MailingRunLine.result, MailingRunLine.reason, Bill.amount)
-        .outerjoin(Bill, Bill.id == MailingRunLine.bill_id)
+        .outerjoin(Message, Message.line_id == MailingRunLine.id)
+        .outerjoin(Bill, Bill.id == Message.bill_id)
         .where(MailingRunLine.run_id == run.id)
         .order_by(MailingRunLine.client_id)
     ).all()

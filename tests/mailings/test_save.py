@@ -11,8 +11,9 @@ from crm.access.actors import SYSTEM
 from crm.contacts.models import Channel
 from crm.db import db, transaction
 from crm.errors import DomainError, Forbidden
-from crm.mailings.models import MailingKind, Periodicity, Term
+from crm.mailings.models import MailingKind, Periodicity, RunStatus, Term
 from crm.mailings.rules import RuleFacts, Way, save_rule
+from crm.mailings.runs import run_now
 from crm.mailings.templates import save_template
 from tests.factories import make_rule, make_template
 
@@ -142,6 +143,39 @@ def test_only_a_new_schedule_forgets_missed_moments(network):
     with clock.frozen(began + timedelta(hours=3)), transaction():  # its times are those of another place now
         rule.branch_id = network.mira.id
     assert rule.schedule_since == began + timedelta(hours=3)
+
+
+@pytest.mark.parametrize("status", RunStatus)
+def test_a_rule_is_not_moved_to_another_branch_while_a_run_of_it_is_under_way(network, status):
+    rule = make_rule(network.lesnoy)
+    with transaction():
+        run = run_now(rule, by=SYSTEM)
+        run.status = status
+    facts = rule_facts(network, branch=network.mira)
+    if status in (RunStatus.DONE, RunStatus.CANCELLED):
+        with transaction():
+            save(rule, **facts)
+        assert rule.branch_id == network.mira.id
+    else:
+        assert refusal(save, rule, **facts) == ("run_under_way", "branch")
+        assert rule.branch_id == network.lesnoy.id
+
+
+def test_all_the_rest_of_it_is_changed_meanwhile(network):
+    rule = make_rule(network.lesnoy)
+    with transaction():
+        run_now(rule, by=SYSTEM)
+    with transaction():
+        save(rule, **rule_facts(network, name="Новое имя"))
+    assert (rule.name, rule.branch_id) == ("Новое имя", network.lesnoy.id)
+
+
+def test_the_run_of_another_rule_keeps_it_nowhere(network):
+    rule, other = make_rule(network.lesnoy), make_rule(network.lesnoy)
+    with transaction():
+        run_now(other, by=SYSTEM)
+        save(rule, **rule_facts(network, branch=network.mira))
+    assert rule.branch_id == network.mira.id
 
 
 def test_an_administrator_may_not_make_rules_or_templates(network):

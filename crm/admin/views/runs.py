@@ -56,6 +56,10 @@ class MailingRunView(KontoraView):
             "lines": lines,
             "has_more": len(found) > PAGE,
             "messages": messages,
+            "bills": {
+                id: sorted({bill for message in own for bill in message.bills}, key=lambda bill: bill.id)
+                for id, own in messages.items()
+            },
             "again": again,
             "all_lines": total,
             "settled": total - fates[LineFate.WAITING] - fates[LineFate.QUEUED],
