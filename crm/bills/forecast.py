@@ -27,7 +27,6 @@ from crm.clients.names import first_name
 from crm.db import amount as to_amount
 from crm.db import db
 from crm.i18n import day as shown_day
-from crm.i18n import money
 from crm.ledger.models import Account, AccountKind
 from crm.schedule.models import Attendance, ClientGroup, Lesson, LessonStatus, Mark, Trial
 from crm.subscriptions.coverage import IN_USE, taken_so_far
@@ -224,23 +223,19 @@ def forecast(family: Family, purse: Purse, balance: Decimal, *, period_to: date)
         said = _("Debt on the account") if balance < 0 else _("Already on the account")
         lines.append(ForecastLine(BillLineKind.BALANCE, -balance, title=said))
     total = max(Decimal(0), need - balance)
-    reason = "" if total else _why_nothing(purse, lines, need, balance, period_to)
+    reason = "" if total else _why_nothing(purse, lines, need, period_to)
     return Forecast(tuple(lines), total, reason)
 
 
-def _why_nothing(purse: Purse, lines: Sequence[ForecastLine], need: Decimal, balance: Decimal, period_to: date) -> str:
+def _why_nothing(purse: Purse, lines: Sequence[ForecastLine], need: Decimal, period_to: date) -> str:
     if purse.kind not in {AccountKind.BASE, AccountKind.SUBSCRIPTION}:
         return _("Nothing to pay: lessons are not written off from this account.")
     if not any(line.kind is BillLineKind.LESSON for line in lines):
         return _("Nothing to pay: no lessons are planned until %(day)s.", day=shown_day(period_to))
     if not need:
         return _("Nothing to pay: all the lessons until %(day)s are paid for.", day=shown_day(period_to))
-    return _(
-        "Nothing to pay: the balance of %(balance)s covers the lessons until %(day)s, which will take %(need)s.",
-        balance=money(balance),
-        day=shown_day(period_to),
-        need=money(need),
-    )
+    # Without the figures: not everybody who reads the protocol of a mailing sees balances.
+    return _("Nothing to pay: what is on the account covers the lessons until %(day)s.", day=shown_day(period_to))
 
 
 class WriteOff(NamedTuple):

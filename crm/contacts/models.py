@@ -63,6 +63,7 @@ class Contact(Model):
     nothing is sent over it.
     """
 
+    __secret__ = frozenset({"address"})
     __table_args__ = (UniqueConstraint("client_id", "channel"),)
 
     id: Mapped[PrimaryKey]

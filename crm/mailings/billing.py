@@ -20,7 +20,6 @@ from crm.bills.queries import Generations, awaited_bills_of, generations_under, 
 from crm.clients.models import Client
 from crm.db import db
 from crm.i18n import day as shown_day
-from crm.i18n import money
 from crm.ledger.models import Account, AccountKind, Unit
 from crm.mailings.models import BilledAccounts, BillingMethod, MailingRule, MailingRun
 from crm.mailings.recipients import billed_subscriptions, period_of
@@ -116,9 +115,9 @@ def _refusal(rule: MailingRule, card: Client) -> str:
     if card.payer_id is not None:
         return _("Another client pays for this one by now.")
     if rule.statuses and card.status.value not in rule.statuses:
-        return _("The client's status is another by now: %(status)s.", status=card.status.label)
+        return _("The client's status is another by now.")
     if rule.client_kinds and card.kind.value not in rule.client_kinds:
-        return _("The client's type is another by now: %(kind)s.", kind=card.kind.label)
+        return _("The client's type is another by now.")
     return ""
 
 
@@ -295,17 +294,17 @@ def _by_cost(planned: Planned, facts: _Facts, scope: _Scope) -> tuple[Draft | No
 
 def _out_of_range(rule: MailingRule, scope: _Scope) -> str:
     """Why the account billed is not within the rule's ranges of what is left on it; both ends are within. Lessons: of
-    the subscriptions billed there; where none counts lessons, no range of them holds.
+    the subscriptions billed there; where none counts lessons, no range of them holds. Without the figures, which not
+    everybody who reads the protocol sees.
     """
     if rule.lessons_from is not None or rule.lessons_to is not None:
         counted = [int(one.lessons_left) for one in scope.subscriptions if one.lessons]
         if not counted:
             return _("The subscription has no limit of lessons, and the mailing is for a number left.")
         if not _is_within(Decimal(sum(counted)), rule.lessons_from, rule.lessons_to):
-            return _("Lessons left: %(count)s, out of the range of the mailing.", count=sum(counted))
-    balance = scope.account.balance
-    if not _is_within(balance, rule.money_from, rule.money_to):
-        return _("Money left: %(balance)s, out of the range of the mailing.", balance=money(balance))
+            return _("The number of lessons left is out of the range of the mailing.")
+    if not _is_within(scope.account.balance, rule.money_from, rule.money_to):
+        return _("The money left is out of the range of the mailing.")
     return ""
 
 

@@ -268,7 +268,7 @@ class MailingRule(BranchScoped, Model):
 
 class MailingWay(Model):
     """A channel a rule sends over, and the text. template: None with a text of its own (subject, body), as a message
-    to a selection has.
+    to a selection has. The audit tells of all the ways of a rule at once, in its history: see rules.replace_ways().
     """
 
     __audited__ = False
@@ -434,6 +434,7 @@ class Message(BranchScoped, Model):
     external_id: the provider's number of it, where he gives one; of a letter its own, by which it comes back. error:
     why it was not sent, or is not needed any more.
     line: of the run it was written by. cost: what the provider takes for it, None where he takes nothing.
+    tags: names of those its text was filled in from, for who does not see what one of them tells.
     secret: what staff do not read, a code say; it stands where the body has HIDDEN, and is forgotten once the message
     is sent, has failed or may have been sent.
     dedupe_key: unique, so that a cause repeated makes no second letter. lease_until: while in a worker's hands, when
@@ -460,6 +461,7 @@ class Message(BranchScoped, Model):
     recipient: Mapped[str] = mapped_column(String(254))
     subject: Mapped[str] = mapped_column(String(500))
     body: Mapped[str] = mapped_column(Text)
+    tags: Mapped[list[str]] = mapped_column(_JSON, default=list, server_default=text("'[]'"))
     secret: Mapped[str | None] = mapped_column(Secret)
     dedupe_key: Mapped[str] = mapped_column(String(120), unique=True)
     attempts: Mapped[int] = mapped_column(Integer, default=0)

@@ -26,7 +26,7 @@ from crm.mailings.channels.sms import SmsLength, sms_length
 from crm.mailings.delivery import AFTER_FAILURE, landline_text, move_message
 from crm.mailings.models import Message, MessageStatus, Provider
 from crm.mailings.providers import channels_of, push_key
-from crm.mailings.tags import render
+from crm.mailings.tags import check_seen, hidden_tags, render, tags_told
 from crm.phones import is_landline
 
 # The names of jobs/tasks.py these operations ring for.
@@ -56,7 +56,7 @@ _SMS_BY_HAND = "manual:sms:"
 @dataclass(frozen=True)
 class Draft:
     """A message as the client will get it. chosen: the type of message it was written as; channel: what it really goes
-    over. length: of an SMS.
+    over. length: of an SMS. tags: those it was filled in from.
     """
 
     chosen: Channel
@@ -66,6 +66,7 @@ class Draft:
     subject: str
     body: str
     length: SmsLength | None
+    tags: Sequence[str] = ()
 
 
 def address_of(client: Client, channel: Channel) -> str | None:
@@ -144,7 +145,8 @@ def draft_message_to(
 
     channel: the type of message chosen; an SMS goes to the bot the client has linked himself to, or over WhatsApp,
     where his company has them. subject: of a letter. phone: which of the client's an SMS goes to, his first mobile one
-    by default. bill: gives the bill's tags their values; without it such tags are refused.
+    by default. bill: gives the bill's tags their values; without it such tags are refused, as are those that tell what
+    `by` does not see, whoever has written them: he could send them to himself.
     Raises DomainError beside `subject`, `text` or `bill`; above the form "mailings_off", "kind_refused" and those of
     Routes.find().
     """
@@ -160,12 +162,17 @@ def draft_message_to(
         raise DomainError("subject_empty", _("Enter the subject of the letter."), "subject")
     if not text.strip():
         raise DomainError("text_empty", _("Enter the text of the message."), "text")
+    subject, tags = subject if used is Channel.EMAIL else "", tags_told(subject, text)
+    if tags:
+        hidden = hidden_tags(by)
+        check_seen(subject, hidden, field="subject")
+        check_seen(text, hidden, field="text")
     body = render(text.strip(), client=client, bill=bill, field="text")
     if used is Channel.EMAIL:
         subject = " ".join(render(subject, client=client, bill=bill, field="subject").split())[:500]
-        return Draft(channel, used, kind, recipient, subject, body, None)
+        return Draft(channel, used, kind, recipient, subject, body, None, tags)
     body = body.replace("\r\n", "\n")
-    return Draft(channel, used, kind, recipient, "", body, _checked_length(used, body))
+    return Draft(channel, used, kind, recipient, "", body, _checked_length(used, body), tags)
 
 
 def _checked_length(channel: Channel, body: str) -> SmsLength | None:
@@ -236,6 +243,7 @@ def send_message_to(
         recipient=draft.recipient,
         subject=draft.subject,
         body=draft.body,
+        tags=draft.tags,
         dedupe_key=f"{_SMS_BY_HAND if channel is Channel.SMS else 'manual:'}{uuid.uuid4()}",
         kind=draft.kind,
         bill=bill,
@@ -271,6 +279,7 @@ def queue_as_sms(message: Message) -> Message | None:
             kind=message.kind,
             recipient=recipient,
             body=message.body,
+            tags=message.tags,
             dedupe_key=key,
             bill=message.bill,
             by=SYSTEM,
@@ -297,6 +306,7 @@ def new_message(
     kind: MessageKind = MessageKind.PERSONAL,
     subject: str = "",
     bill: Bill | None = None,
+    tags: Sequence[str] = (),
 ) -> Message:
     """The outbox row of a ready message, for the caller to add, with others at once; he rings.
 
@@ -314,6 +324,7 @@ def new_message(
         recipient=recipient,
         subject=" ".join(subject.split())[:500],
         body=body,
+        tags=list(tags),
         dedupe_key=dedupe_key,
         next_try_at=now,
         created_at=now,

@@ -191,7 +191,7 @@ def dry_run_of_selection(facts: SelectionFacts, clients: Select[Any], *, by: Act
     DomainError as selection.checked() does.
     """
     require(by, "mailingrule.create")
-    facts, now = checked(facts), clock.now()
+    facts, now = checked(facts, by=by), clock.now()
     rules = {branch.id: drafted(facts, branch, now=now) for branch, _number in branches_of(clients)}
 
     def look(ids: Sequence[int]) -> Iterator[PreviewLine]:

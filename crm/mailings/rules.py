@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import date, time
 from decimal import Decimal
+from typing import Any
 
 from flask_babel import gettext as _
 from sqlalchemy import select
@@ -13,6 +14,8 @@ from sqlalchemy import select
 from crm import clock
 from crm.access.actors import Actor, require
 from crm.access.models import Branch
+from crm.audit.models import AuditAction
+from crm.audit.operations import record
 from crm.catalogue.models import LessonType, Subject
 from crm.clients.models import ClientKind, ClientStatus
 from crm.contacts.models import Channel
@@ -122,7 +125,8 @@ def save_rule(rule: MailingRule | None, facts: RuleFacts, *, by: Actor) -> Maili
         kept = applies(field.name, facts.kind, facts.method, facts.accounts, facts.term)
         setattr(rule, field.name, getattr(facts if kept else _BLANK, field.name))
     assert facts.send_time is not None
-    rule.branch_id, rule.name, rule.days = branch.id, name, rule.days or 0
+    has_days = applies("days", facts.kind, facts.method, facts.accounts, facts.term)
+    rule.branch_id, rule.name, rule.days = branch.id, name, (facts.days or 0) if has_days else 0
     rule.statuses = [status.value for status in facts.statuses]
     rule.client_kinds = [kind.value for kind in facts.client_kinds]
     rule.send_time = facts.send_time.replace(second=0, microsecond=0)
@@ -130,7 +134,7 @@ def save_rule(rule: MailingRule | None, facts: RuleFacts, *, by: Actor) -> Maili
     rule.weekday = facts.weekday if facts.periodicity is Periodicity.WEEKLY and not is_once else None
     rule.month_day = facts.month_day if facts.periodicity is Periodicity.MONTHLY and not is_once else None
     db.session.add(rule)
-    _set_ways(rule, facts.ways)
+    _set_ways(rule, facts.ways, by=by)
     db.session.flush()
     return rule
 
@@ -148,21 +152,48 @@ def _check_movable(rule: MailingRule) -> None:
         raise DomainError("run_under_way", text, "branch")
 
 
-_ELSEWHERE = frozenset({"name", "branch", "statuses", "client_kinds", "send_time", "weekday", "month_day", "ways"})
+_ELSEWHERE = frozenset(
+    {"name", "branch", "days", "statuses", "client_kinds", "send_time", "weekday", "month_day", "ways"}
+)
 
 
-def _set_ways(rule: MailingRule, ways: Sequence[Way]) -> None:
-    facts = [(way.channel, way.template.id if way.template else None) for way in ways]
-    if [(way.channel, way.template_id) for way in rule.ways] == facts:
+def _set_ways(rule: MailingRule, ways: Sequence[Way], *, by: Actor) -> None:
+    replace_ways(
+        rule,
+        [
+            MailingWay(position=position, channel=way.channel, template=way.template, subject="", body="")
+            for position, way in enumerate(ways)
+        ],
+        by=by,
+    )
+
+
+def replace_ways(rule: MailingRule, ways: Sequence[MailingWay], *, by: Actor) -> None:
+    """Give a rule these ways of sending in place of its own, where they differ; its history tells so. The caller
+    commits.
+    """
+    if rule.id is None:
+        rule.ways = list(ways)
         return
-    if rule.ways:
-        rule.ways.clear()
-        db.session.flush()  # the new ones may have their channels and places
-        rule.version += 1  # by itself it would not notice ways: their table is another
-    rule.ways = [
-        MailingWay(position=position, channel=channel, template_id=template_id)
-        for position, (channel, template_id) in enumerate(facts)
-    ]
+    if [_facts_of(way) for way in rule.ways] == [_facts_of(way) for way in ways]:
+        return
+    before, after = ([way_told(way) for way in own] for own in (rule.ways, ways))
+    rule.ways.clear()
+    db.session.flush()  # the new ones may have their channels and places
+    rule.version += 1  # by itself it would not notice ways: their table is another
+    rule.ways = list(ways)
+    db.session.flush()
+    record(AuditAction.UPDATE, rule, {"ways": [before, after]}, by=by)
+
+
+def _facts_of(way: MailingWay) -> tuple[Any, ...]:
+    return way.channel, way.template, way.subject, way.body
+
+
+def way_told(way: MailingWay) -> list[str]:
+    """A way as the history keeps it: the value of its channel, the template's name or the text itself."""
+    text = way.template.name if way.template else ": ".join(filter(None, way.text))
+    return [way.channel.value, text]
 
 
 def _check_what(facts: RuleFacts) -> None:

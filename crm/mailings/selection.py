@@ -4,7 +4,7 @@ clock. It is kept as a rule of one day and a run that has its lines from the fir
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time
 from typing import Any
@@ -35,8 +35,9 @@ from crm.mailings.models import (
     Template,
 )
 from crm.mailings.operations import MAX_SMS_PARTS
+from crm.mailings.rules import replace_ways
 from crm.mailings.runs import EXECUTE_RUN
-from crm.mailings.tags import check_tags, check_template_for, check_text_for
+from crm.mailings.tags import check_seen, check_tags, check_template_for, check_text_for, hidden_tags, tags_told
 
 # More at once are a matter of a rule: it finds them itself, and by the hundred.
 MOST = 200_000
@@ -84,9 +85,10 @@ def branches_of(clients: Select[Any]) -> list[tuple[Branch, int]]:
     return [(db.session.get_one(Branch, id), number) for id, number in db.session.execute(counted)]
 
 
-def checked(facts: SelectionFacts) -> SelectionFacts:
+def checked(facts: SelectionFacts, *, by: Actor, kept: Collection[str] = ()) -> SelectionFacts:
     """The same with its texts trimmed. Raises DomainError beside the field: `name`, `once_on`, `send_time`; `way`,
-    `template`, `subject`, `text` of the first way, `way_2` … of the second and so on.
+    `template`, `subject`, `text` of the first way, `way_2` … of the second and so on. Texts written here hold no tag of
+    what `by` does not see but for those `kept`, which were there; a template's may: who made it has decided that.
     """
     name = " ".join((facts.name or "").split())
     if not name:
@@ -95,17 +97,17 @@ def checked(facts: SelectionFacts) -> SelectionFacts:
         raise DomainError("time_required", _("Enter the time."), "send_time")
     if not facts.ways:
         raise DomainError("way_required", _("Choose a way of sending."), "way")
-    ways, seen = list[WrittenWay](), set[Channel]()
+    ways, seen, hidden = list[WrittenWay](), set[Channel](), hidden_tags(by).difference(kept)
     for number, way in enumerate(facts.ways, 1):
         suffix = "" if number == 1 else f"_{number}"
         if way.channel in seen:
             raise DomainError("way_twice", _("This way of sending is chosen already."), f"way{suffix}")
         seen.add(way.channel)
-        ways.append(_checked_way(way, suffix))
+        ways.append(_checked_way(way, suffix, hidden))
     return replace(facts, name=name, ways=ways)
 
 
-def _checked_way(way: WrittenWay, suffix: str) -> WrittenWay:
+def _checked_way(way: WrittenWay, suffix: str, hidden: Collection[str]) -> WrittenWay:
     is_letter = way.channel is Channel.EMAIL
     if way.template is not None:
         if (way.template.channel is Channel.EMAIL) is not is_letter:
@@ -121,6 +123,7 @@ def _checked_way(way: WrittenWay, suffix: str) -> WrittenWay:
     for field, own in (("subject", subject), ("text", text)):
         check_tags(own, field=f"{field}{suffix}")
         check_text_for(own, MailingKind.TEXT, field=f"{field}{suffix}")
+        check_seen(own, hidden, field=f"{field}{suffix}")
     if way.channel is Channel.SMS and (parts := sms_length(text).parts) > MAX_SMS_PARTS:
         raise DomainError(
             "sms_too_long",
@@ -171,7 +174,7 @@ def mail_selection(facts: SelectionFacts, clients: Select[Any], *, by: Actor) ->
     "too_many", "moment_past".
     """
     require(by, "mailingrule.create")
-    facts, now = checked(facts), clock.now()
+    facts, now = checked(facts, by=by), clock.now()
     branches = branches_of(clients)
     if not branches:
         raise DomainError(
@@ -255,19 +258,14 @@ def change_selection(rule: MailingRule, facts: SelectionFacts, *, by: Actor) -> 
     Raises DomainError as mail_selection() does, Conflict "run_begun" once its run has begun or was cancelled.
     """
     require(by, "mailingrule.edit", rule)
-    facts, now = checked(facts), clock.now()
+    kept = tags_told(*(text for way in rule.ways if way.template is None for text in way.text))
+    facts, now = checked(facts, by=by, kept=kept), clock.now()
     run = planned_run(rule, is_held=True)
     if run is None:
         raise Conflict("run_begun", begun_text())
     check_mailings(rule.branch_id)
     _set(rule, facts, now=now)
-    if [(way.channel, way.template, way.subject, way.body) for way in rule.ways] != [
-        (way.channel, way.template, way.subject, way.text) for way in facts.ways
-    ]:
-        rule.ways.clear()
-        db.session.flush()  # the new ones may have their channels and places
-        rule.ways = _ways(facts)
-        rule.version += 1  # by itself it would not notice ways: their table is another
+    replace_ways(rule, _ways(facts), by=by)
     if facts.once_on is None:
         run.planned_at, run.is_manual = now, True
         ring(EXECUTE_RUN, run.id)

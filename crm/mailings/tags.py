@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
+from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
@@ -55,6 +56,9 @@ class Subject(enum.Enum):
     SUBSCRIPTION = "subscription"
     LESSON = "lesson"
 
+
+# How much alike a name and the one that was meant are, as difflib counts it: a letter or two are wrong.
+_NEAR = 0.8
 
 # What every message has.
 _ALWAYS = frozenset({Subject.CLIENT, Subject.BRANCH})
@@ -337,16 +341,26 @@ def hidden_tags(by: Actor) -> frozenset[str]:
     return frozenset(found)
 
 
-def tags_about(subjects: Iterable[Subject]) -> list[Tag]:
-    """Those a text that tells of these may use, in the order they are shown."""
+def tags_about(subjects: Iterable[Subject], hidden: Collection[str] = ()) -> list[Tag]:
+    """Those a text that tells of these may use, in the order they are shown, without the hidden ones."""
     wanted = frozenset(subjects)
-    return [tag for tag in all_tags().values() if tag.subject in wanted]
+    return [tag for tag in all_tags().values() if tag.subject in wanted and tag.name not in hidden]
 
 
 def told_of(*texts: str) -> frozenset[Subject]:
     """What the tags of some texts are about: with BILL among it each bill takes a message of its own."""
+    return frozenset(tag.subject for tag in _tags_used(texts))
+
+
+def tags_told(*texts: str) -> list[str]:
+    """Names of the tags some texts hold, in the order of the alphabet."""
+    return sorted({tag.name for tag in _tags_used(texts)})
+
+
+def _tags_used(texts: Iterable[str]) -> list[Tag]:
+    texts = list(texts)
     tags = _tags_in(texts)
-    return frozenset(tags[name].subject for text in texts for name in _TAG.findall(text) if name in tags)
+    return [tags[name] for text in texts for name in _TAG.findall(text) if name in tags]
 
 
 def _tags_in(texts: Iterable[str]) -> dict[str, Tag]:
@@ -376,6 +390,19 @@ def templates_for(kind: MailingKind, templates: Iterable[Template]) -> list[Temp
     tags = _tags_in(template.body + template.subject for template in templates)
     misplaced = {name for name, tag in tags.items() if tag.subject not in OF_KIND[kind]}
     return [one for one in templates if misplaced.isdisjoint(_TAG.findall(f"{one.subject}\n{one.body}"))]
+
+
+def check_seen(text: str, hidden: Collection[str], *, field: str) -> None:
+    """Raise DomainError "tag_hidden" beside `field` when `text` holds one of the `hidden` tags: whoever wrote them to
+    himself would read what his role does not see.
+    """
+    for tag in _tags_used([text]) if hidden else ():
+        if tag.name in hidden:
+            raise DomainError(
+                "tag_hidden",
+                _("Your role does not see what %(tag)s tells. Remove the tag.", tag=str(tag)),
+                field,
+            )
 
 
 def check_template_for(template: Template, kind: MailingKind, *, field: str = "template") -> None:
@@ -424,16 +451,15 @@ def _payment_required(tag: Tag, field: str) -> DomainError:
 
 
 def _check(text: str, tags: dict[str, Tag], field: str, allowed: frozenset[Subject]) -> None:
-    """allowed: what the tags that are offered instead may be about."""
+    """allowed: what the tag that was meant may be about."""
     for name in _TAG.findall(text):
         if name not in tags:
-            offered = [tag for spelling, tag in tags.items() if spelling == tag.name and tag.subject in allowed]
-            listing = ", ".join(str(tag) for tag in offered)
-            raise DomainError(
-                "tag_unknown",
-                _("There is no tag {%(name)s}. The tags there are: %(tags)s.", name=name, tags=listing),
-                field,
-            )
+            near = get_close_matches(name, [tag.name for tag in tags.values() if tag.subject in allowed], 1, _NEAR)
+            if near:
+                said = _("There is no tag {%(name)s}. Did you mean {%(near)s}?", name=name, near=near[0])
+            else:
+                said = _("There is no tag {%(name)s}. The tags there are stand beside the text.", name=name)
+            raise DomainError("tag_unknown", said, field)
 
 
 def render(

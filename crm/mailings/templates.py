@@ -21,7 +21,7 @@ from crm.errors import DomainError
 from crm.ledger.models import Account
 from crm.mailings.channels.sms import SmsLength, sms_length
 from crm.mailings.models import MailingKind, MailingRule, MailingWay, Template
-from crm.mailings.tags import Paid, check_tags, check_text_for, hidden_tags, render
+from crm.mailings.tags import Paid, check_seen, check_tags, check_text_for, hidden_tags, render, tags_told
 from crm.schedule.models import Attendance, Lesson, LessonStatus
 from crm.subscriptions.models import Subscription, SubscriptionStatus
 
@@ -39,7 +39,8 @@ def save_template(
     """Add a template (None) or change one. Raises DomainError beside the field. The caller commits.
 
     channel: EMAIL, or SMS for short texts, which messengers and the cabinet send as well. subject: of letters alone.
-    is_thanks: sent by itself when a payment has come.
+    is_thanks: sent by itself when a payment has come. Tags in tags_kept_from() `by` are refused, but for those the text
+    has already.
     """
     require(by, "template.edit" if template else "template.create")
     name, subject, body = " ".join((name or "").split()), " ".join((subject or "").split()), (body or "").strip()
@@ -51,8 +52,11 @@ def save_template(
         raise DomainError("subject_empty", _("Enter the subject of the letter."), "subject")
     if not body:
         raise DomainError("body_empty", _("Enter the text of the letter."), "body")
-    check_tags(subject, field="subject", is_thanks=is_thanks)
-    check_tags(body, field="body", is_thanks=is_thanks)
+    own = tags_told(template.subject, template.body) if template else ()
+    hidden = tags_kept_from(by).difference(own)
+    for text, field in ((subject, "subject"), (body, "body")):
+        check_tags(text, field=field, is_thanks=is_thanks)
+        check_seen(text, hidden, field=field)
     namesakes = db.session.scalars(select(Template).where(Template.name == name))
     if any(other is not template for other in namesakes):
         raise DomainError("name_taken", _("There is a template with this name already."), "name")
@@ -70,6 +74,14 @@ def save_template(
     db.session.add(template)
     db.session.flush()
     return template
+
+
+def tags_kept_from(by: Actor) -> frozenset[str]:
+    """Names of the tags `by` puts in no template: those that tell what he does not see. Whoever only writes templates,
+    and sends nothing, learns nothing by them: none.
+    """
+    sends = any(by.may(permission) for permission in ("message.send", "mailingrule.create", "mailingrule.edit"))
+    return hidden_tags(by) if sends else frozenset()
 
 
 def _check_uses(template: Template, channel: Channel, subject: str, body: str) -> None:

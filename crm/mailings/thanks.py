@@ -20,7 +20,7 @@ from crm.db import db
 from crm.errors import DomainError
 from crm.mailings.models import Message, Template
 from crm.mailings.operations import DELIVER, new_message
-from crm.mailings.tags import Paid, render
+from crm.mailings.tags import Paid, render, tags_told
 from crm.payments.crediting import AFTER_PAYMENT
 from crm.payments.models import Payment, PaymentStatus
 
@@ -90,6 +90,7 @@ def _thanks(
             recipient=recipient,
             subject=render(template.subject, client=client, bill=payment.bill, paid=paid, field="subject"),
             body=render(template.body, client=client, bill=payment.bill, paid=paid),
+            tags=tags_told(template.subject, template.body),
             dedupe_key=key,
             kind=MessageKind.THANKS,
             bill=payment.bill,

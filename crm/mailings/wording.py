@@ -13,7 +13,7 @@ from crm.clients.models import Client
 from crm.contacts.models import Channel
 from crm.db import db, insert_rows
 from crm.mailings.models import MailingRun, MailingWay, Message, MessageStatus, message_bill
-from crm.mailings.tags import Subject, render, told_of
+from crm.mailings.tags import Subject, render, tags_told, told_of
 
 
 def message_rows(
@@ -36,7 +36,7 @@ def message_rows(
     id and name. facts: of a reminder, as recipients.told_to() gives them. instead_of: the message of the same channel
     that is not needed any more. Raises DomainError as tags.render() does.
     """
-    is_of_each = Subject.BILL in told_of(*way.text)
+    is_of_each, tags = Subject.BILL in told_of(*way.text), tags_told(*way.text)
     found = list[dict[str, Any]]()
     for bill in bills if is_of_each else [bills[0] if bills else None]:
         # Of a message to each bill {customer.bills…} tells of that one alone.
@@ -60,6 +60,7 @@ def message_rows(
                 "recipient": recipient,
                 "subject": " ".join(subject.split())[:500],
                 "body": body,
+                "tags": tags,
                 "dedupe_key": f"{key}:instead:{instead_of.id}" if instead_of else key,
                 "attempts": 0,
                 "next_try_at": now,

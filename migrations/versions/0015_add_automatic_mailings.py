@@ -75,6 +75,7 @@ def upgrade() -> None:
     op.execute("UPDATE message SET kind = 'thanks' WHERE dedupe_key LIKE 'thanks:%'")
     op.execute("UPDATE message SET kind = 'service' WHERE dedupe_key LIKE 'payment-code:%'")
     op.add_column("message", sa.Column("cost", sa.BigInteger(), nullable=True))
+    op.add_column("message", sa.Column("tags", JSONS, server_default=sa.text("'[]'"), nullable=False))
     add_reference("message", "line_id", "mailing_run_line")
     op.create_index(op.f("ix_message_line_id"), "message", ["line_id"])
     op.create_index(op.f("ix_message_external_id"), "message", ["external_id"])
@@ -87,6 +88,7 @@ def downgrade() -> None:
     for name in ("external_id", "line_id"):
         op.drop_index(op.f(f"ix_message_{name}"), "message")
     drop_reference("message", "line_id", "mailing_run_line")
+    op.drop_column("message", "tags")
     op.drop_column("message", "cost")
     drop_check("message", "ck_message_message_kind")
     op.drop_column("message", "kind")

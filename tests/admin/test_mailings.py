@@ -199,6 +199,17 @@ def test_ways_are_kept_in_their_order(network: Any, browser: Any) -> None:
     assert (page["way"], page["way_2"], page["way_3"]) == ("telegram", "sms", "email")
 
 
+def test_the_history_of_a_rule_tells_its_ways_in_words(network: Any, browser: Any) -> None:
+    old, new = make_template(name="Прежний"), make_template(name="Новый", body="Здравствуйте!")
+    rule = make_rule(network.lesnoy, template=old)
+    answer = send(browser, f"/admin/mailingrule/edit/?id={rule.id}", template=str(new.id))
+    assert answer.status_code == 302
+    for path in ("details", "history"):
+        page = browser.get(f"/admin/mailingrule/{path}/?id={rule.id}").text
+        assert "<del>Email · Прежний</del> → Email · Новый" in re.sub(r"\s+", " ", page)
+        assert network.director.name in page
+
+
 @pytest.mark.spec("B63", "B66", "B68", "B100", "B101", "B105")
 def test_a_rule_is_made(network: Any, browser: Any) -> None:
     template = make_template()

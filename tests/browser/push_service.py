@@ -154,9 +154,9 @@ def _answer(service: PushService, door: socket.socket, context: ssl.SSLContext) 
 
 def _hold(service: PushService, line: socket.socket, context: ssl.SSLContext) -> None:
     """A thread a line: a new one may come before the old one is found dead."""
-    with contextlib.suppress(OSError):  # it tries the line before it uses one
-        with line, context.wrap_socket(line, server_side=True) as secured:
-            service.listen(secured)
+    # It tries the line before it uses one.
+    with contextlib.suppress(OSError), line, context.wrap_socket(line, server_side=True) as secured:
+        service.listen(secured)
 
 
 def _context(folder: Path) -> ssl.SSLContext:

@@ -202,7 +202,8 @@ def test_lessons_left_within_the_range(network, left, low, high, is_billed):
     attend(payer, 0 if left else 2)
     line = run(make_rule(network.lesnoy, lessons_from=low, lessons_to=high))[payer.id]
     assert (line.result is RunResult.ISSUED) == is_billed
-    assert (str(left) in line.reason) is not is_billed
+    assert bool(line.reason) is not is_billed
+    assert not any(letter.isdigit() for letter in line.reason), "not everybody sees how many are left"
 
 
 @pytest.mark.spec("B93", "X9")
@@ -230,7 +231,8 @@ def test_money_is_that_of_the_account_billed(network):
     own = make_subscription(payer, make_plan(price=Decimal(700), account=PlanAccount.SEPARATE))
     line = run(make_rule(network.lesnoy, money_to=-1))[payer.id]
     assert [bill.subscriptions for bill in bills()] == [[own]]
-    assert "50" in line.reason
+    assert line.reason
+    assert not any(letter.isdigit() for letter in line.reason), "not everybody sees balances"
 
 
 @pytest.mark.spec("B94", "B95")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from datetime import UTC, date, datetime
 from decimal import Decimal
 
@@ -240,17 +241,32 @@ def test_braces_that_are_no_tag_stay_as_they_are(bill, text):
     assert rendered(text, bill) == text
 
 
-def test_only_tags_that_can_be_used_here_are_offered(app, network, bill):
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("bill.amuont", "bill.amount"),
+        ("customer.nаme", "customer.name"),  # one letter is Cyrillic
+        ("custommer.phone", "customer.phone"),
+        ("bill.sum", None),
+        ("клиент.имя", None),
+    ],
+)
+def test_a_tag_that_was_meant_is_named_and_no_other(app, typed, meant):
     with pytest.raises(DomainError) as refused:
-        check_tags("{bill.sum}", field="body")
-    assert "{bill.amount}" in refused.value.message
-    assert "{payment.amount}" not in refused.value.message
+        check_tags(f"{{customer.name}} {{{typed}}}", field="body")
+    named = re.findall(r"\{([^}]+)\}", refused.value.message)
+    assert named == [typed, *([meant] if meant else [])]
+
+
+def test_only_what_can_be_used_here_was_meant(app, bill):
+    def named(**about):
+        with pytest.raises(DomainError) as refused:
+            check_tags("{payment.amuont}", field="body", **about)
+        return "{payment.amount}" in refused.value.message
+
+    assert (named(), named(is_thanks=True)) == (False, True)
     with pytest.raises(DomainError) as refused:
-        check_tags("{bill.sum}", field="body", is_thanks=True)
-    assert "{payment.amount}" in refused.value.message
-    with pytest.raises(DomainError) as refused:
-        render("{bill.sum}", client=bill.client)
-    assert "{customer.name}" in refused.value.message
+        render("{bill.amuont}", client=bill.client)
     assert "{bill.amount}" not in refused.value.message
 
 

@@ -12,7 +12,8 @@ from flask_login import current_user
 from crm import clock
 from crm.access.fields import field_rules
 from crm.admin.kinds import Place
-from crm.contacts.models import Channel
+from crm.admin.money import sees_balances
+from crm.admin.views.messages import recipient_shown
 from crm.exchange import excel
 from crm.mailings.preview import DryRun, PreviewLine, Who
 
@@ -26,11 +27,22 @@ def who_asked(args: Mapping[str, str]) -> tuple[Who, int]:
     return cast(Who, who if who in {"yes", "no"} else ""), int(after) if is_number else 0
 
 
+def sees_sum(line: PreviewLine) -> bool:
+    """Whether this person sees the sum of a line: of a bill, or, without an account, of a debt no bill asks for."""
+    return sees_bills() if line.account is not None else sees_debts()
+
+
+def sees_bills() -> bool:
+    return bool(current_user.may("bill.view")) and "amount" not in field_rules(current_user, "bill").hidden
+
+
+def sees_debts() -> bool:
+    return bool(current_user.may("account.view")) and sees_balances()
+
+
 def dry_run_file(run: DryRun, name: str, *, place: Place, has_bills: bool) -> Response:
     """All lines as an Excel file, read and written a batch at a time. has_bills: accounts and sums are told as well."""
-    hidden = field_rules(current_user, "client").hidden
-    sees_bills = "amount" not in field_rules(current_user, "bill").hidden
-    sees_debts = "balance" not in field_rules(current_user, "account").hidden
+    sees_names = "name" not in field_rules(current_user, "client").hidden
     columns = [excel.Column(_("Client"), "text", 30)]
     if has_bills:
         columns += [excel.Column(_("Account"), "text", 30), excel.Column(_("Sum"), "money")]
@@ -41,16 +53,13 @@ def dry_run_file(run: DryRun, name: str, *, place: Place, has_bills: bool) -> Re
     ]
 
     def cells(line: PreviewLine) -> tuple[Any, ...]:
-        is_seen = not hidden & ({"email"} if line.channel is Channel.EMAIL else {"phone", "extra_phone"})
         account = line.account.title if line.account is not None else None
-        # Without an account it is a debt, which no bill asks for.
-        sees_sum = sees_bills if line.account is not None else sees_debts
-        bill = (account, line.amount if sees_sum else None) if has_bills else ()
+        bill = (account, line.amount if sees_sum(line) else None) if has_bills else ()
         return (
-            line.client.name if "name" not in hidden else None,
+            line.client.name if sees_names else None,
             *bill,
             str(line.channel.label) if line.channel is not None else None,
-            line.recipient if is_seen else None,
+            recipient_shown(line.channel, line.recipient) or None,
             line.reason or None,
         )
 

@@ -34,7 +34,7 @@ from crm.i18n import day, moment
 from crm.mailings.models import MailingRule, MailingRun
 from crm.mailings.preview import dry_run_of_selection
 from crm.mailings.selection import SelectionFacts, WrittenWay, branches_of, check_moment, mail_selection
-from crm.mailings.tags import OF_KIND, MailingKind, tags_about
+from crm.mailings.tags import OF_KIND, MailingKind, hidden_tags, tags_about
 from crm.mailings.upcoming import lacks_of
 from crm.schedule.models import ClientGroup, GroupMember
 
@@ -142,8 +142,8 @@ class SelectionForm(WaysForm):
 
 
 def tags_of_texts() -> list[Any]:
-    """The tags a message to a selection may hold."""
-    return tags_about(OF_KIND[MailingKind.TEXT])
+    """The tags this person may put in a message to a selection."""
+    return tags_about(OF_KIND[MailingKind.TEXT], hidden_tags(current_user))
 
 
 def mailing_actions() -> list[BulkAction]:

@@ -27,12 +27,13 @@ from crm.admin.fields import REQUIRED, ChoicesField, DateField, EnumField, Form,
 from crm.admin.kinds import NOTHING, IntegerKind, ListKind, MomentKind, Place
 from crm.admin.mailing_option import OptionNotice, option_notice, option_notices
 from crm.admin.views.clients import working_branches
-from crm.admin.views.dry_runs import PAGE, dry_run_file, who_asked
+from crm.admin.views.dry_runs import PAGE, dry_run_file, sees_bills, sees_sum, who_asked
 from crm.admin.views.mailing_selection import FORM_PAGE, SelectionForm, SelectionMailingView, tags_of_texts
 from crm.admin.views.ways import NUMBERS, WAY_FIELDS, WaysForm, kept_ways
 from crm.audit.operations import record_export
 from crm.catalogue.models import LessonType, Subject
 from crm.clients.models import ClientKind, ClientStatus
+from crm.contacts.models import Channel
 from crm.db import LabelEnum, db, reading, transaction
 from crm.i18n import money
 from crm.mailings.models import (
@@ -76,6 +77,16 @@ class ChoicesKind(ListKind):
 
     def export(self, value: Any) -> Any:
         return ", ".join(str(one.label) for one in self.cls if one.value in (value or ())) or None
+
+
+class WaysKind(ListKind):
+    """The ways of sending of a rule as the audit keeps them: see rules.way_told()."""
+
+    is_editable = False
+
+    def show(self, value: Any, place: Place) -> str | Markup:
+        labels = {channel.value: channel.label for channel in Channel}
+        return "; ".join(f"{labels[channel]} · {text}" for channel, text in value or ()) or NOTHING
 
 
 class RuleForm(WaysForm):
@@ -261,12 +272,14 @@ class MailingRuleView(SelectionMailingView):
         "attended_only": _l("Send only if the client attended lessons in the last 30 days"),
         "lesson_only": _l("Send only if the client has lessons on this day"),
         "is_selected": _l("To a selection"),
+        "ways": _l("Ways of sending"),
         "schedule_since": _l("Scheduled since"),
     }
     column_kinds = {
         "weekday": WeekdayKind(),
         "statuses": ChoicesKind(ClientStatus),
         "client_kinds": ChoicesKind(ClientKind),
+        "ways": WaysKind(),
     }
     column_searchable_list = ("name",)
     column_filters = ("kind", "is_active", "periodicity", "is_selected", "branch")
@@ -407,6 +420,8 @@ class MailingRuleView(SelectionMailingView):
             "lacks": lacks_of(rule.branch, [(way.channel, any(way.text)) for way in rule.ways]),
             "counts": run.counts(limit),
             "sample": run.sample(found.lines) if rule.kind is MailingKind.TEXT else None,
+            "sees_bills": sees_bills,
+            "sees_sum": sees_sum,
         }
         return self.render("admin/rule_preview.html", found=found, who=who, **context)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -16,13 +19,14 @@ from crm.admin.base import BulkAction, KontoraView
 from crm.admin.cells import Joins, SqlCell
 from crm.admin.column import FoundColumn, GridColumn
 from crm.admin.exporting import labels_of
-from crm.admin.kinds import Kind, ReferenceKind
+from crm.admin.kinds import Kind, ReferenceKind, kind_of
 from crm.clients.queries import client_matches
 from crm.contacts.models import Channel
 from crm.db import db
 from crm.errors import DomainError
-from crm.mailings.models import MailingRule, MailingRun, Message
+from crm.mailings.models import HIDDEN, MailingRule, MailingRun, Message
 from crm.mailings.operations import resend_messages
+from crm.mailings.tags import hidden_tags
 from crm.phones import format_phone
 from crm.protocol import ProtocolLine
 
@@ -34,18 +38,38 @@ _FIELDS = {
 }
 
 
-def recipient_shown(message: Message) -> str:
-    """The address or the phone a message goes to; empty where it is neither, or where the role of this person does not
-    see such fields of a card.
+def recipient_shown(channel: Channel | None, recipient: str) -> str:
+    """The address or the phone a message goes to; empty where it is neither (a chat of a bot, say), or where the role
+    of this person does not see such fields of a card.
     """
-    return _recipient_shown(message.channel, message.recipient)
-
-
-def _recipient_shown(channel: Channel, recipient: str) -> str:
-    fields = _FIELDS.get(channel)
+    fields = _FIELDS.get(channel) if channel is not None else None
     if fields is None or fields & _hidden_of_cards():
         return ""
     return format_phone(recipient) if recipient.startswith("+") else recipient
+
+
+def text_shown(text: str, tags: Collection[str]) -> str:
+    """The text or the subject of a message; dots where one of its tags tells what this person does not see."""
+    return HIDDEN if text and _hidden_tags().intersection(tags) else text
+
+
+def error_shown(message: Message) -> str:
+    """Why a message was not sent; dots in the place of the address, which servers name, for who does not see it."""
+    return _error_shown(message.channel, message.recipient, message.error)
+
+
+def _error_shown(channel: Channel, recipient: str, error: str) -> str:
+    if not error or not _FIELDS.get(channel, frozenset()) & _hidden_of_cards():
+        return error
+    return re.sub(re.escape(recipient.removeprefix("+")), HIDDEN, error, flags=re.IGNORECASE)
+
+
+def _hidden_tags() -> frozenset[str]:
+    """Asked of the rules once per request."""
+    if "hidden_tags" not in g:
+        g.hidden_tags = hidden_tags(current_user)
+    hidden: frozenset[str] = g.hidden_tags
+    return hidden
 
 
 def _hidden_of_cards() -> frozenset[str]:
@@ -54,6 +78,14 @@ def _hidden_of_cards() -> frozenset[str]:
         g.hidden_of_cards = field_rules(current_user, "client").hidden
     hidden: frozenset[str] = g.hidden_of_cards
     return hidden
+
+
+def _recipient_of(message: Message) -> str:
+    return recipient_shown(message.channel, message.recipient)
+
+
+def _text_of(name: str, message: Message) -> str:
+    return text_shown(getattr(message, name), message.tags)
 
 
 def _rule_of(message: Message) -> MailingRule | None:
@@ -101,7 +133,14 @@ class MessageView(KontoraView):
         if name == "recipient":
             # Whoever does not see some of them neither filters nor sorts by them: that would tell them.
             sql = None if _hidden_of_cards() & frozenset().union(*_FIELDS.values()) else Message.recipient
-            return FoundColumn(name, _l("Recipient"), Kind(), sql, of=recipient_shown)
+            return FoundColumn(name, _l("Recipient"), Kind(), sql, of=_recipient_of)
+        if name in {"subject", "body"}:
+            attribute = getattr(Message, name)
+            kind, sql = kind_of(attribute), None if _hidden_tags() else attribute
+            return FoundColumn(name, super().column(name).label, kind, sql, of=partial(_text_of, name))
+        if name == "error":
+            sql = None if _hidden_of_cards() & frozenset().union(*_FIELDS.values()) else Message.error
+            return FoundColumn(name, super().column(name).label, kind_of(Message.error), sql, of=error_shown)
         if name == "rule":
             kind = ReferenceKind(MailingRule, small=True)
             return FoundColumn(name, self.column_labels[name], kind, _rule_id(), of=_rule_of)
@@ -109,7 +148,11 @@ class MessageView(KontoraView):
 
     def sql_cell(self, column: GridColumn, joins: Joins) -> SqlCell | None:
         if column.name == "recipient":
-            return SqlCell((Message.channel, Message.recipient), _recipient_shown)
+            return SqlCell((Message.channel, Message.recipient), recipient_shown)
+        if column.name in {"subject", "body"}:
+            return SqlCell((getattr(Message, column.name), Message.tags), text_shown)
+        if column.name == "error":
+            return SqlCell((Message.channel, Message.recipient, Message.error), _error_shown)
         if column.name == "rule":
             return SqlCell((_rule_id(),), labels_of(MailingRule).get)
         return super().sql_cell(column, joins)
@@ -139,7 +182,8 @@ class MessageView(KontoraView):
                 refusal = None if is_queued else _("Not sent again: %(status)s", status=message.status.label)
             except DomainError as error:
                 refusal = str(error)
-            label = f"{recipient_shown(message) or message.client.shown_name}: {message.subject or message.body[:80]}"
+            text = text_shown(message.subject or message.body[:80], message.tags)
+            label = f"{_recipient_of(message) or message.client.shown_name}: {text}"
             lines.append(ProtocolLine(message.id, label, refusal))
         return lines
 

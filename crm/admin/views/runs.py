@@ -16,6 +16,7 @@ from crm import clock
 from crm.admin.base import KontoraView, permission
 from crm.admin.cells import SqlCell
 from crm.admin.fields import Form
+from crm.admin.views.messages import error_shown
 from crm.errors import DomainError
 from crm.mailings.models import MailingRun, RunStatus
 from crm.mailings.progress import AGAIN, LineFate, fates_of, lines_of, messages_of_lines, resend_lines
@@ -60,6 +61,7 @@ class MailingRunView(KontoraView):
                 id: sorted({bill for message in own for bill in message.bills}, key=lambda bill: bill.id)
                 for id, own in messages.items()
             },
+            "error_shown": error_shown,
             "again": again,
             "all_lines": total,
             "settled": total - fates[LineFate.WAITING] - fates[LineFate.QUEUED],

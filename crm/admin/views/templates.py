@@ -22,8 +22,8 @@ from crm.contacts.models import Channel
 from crm.db import db
 from crm.errors import DomainError
 from crm.mailings.models import Template
-from crm.mailings.tags import all_tags
-from crm.mailings.templates import preview_template, save_template
+from crm.mailings.tags import Subject, tags_about
+from crm.mailings.templates import preview_template, save_template, tags_kept_from
 
 PAGE = "admin/template_form.html"
 # Clients offered for the preview.
@@ -84,7 +84,8 @@ class TemplateView(KontoraView):
 
     def answer(self, form: Any, change: Any, **kwargs: Any) -> Any:
         """`step`, without a script as well: "preview" shows the text filled in for a client, nothing is saved."""
-        kwargs |= {"tags": all_tags().values(), "may_preview": current_user.may("client.view")}
+        tags = tags_about(Subject, tags_kept_from(current_user))
+        kwargs |= {"tags": tags, "may_preview": current_user.may("client.view")}
         if request.method == "POST" and request.form.get("step") == "preview" and kwargs["may_preview"]:
             kwargs.pop("is_stale", None)
             return self.render(PAGE, form=form, stale=[], **{"row": None, **kwargs}, **_preview(form))

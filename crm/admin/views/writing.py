@@ -31,7 +31,7 @@ from crm.i18n import money
 from crm.mailings.delivery import sender_of
 from crm.mailings.models import Template
 from crm.mailings.operations import Draft, Routes, check_taken, draft_message_to, routes_to, send_message_to
-from crm.mailings.tags import BY_HAND, tags_about
+from crm.mailings.tags import BY_HAND, hidden_tags, tags_about
 from crm.phones import format_phone
 
 # How many of a payer's open bills are offered.
@@ -128,7 +128,7 @@ class CardWritingView(KontoraView):
             "address": address,
             "asked_bill": bill,
             "subject_kept": request.form.get("subject", ""),  # while the message has none
-            "tags": tags_about(BY_HAND),
+            "tags": tags_about(BY_HAND, hidden_tags(current_user)),
             "option": option_notice(_branch_of(address.owner, bill)),
         }
         step = request.form.get("step", "send") if request.method == "POST" else ""
