@@ -75,6 +75,7 @@ def upgrade() -> None:
     op.execute("UPDATE message SET kind = 'thanks' WHERE dedupe_key LIKE 'thanks:%'")
     op.execute("UPDATE message SET kind = 'service' WHERE dedupe_key LIKE 'payment-code:%'")
     op.add_column("message", sa.Column("cost", sa.BigInteger(), nullable=True))
+    # Of messages written before nobody knows them: they stay in sight.
     op.add_column("message", sa.Column("tags", JSONS, server_default=sa.text("'[]'"), nullable=False))
     add_reference("message", "line_id", "mailing_run_line")
     op.create_index(op.f("ix_message_line_id"), "message", ["line_id"])
