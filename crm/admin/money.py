@@ -14,14 +14,11 @@ from markupsafe import Markup
 from crm.access.fields import field_rules
 from crm.admin.fields import REQUIRED, MoneyField, ReferenceField
 from crm.i18n import money
-from crm.ledger.models import Account, Transaction
+from crm.ledger.models import ACCOUNT_SUMS, Account, Transaction
 from crm.ledger.operations import transaction_by_key
 from crm.payments.models import DESK_METHODS, Payment, PaymentMethod
 from crm.tills.models import Till
 from crm.tills.queries import tills_in
-
-# Of each, what it holds could be told from the rest.
-ACCOUNT_SUMS = frozenset({"balance", "credited", "debited"})
 
 
 def sees_balances() -> bool:

@@ -123,6 +123,10 @@ def _unique_where(name: str, *columns: str, where: str) -> Index:
     return Index(name, *columns, unique=True, sqlite_where=text(where), postgresql_where=text(where))
 
 
+# Of each, what it holds could be told from the rest.
+ACCOUNT_SUMS = frozenset({"balance", "credited", "debited"})
+
+
 class Account(HasCustomFields, BranchScoped, Model):
     """Something counted for an owner: a client (client_id) or the branch itself (house accounts).
 

@@ -4,6 +4,8 @@ written to any more.
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import structlog
 from flask import current_app
 from flask_babel import gettext as _
@@ -21,6 +23,8 @@ from crm.mailings.models import Message, MessageStatus
 READ_BOUNCES = "mailings.read_bounces"
 # Reports a worker reads at once; the rest waits for the next time.
 BATCH = 200
+# Dates of letters are of whole seconds, and two workers' clocks may differ.
+SLACK = timedelta(minutes=1)
 
 log = structlog.get_logger()
 
@@ -62,11 +66,16 @@ def _is_being_sent(bounce: Bounce) -> bool:
 
 
 def note_bounce(bounce: Bounce) -> bool:
-    """Note what a report says; False where it is of no letter of ours, or of one noted before. The caller commits."""
+    """Note what a report says; False where it is of no letter of ours, of one noted before, or of a copy that was sent
+    before a person had it sent once more. The caller commits.
+
+    One that did not reach somebody it was sent on to has not arrived as it should; his address here is good.
+    """
     of_letter = (Message.external_id == bounce.letter_id, Message.channel == Channel.EMAIL)
     message = db.session.scalar(select(Message).where(*of_letter).order_by(Message.id).limit(1))
-    if message is None:
+    if message is None or (bounce.written_at is not None and bounce.written_at < message.next_try_at - SLACK):
         return False
+    is_his = bounce.recipient.casefold() in {"", message.recipient.casefold()}
     said = " ".join(part for part in (bounce.status, bounce.reason) if part)
     error = _("The letter came back: %(reason)s", reason=said or _("the server did not say why"))
-    return fail_later(message, error, is_gone=bounce.is_no_address)
+    return fail_later(message, error, is_gone=is_his and bounce.is_no_address, goes_on=is_his)

@@ -25,7 +25,7 @@ from crm.mailings.providers import detach_address, webhook_secret
 from crm.mailings.tags import LETTER_LANGUAGE
 
 # No service takes longer to say under which number it has taken a message, nor goes its clock more wrong.
-EARLY = timedelta(minutes=1)
+EARLY = timedelta(minutes=2)
 
 log = structlog.get_logger()
 

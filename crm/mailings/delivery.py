@@ -588,9 +588,10 @@ def _settle(done: Done, now: datetime) -> None:
         _follow_failure(message, is_gone=outcome.is_gone)
 
 
-def fail_later(message: Message, error: str, *, is_gone: bool = False) -> bool:
+def fail_later(message: Message, error: str, *, is_gone: bool = False, goes_on: bool = True) -> bool:
     """Note what a provider tells of a message that has left, or may have: it was not delivered after all. is_gone: the
-    recipient cannot be reached there at all. False where it is of no such message. The caller commits.
+    recipient cannot be reached there at all. goes_on: it is told over the next way, where that is not too late. False
+    where it is of no such message. The caller commits.
     """
     if message.status not in {MessageStatus.SENT, MessageStatus.UNKNOWN}:
         return False
@@ -598,16 +599,18 @@ def fail_later(message: Message, error: str, *, is_gone: bool = False) -> bool:
         return False
     db.session.refresh(message)
     log.warning("message_bounced", message_id=message.id, reason=error)
-    turn = message.next_try_at  # all that is known of one whose fate was unknown
+    turn = message.next_try_at  # of one whose fate was unknown, when it was handed over
     left_at = max(turn, message.sent_at or turn)
-    _follow_failure(message, is_gone=is_gone, goes_on=clock.now() - left_at < NEXT_WAY_WITHIN)
+    _follow_failure(message, is_gone=is_gone, goes_on=goes_on and clock.now() - left_at < NEXT_WAY_WITHIN)
     return True
 
 
 def _follow_failure(message: Message, *, is_gone: bool, goes_on: bool = True) -> None:
     """What follows a message that definitely was not sent. The caller commits."""
     if is_gone and message.channel is Channel.EMAIL:
-        note_returned(message.client, message.recipient)
+        for client in (message.client, message.client.payer):  # a child is written to at his payer's
+            if client is not None:
+                note_returned(client, message.recipient)
     if goes_on:
         for hook in AFTER_FAILURE:
             hook(message)
@@ -623,7 +626,7 @@ def _noted(done: Done, status: MessageStatus, now: datetime) -> dict[str, Any]:
         values["next_try_at"] = now + max(wait_after(done.claim.attempt), timedelta(seconds=outcome.retry_after))
         del values["secret"]  # it goes out again
     elif status is MessageStatus.UNKNOWN:
-        values["external_id"] = storable(outcome.external_id)
+        values |= {"external_id": storable(outcome.external_id), "next_try_at": done.claim.lease_until - LEASE}
     return values
 
 
@@ -672,12 +675,13 @@ def give_up_lost_claims(*, now: datetime) -> int:
         .execution_options(synchronize_session=False)
     )
     reason = _("The sending was interrupted; the letter may have left.")
-    lost = select(Message.id, Message.channel, Message.dedupe_key).where(
+    lost = select(Message.id, Message.channel, Message.dedupe_key, Message.lease_until).where(
         Message.status == MessageStatus.SENDING, is_over
     )
     unknown = 0
-    for message_id, channel, key in db.session.execute(lost.order_by(Message.id)).all():
-        values = {"lease_until": None, "error": reason, "secret": None}
+    for message_id, channel, key, lease_until in db.session.execute(lost.order_by(Message.id)).all():
+        assert lease_until is not None
+        values = {"lease_until": None, "error": reason, "secret": None, "next_try_at": lease_until - LEASE}
         if channel is Channel.EMAIL:
             values["external_id"] = letter_id(key)  # it may yet come back
         unknown += move_message(message_id, MessageStatus.SENDING, MessageStatus.UNKNOWN, is_over, **values)

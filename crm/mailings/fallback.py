@@ -41,8 +41,16 @@ def queue_next_way(message: Message) -> int:
     bills, facts = _payable(message), _facts_of(run, message)
     if (message.bill_id is not None and not bills) or facts is None or mailings_off(run.branch):
         return 0
+    return _queue_over(_after(message.channel, list(channels_to(run.rule))), message, run, bills, facts)
+
+
+def _queue_over(
+    channels: Sequence[Channel], message: Message, run: MailingRun, bills: Sequence[Bill], facts: dict[str, Any]
+) -> int:
+    """Queue what a message told over the first of these ways of its rule that reaches the client; how many it is."""
+    assert message.line_id is not None
     texts = channels_to(run.rule)
-    for channel in _after(message.channel, list(texts)):
+    for channel in channels:
         found = way_to(run.rule, [message.client], [channel])[message.client_id]
         if isinstance(found, str):  # says why not
             continue
@@ -77,8 +85,10 @@ def queue_rest(message: Message) -> int:
         return 0
     run = db.session.get_one(MailingRun, message.run_id)
     bills, texts = _payable(message), channels_to(run.rule)
-    if not bills or message.channel not in texts:
+    if not bills:
         return 0
+    if message.channel not in texts:  # the rule has it no more
+        return _queue_over(list(texts), message, run, bills, {})
     try:
         rest = message_rows(
             message.client,

@@ -13,6 +13,7 @@ from sqlalchemy import select
 
 from crm import clock
 from crm.access.actors import Actor, require
+from crm.access.fields import field_rules
 from crm.access.models import Branch
 from crm.audit.models import AuditAction
 from crm.audit.operations import record
@@ -21,6 +22,7 @@ from crm.clients.models import ClientKind, ClientStatus
 from crm.contacts.models import Channel
 from crm.db import MAX_AMOUNT, db
 from crm.errors import DomainError
+from crm.ledger.models import ACCOUNT_SUMS
 from crm.mailings.models import (
     BilledAccounts,
     BillingMethod,
@@ -114,6 +116,7 @@ def save_rule(rule: MailingRule | None, facts: RuleFacts, *, by: Actor) -> Maili
     if branch is None:
         raise DomainError("branch_empty", _("Choose a branch."), "branch")
     _check_what(facts)
+    _check_ranges_seen(rule, facts, by=by)
     _check_when(facts)
     _check_how(facts)
     if rule is not None and rule.branch_id != branch.id:
@@ -209,6 +212,20 @@ def _check_what(facts: RuleFacts) -> None:
                     raise DomainError("range_invalid", _("This number is too big."), field)
     if facts.days is not None and not 0 <= facts.days <= MAX_DAYS:
         raise DomainError("days_invalid", _("Enter a number of days, 0 to %(most)s.", most=MAX_DAYS), "days")
+
+
+def _check_ranges_seen(rule: MailingRule | None, facts: RuleFacts, *, by: Actor) -> None:
+    """Whoever does not see what is left on an account could find it out by ranges that he narrows: he sets none, and
+    keeps those there are.
+    """
+    hidden = {
+        "money": bool(ACCOUNT_SUMS & field_rules(by, "account").hidden),
+        "lessons": "lessons_left" in field_rules(by, "subscription").hidden,
+    }
+    for name in (f"{what}_{end}" for what, is_hidden in hidden.items() if is_hidden for end in ("from", "to")):
+        if getattr(facts, name) not in (None, getattr(rule, name, None)):
+            text = _("Your role does not see what is left on accounts, so it sets no such range.")
+            raise DomainError("range_hidden", text, name)
 
 
 def _check_when(facts: RuleFacts) -> None:

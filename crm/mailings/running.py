@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
+from time import monotonic
 from typing import Any
 
 from flask_babel import gettext as _
@@ -43,6 +44,7 @@ from crm.schedule.enrolment import hold_cards
 # Lines per turn: between the turns of a long run its worker sends the messages there are, and hears it is to stop. A
 # turn is a job, which has its statements to put together anew.
 TURN = 1000
+TURN_SECONDS = 20
 # Lines per transaction: their cards and families are held while their bills are written.
 BATCH = 100
 
@@ -52,7 +54,7 @@ class _OptionOff(Exception):
 
 
 def execute_run(run_id: int, *, by: Actor, limit: int = TURN) -> bool:
-    """Do up to `limit` lines of a run and ring for the rest; True when the run is done by this.
+    """Do up to `limit` lines of a run, for TURN_SECONDS, and ring for the rest; True when the run is done by this.
 
     False too when it was done before, rests or has been cancelled. Commits by itself, batch by batch; workers share a
     run, and a line is in the hands of the transaction that does it alone: what a worker that died had not committed is
@@ -60,8 +62,8 @@ def execute_run(run_id: int, *, by: Actor, limit: int = TURN) -> bool:
     """
     if (is_over := _begin(run_id)) is not None:
         return is_over
-    done = 0
-    while done < limit:
+    done, until = 0, monotonic() + TURN_SECONDS
+    while done < limit and monotonic() < until:
         try:
             number = _do_lines(run_id, min(BATCH, limit - done), by=by)
         except _OptionOff as off:

@@ -46,7 +46,7 @@ def plan_due_runs(*, now: datetime) -> list[MailingRun]:
         moment = _due_moment(rule, now=now)
         if moment is None or _has_run(rule, moment):
             continue
-        _hold(rule)
+        hold_rule(rule)
         # Changed or moved to another branch a moment ago, it may be due at another one, or not at all.
         if _due_moment(rule, now=now) == moment and (run := _new_run(rule, moment, by=SYSTEM)) is not None:
             planned.append(run)
@@ -66,7 +66,7 @@ def run_now(rule: MailingRule, *, by: Actor) -> MailingRun:
     waits for its moment no longer. Raises DomainError "mailings_off", Conflict "selection_over" where such a message
     has its run behind it.
     """
-    _hold(rule)
+    hold_rule(rule)
     require(by, "mailingrule.run", rule)
     check_mailings(rule.branch_id)
     now = clock.now()
@@ -99,7 +99,7 @@ def _hasten(rule: MailingRule, *, now: datetime) -> MailingRun:
     return run
 
 
-def _hold(rule: MailingRule) -> None:
+def hold_rule(rule: MailingRule) -> None:
     """Two who begin a rule at once come one after the other: the second finds the run of the first. So do they and
     whoever moves it to another branch: the rule is read anew, in the branch it is in by now.
     """

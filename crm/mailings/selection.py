@@ -36,7 +36,7 @@ from crm.mailings.models import (
 )
 from crm.mailings.operations import MAX_SMS_PARTS
 from crm.mailings.rules import replace_ways
-from crm.mailings.runs import EXECUTE_RUN
+from crm.mailings.runs import EXECUTE_RUN, hold_rule
 from crm.mailings.tags import check_seen, check_tags, check_template_for, check_text_for, hidden_tags, tags_told
 
 # More at once are a matter of a rule: it finds them itself, and by the hundred.
@@ -260,6 +260,7 @@ def change_selection(rule: MailingRule, facts: SelectionFacts, *, by: Actor) -> 
     require(by, "mailingrule.edit", rule)
     kept = tags_told(*(text for way in rule.ways if way.template is None for text in way.text))
     facts, now = checked(facts, by=by, kept=kept), clock.now()
+    hold_rule(rule)
     run = planned_run(rule, is_held=True)
     if run is None:
         raise Conflict("run_begun", begun_text())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from email.utils import format_datetime
 
 import pytest
 
@@ -27,6 +28,7 @@ from crm.mailings.delivery import (
     take_messages,
 )
 from crm.mailings.models import MessageStatus
+from crm.mailings.operations import resend_messages
 from tests.factories import make_client, make_message
 from tests.mailings.mailbox import mailbox_server, report
 
@@ -188,6 +190,58 @@ def test_a_letter_of_a_killed_worker_has_failed_once_it_comes_back(client, mailb
     assert (fresh(message).status, mailbox.seen) == (MessageStatus.FAILED, {uid})
 
 
+def test_a_report_on_the_copy_before_says_nothing_of_the_one_sent_again(client, mailbox, smtp):
+    at = clock.now()
+    with clock.frozen(at):
+        message = make_message(client)
+        claim, message_id = begin(message)
+        settle_message(claim, Outcome(Fate.UNKNOWN, "connection lost", external_id=letter_id(message.dedupe_key)))
+    with clock.frozen(at + timedelta(minutes=10)):
+        with transaction():
+            resend_messages([fresh(message)], by=SYSTEM)
+        deliver_batch()
+        for minutes, status in ((0, MessageStatus.SENT), (10, MessageStatus.FAILED)):
+            written_at = format_datetime(at + timedelta(minutes=minutes))
+            quoted = "message/rfc822", f"Message-ID: {message_id}\nDate: {written_at}\n\nbody"
+            mailbox.receive(report(message_id, "anna@demo.test", original=quoted))
+            assert read_bounces() == int(status is MessageStatus.FAILED)
+            assert fresh(message).status is status
+
+
+def test_what_came_back_of_a_letter_that_waited_long_goes_by_when_it_was_handed_over(client):
+    at = clock.now()
+    with clock.frozen(at):
+        message = make_message(client)
+    with clock.frozen(at + timedelta(hours=2)):
+        claim, _id = begin(message)
+        settle_message(claim, Outcome(Fate.UNKNOWN, "connection lost"))
+        assert fresh(message).next_try_at == clock.now()
+        with transaction():
+            resend_messages([message], by=SYSTEM)
+        begin(message)
+    with clock.frozen(at + timedelta(hours=3)), transaction():
+        give_up_lost_claims(now=clock.now())
+    assert fresh(message).next_try_at == at + timedelta(hours=2)
+
+
+def test_a_report_of_somebody_it_was_sent_on_to_costs_nobody_his_address(client, sent, mailbox):
+    message, message_id = sent
+    mailbox.receive(report(message_id, "old@elsewhere.test"))
+    assert read_bounces() == 1
+    assert fresh(message).status is MessageStatus.FAILED
+    assert email_of(client).state is ContactState.ON
+
+
+def test_a_payers_address_is_given_up_when_a_childs_letter_comes_back(client, network, mailbox, smtp):
+    child = make_client(network.lesnoy, payer=client)
+    message = make_message(child, recipient="anna@demo.test")
+    deliver_batch()
+    mailbox.receive(report(smtp.messages[-1].message["Message-ID"], "anna@demo.test"))
+    assert read_bounces() == 1
+    assert fresh(message).status is MessageStatus.FAILED
+    assert email_of(client).state is ContactState.OFF
+
+
 # --- addresses that are no good --------------------------------------------------------------------------------------
 
 SAID = [
@@ -203,6 +257,11 @@ SAID = [
     ("550 Sender verify failed: no such user", False),
     ("550 Blocked, see http://5.1.1.7/", False),
     ("550 Rejected", False),
+    ("550 This account is disabled for sending mail", False),
+    ("550 Your mailbox is invalid or disabled", False),
+    ("550 Recipient invalid: reverse DNS not found", False),
+    ("550 Recipient unknown: HELO invalid", False),
+    ("550-5.2.1 The user you are trying to contact is receiving mail at a rate that\r\n550 5.2.1 is too high", False),
     ("554 No such user", False),
 ]
 

@@ -371,6 +371,18 @@ def test_where_the_way_is_switched_off_meanwhile_nothing_is_told_anew(network, t
     assert smtp.messages == []
 
 
+def test_where_the_rule_has_the_way_no_more_the_rest_is_told_by_the_one_it_has(network, two_bills, smtp):
+    rule = rule_of(network.lesnoy, "{customer.bills}", "{customer.bills}")
+    run(rule)
+    with transaction():
+        db.session.delete(rule.ways[0])
+        pay(bills()[0])
+    deliver_batch()
+    letter, rest = messages()
+    assert (letter.status, rest.channel) == (MessageStatus.SKIPPED, Channel.SMS)
+    assert told(rest) == [[1], [1]]
+
+
 def test_paid_one_after_the_other_nothing_is_left_to_be_told(network, two_bills, smtp):
     run(rule_of(network.lesnoy, "{customer.bills}", "{customer.bills}"))
     with transaction():

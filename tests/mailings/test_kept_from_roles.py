@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 
@@ -193,6 +194,28 @@ def test_where_a_bot_or_a_browser_reaches_a_client_is_not_in_the_audit(network, 
     assert len(told) == 4
     secrets = ("push.test", "BTBZMqHH6r4Tts7J", "990017263")
     assert [secret for secret in secrets for text in told if secret in text] == []
+
+
+def test_who_does_not_see_what_is_left_sets_no_ranges_of_it(network):
+    rule = make_rule(network.lesnoy, template=make_template())
+    facts = RuleFacts(
+        name=rule.name,
+        branch=network.lesnoy,
+        kind=rule.kind,
+        send_time=rule.send_time,
+        money_to=Decimal(100),
+        lessons_from=1,
+        ways=[Way(Channel.EMAIL, rule.ways[0].template)],
+    )
+    with transaction():
+        save_rule(rule, facts, by=SYSTEM)
+    hide("account.balance", "subscription.lessons_left")
+    with transaction():  # what others have set stays
+        save_rule(rule, facts, by=network.director)
+    for name, value in (("money_from", Decimal(50)), ("money_to", Decimal(99)), ("lessons_to", 2), ("lessons_from", 2)):
+        with pytest.raises(DomainError) as error, transaction():
+            save_rule(rule, replace(facts, **{name: value}), by=network.director)
+        assert (error.value.code, error.value.field) == ("range_hidden", name)
 
 
 def test_the_history_of_a_rule_tells_who_gave_it_which_text(network):

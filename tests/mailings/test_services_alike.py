@@ -99,3 +99,8 @@ def test_an_answer_that_comes_by_drops_is_waited_for_no_longer_than_any(there, n
     monkeypatch.setattr(api, "LONGEST_ANSWER", 0)
     there.say("x")
     assert send(name, there.url).fate is Fate.UNKNOWN
+
+
+def test_whatever_charset_it_names_its_words_are_shown(there, name):
+    there.say("не выйдет", 400, content_type="text/plain; charset=hex")
+    assert send(name, there.url).fate is Fate.REFUSED

@@ -21,7 +21,6 @@ from crm.admin.column import LoadedColumn
 from crm.admin.exporting import labels_of
 from crm.admin.fields import REQUIRED, Form, ReferencesField
 from crm.admin.kinds import BalanceKind, MomentKind
-from crm.admin.money import ACCOUNT_SUMS
 from crm.admin.selection import Selection
 from crm.admin.views.card_history import OF_ACCOUNTS, history_of
 from crm.admin.views.desk import AccountDeskView
@@ -30,7 +29,7 @@ from crm.admin.views.operations import OperationView
 from crm.audit.bulk import Change
 from crm.clients.queries import client_matches
 from crm.ledger.history import AccountOperation
-from crm.ledger.models import Account, AccountType, Unit
+from crm.ledger.models import ACCOUNT_SUMS, Account, AccountType, Unit
 from crm.ledger.operations import change_account_type, changing_accounts, create_account_type
 from crm.ledger.turnover import end_of, last_movement, opened_by, sums_of_account, totals_of_clients
 

@@ -87,7 +87,7 @@ def exchange(client: httpx.Client, request: httpx.Request) -> Answer | Outcome:
         told = json.loads(content) if len(content) <= MOST_BYTES else None
     except (ValueError, RecursionError):
         told = None
-    shown = " ".join(content[:2000].decode(response.encoding or "utf-8", "replace").split())[:300]
+    shown = " ".join(content[:2000].decode("utf-8", "replace").split())[:300]
     return Answer(response.status_code, told, shown, dict(response.headers))
 
 

@@ -162,8 +162,13 @@ def _reason(error: Exception) -> str:
     return (str(error) or type(error).__name__)[:500]
 
 
-# Of RFC 3463: no such mailbox, domain or name, one that has moved or is closed.
-_NO_ADDRESS = re.compile(r"5\.(1\.(1|2|3|6|10)|2\.1)")
+# Of RFC 3463: no such mailbox, domain or name, or one that has moved.
+_NO_ADDRESS = re.compile(r"5\.1\.(1|2|3|6|10)")
+# Words of a reply that is about the sender, or about now.
+_OF_US = re.compile(
+    r"sender|sending|outgoing|your|relay|policy|spam|block|reject|helo|dns|host|auth|rate|limit|quota|temporar",
+    re.IGNORECASE,
+)
 # How servers without such codes say it. A 550 alone may as well be of their policy.
 _NO_ADDRESS_WORDS = re.compile(
     r"(no such|unknown|invalid|non-?existent) (local )?(user|recipient|mailbox|address|account)"
@@ -176,13 +181,15 @@ _NO_ADDRESS_WORDS = re.compile(
 def names_no_address(said: str) -> bool:
     """Whether a server refused a letter because there is no such address, so that none will ever reach it. said: its
     reply, `550 5.1.1 …`, or a status of a report and the reply; the first code of RFC 3463 that says anything counts.
+    In doubt it is not so: what a server holds against us it says of every letter.
     """
     codes = re.findall(r"(?<![\d.])[245]\.\d{1,3}\.\d{1,3}(?!\.?\d)", said)
     told = next((code for code in codes if not code.endswith(".0.0")), None)
-    if told is not None:
+    if told is not None and told != "5.2.1":  # closed, or for a while
         return _NO_ADDRESS.fullmatch(told) is not None
-    is_of_us = re.search("sender|relay|policy|spam|block", said, re.IGNORECASE) is not None
-    return "550" in said.split() and not is_of_us and _NO_ADDRESS_WORDS.search(said) is not None
+    if _OF_US.search(said):
+        return False
+    return told is not None or ("550" in said.split() and _NO_ADDRESS_WORDS.search(said) is not None)
 
 
 def is_this_machine(host: str) -> bool:

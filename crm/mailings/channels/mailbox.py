@@ -8,8 +8,10 @@ import re
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from email import message_from_bytes, message_from_string
 from email.message import Message
+from email.utils import parsedate_to_datetime
 from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
@@ -17,6 +19,8 @@ from crm.mailings.channels.email import TIMEOUT_SECONDS, is_this_machine, names_
 
 # A report quotes the letter, attachments and all; what is wanted of it stands before that.
 MOST_BYTES = 256 * 1024
+
+_QUOTES = frozenset({"message/rfc822", "text/rfc822-headers", "message/global", "message/global-headers"})
 
 
 class MailboxAway(Exception):
@@ -26,13 +30,15 @@ class MailboxAway(Exception):
 @dataclass(frozen=True)
 class Bounce:
     """A letter that was not delivered, for good. letter_id: what stood before the @ of its Message-ID; recipient: whom
-    it did not reach; status: of RFC 3463, as `5.1.1`; reason: what the server of the recipient said.
+    it did not reach, empty where the report does not say; status: of RFC 3463, as `5.1.1`; reason: what the server of
+    the recipient said. written_at: the Date of the letter, which tells one from a copy sent again.
     """
 
     letter_id: str
     recipient: str
     status: str
     reason: str
+    written_at: datetime | None = None
 
     @property
     def is_no_address(self) -> bool:
@@ -48,19 +54,20 @@ def read_report(content: bytes) -> Bounce | None:
     report = message_from_bytes(content)
     if report.get_content_type() != "multipart/report" or not report.is_multipart():
         return None
-    letter_id, failed = "", None
+    letter_id, written_at, failed = "", None, None
     parts: Any = report.get_payload()
     for part in parts:  # only its own parts: what they quote is not the server's word
         kind = part.get_content_type()
         if kind in {"message/delivery-status", "message/global-delivery-status"}:
             failed = failed or _failed(part)
-        elif kind in {"message/rfc822", "text/rfc822-headers", "message/global", "message/global-headers"}:
-            letter_id = letter_id or _letter_id(part)
+        elif not letter_id and kind in _QUOTES:
+            letter_id, written_at = _letter(part)
     if not letter_id or failed is None:
         return None
     recipient = _after(failed, "Original-Recipient") or _after(failed, "Final-Recipient")
     status = re.search(r"\b[245]\.\d{1,3}\.\d{1,3}\b", str(failed["Status"] or ""))
-    return Bounce(letter_id, recipient, status[0] if status else "", _after(failed, "Diagnostic-Code")[:300])
+    reason = _after(failed, "Diagnostic-Code")[:300]
+    return Bounce(letter_id, recipient, status[0] if status else "", reason, written_at)
 
 
 def _failed(part: Message) -> Message | None:
@@ -72,7 +79,8 @@ def _failed(part: Message) -> Message | None:
     return None
 
 
-def _letter_id(part: Message) -> str:
+def _letter(part: Message) -> tuple[str, datetime | None]:
+    """The id and the Date of the letter a report quotes; an empty id where it is none of ours."""
     quoted: Any = part.get_payload()
     if isinstance(quoted, list):
         letter = quoted[0]
@@ -80,7 +88,11 @@ def _letter_id(part: Message) -> str:
         text = part.get_payload(decode=True)
         letter = message_from_string(text.decode("utf-8", "replace") if isinstance(text, bytes) else "")
     found = re.match(r"\s*<([0-9a-f]{32})@", str(letter["Message-ID"] or ""))
-    return found[1] if found else ""
+    try:
+        written_at = parsedate_to_datetime(str(letter["Date"] or ""))
+    except ValueError:
+        written_at = None
+    return (found[1] if found else ""), written_at if written_at is not None and written_at.tzinfo else None
 
 
 def _after(block: Message, name: str) -> str:
