@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 
 import pytest
 from sqlalchemy import func, select
@@ -14,13 +14,15 @@ from crm import clock
 from crm.access.actors import SYSTEM
 from crm.access.models import Branch
 from crm.access.scope import EVERYWHERE, scoped_to
+from crm.clients.models import Client
 from crm.contacts.models import Channel
 from crm.db import db, transaction
 from crm.errors import DomainError
 from crm.mailings.models import MailingKind, MailingRule, MailingRun
 from crm.mailings.rules import RuleFacts, Way, save_rule
-from crm.mailings.runs import plan_due_runs, run_now
-from tests.factories import make_rule, make_template
+from crm.mailings.runs import hold_rule, plan_due_runs, run_now
+from crm.mailings.selection import SelectionFacts, WrittenWay, change_selection, mail_selection
+from tests.factories import make_client, make_rule, make_template
 
 
 def test_many_who_press_run_now_make_one_run(network, in_parallel):
@@ -128,3 +130,31 @@ def test_a_run_that_begins_while_its_rule_moves_is_of_the_new_branch(app, networ
         move(rule, network.mira)
     runs = db.session.scalars(select(MailingRun.branch_id).order_by(MailingRun.id)).all()
     assert (rule.branch_id, runs) == (mira_id, [mira_id] * begun)
+
+
+def test_a_message_to_a_selection_is_sent_while_somebody_saves_a_change_of_it(app, network):
+    """Both take its rule first, and none waits for the other in vain."""
+    make_client(network.lesnoy)
+    facts = SelectionFacts("Новость", [WrittenWay(Channel.EMAIL, None, "Тема", "Привет")], date(2027, 3, 12), time(10))
+    with clock.frozen(NOW), transaction():
+        (run,) = mail_selection(facts, select(Client.id), by=SYSTEM)
+    rule_id, failed = run.rule_id, []
+
+    def change():
+        with app.app_context(), scoped_to(EVERYWHERE), clock.frozen(NOW):
+            try:
+                with transaction():
+                    change_selection(db.session.get_one(MailingRule, rule_id), facts, by=SYSTEM)
+            except Exception as error:
+                failed.append(error)
+
+    actor = threading.Thread(target=change)
+    with clock.frozen(NOW), transaction():
+        rule = db.session.get_one(MailingRule, rule_id)
+        hold_rule(rule)
+        actor.start()
+        actor.join(1)
+        assert actor.is_alive()
+        run_now(rule, by=SYSTEM)
+    actor.join(30)
+    assert (failed, actor.is_alive()) == ([], False)
