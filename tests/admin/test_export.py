@@ -181,6 +181,7 @@ def test_more_rows_than_are_fetched_at_once(network: Any, web: Any) -> None:
         from crm.mailings.models import Message
 
         first = make_message(client)
+        db.session.flush()
         facts = {c.key: getattr(first, c.key) for c in Message.__table__.columns if c.key not in {"id", "dedupe_key"}}
         db.session.add_all(Message(**facts, dedupe_key=f"many:{index}") for index in range(2300))
     rows = values(web(network.owner), "message")

@@ -81,16 +81,17 @@ def meanwhile(app, act: Callable[[], None]):
     """The block in a transaction; somebody acts before it is committed, and waits for that."""
 
     def other():
-        with app.app_context(), scoped_to(EVERYWHERE), clock.frozen(NOW):
+        with app.app_context(), scoped_to(EVERYWHERE):
             act()
 
     actor = threading.Thread(target=other)
-    with clock.frozen(NOW), transaction():
-        yield
-        actor.start()
-        actor.join(1)
-        assert actor.is_alive()
-    actor.join(30)
+    with clock.frozen(NOW):  # of both: threads share the clock
+        with transaction():
+            yield
+            actor.start()
+            actor.join(1)
+            assert actor.is_alive()
+        actor.join(30)
     db.session.expire_all()
 
 
@@ -141,7 +142,7 @@ def test_a_message_to_a_selection_is_sent_while_somebody_saves_a_change_of_it(ap
     rule_id, failed = run.rule_id, []
 
     def change():
-        with app.app_context(), scoped_to(EVERYWHERE), clock.frozen(NOW):
+        with app.app_context(), scoped_to(EVERYWHERE):
             try:
                 with transaction():
                     change_selection(db.session.get_one(MailingRule, rule_id), facts, by=SYSTEM)
@@ -149,12 +150,13 @@ def test_a_message_to_a_selection_is_sent_while_somebody_saves_a_change_of_it(ap
                 failed.append(error)
 
     actor = threading.Thread(target=change)
-    with clock.frozen(NOW), transaction():
-        rule = db.session.get_one(MailingRule, rule_id)
-        hold_rule(rule)
-        actor.start()
-        actor.join(1)
-        assert actor.is_alive()
-        run_now(rule, by=SYSTEM)
-    actor.join(30)
+    with clock.frozen(NOW):  # of both: threads share the clock
+        with transaction():
+            rule = db.session.get_one(MailingRule, rule_id)
+            hold_rule(rule)
+            actor.start()
+            actor.join(1)
+            assert actor.is_alive()
+            run_now(rule, by=SYSTEM)
+        actor.join(30)
     assert (failed, actor.is_alive()) == ([], False)
