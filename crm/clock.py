@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from typing import Protocol
 from zoneinfo import ZoneInfo
+
+
+@dataclass(frozen=True, eq=False)
+class _Held:
+    instant: datetime
 
 
 class HasTimeZone(Protocol):
@@ -16,12 +22,12 @@ class HasTimeZone(Protocol):
     def time_zone(self) -> str: ...
 
 
-_source: Callable[[], datetime] = lambda: datetime.now(UTC)  # noqa: E731
+_held: list[_Held] = []
 
 
 def now() -> datetime:
     """This instant, aware, in UTC."""
-    return _source()
+    return _held[-1].instant if _held else datetime.now(UTC)
 
 
 def today(place: HasTimeZone) -> date:
@@ -41,12 +47,20 @@ def at(day: date, moment: time, place: HasTimeZone) -> datetime:
 
 @contextlib.contextmanager
 def frozen(instant: datetime) -> Iterator[None]:
-    """Hold the clock at `instant` (tests and demo data)."""
+    """Hold the clock of this process at `instant` (tests and demo data); whoever held it last is obeyed.
+
+    Threads may hold it and let go in any order: each takes back its own.
+    """
     if instant.tzinfo is None:
         raise ValueError("the clock takes aware datetimes only")
-    global _source
-    before, _source = _source, lambda: instant
+    held = _Held(instant)
+    _held.append(held)
     try:
         yield
     finally:
-        _source = before
+        _held.remove(held)
+
+
+def is_held() -> bool:
+    """Whether somebody holds the clock."""
+    return bool(_held)

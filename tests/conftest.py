@@ -29,7 +29,7 @@ from flask_wtf.csrf import generate_csrf
 from psycopg import sql
 from sqlalchemy.engine import URL, make_url
 
-from crm import create_app
+from crm import clock, create_app
 from crm.access.actors import SYSTEM
 from crm.access.models import Branch, User
 from crm.access.scope import EVERYWHERE, scoped_to
@@ -79,6 +79,13 @@ def _no_escape() -> Iterator[None]:
     _escapes.clear()
     yield
     assert not _escapes, f"the test tried to leave the machine: {_escapes}"
+
+
+@pytest.fixture(autouse=True)
+def _clock_let_go() -> Iterator[None]:
+    """A clock left held would be blamed on whichever test comes next."""
+    yield
+    assert not clock.is_held(), "the test still holds the clock"
 
 
 # --- servers, one per run or per worker -----------------------------------------------------------------------------

@@ -35,6 +35,16 @@ def test_frozen_lets_go_after_an_error() -> None:
     assert clock.now() > datetime(2026, 3, 1, tzinfo=UTC)
 
 
+def test_those_who_hold_the_clock_let_go_in_any_order() -> None:
+    first, second = (clock.frozen(datetime(2026, 3, day, tzinfo=UTC)) for day in (1, 2))
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert clock.now() == datetime(2026, 3, 2, tzinfo=UTC)
+    second.__exit__(None, None, None)
+    assert not clock.is_held()
+
+
 def test_a_naive_instant_is_refused() -> None:
     with pytest.raises(ValueError, match="aware"), clock.frozen(datetime(2026, 3, 1)):
         pass

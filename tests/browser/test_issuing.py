@@ -31,15 +31,17 @@ class Held:
 
     def __init__(self, page: Page) -> None:
         self.routes: list[Route] = []
+        self.is_over = False
         page.route("**/bill/new/", self._hold)
 
     def _hold(self, route: Route) -> None:
-        if route.request.resource_type == "fetch":
+        if route.request.resource_type == "fetch" and not self.is_over:
             self.routes.append(route)
         else:
             route.continue_()
 
     def let_go(self, page: Page) -> None:
+        self.is_over = True  # what is asked for a moment later waits for nobody
         for route in self.routes:
             route.continue_()
         self.routes.clear()

@@ -465,7 +465,7 @@ def test_of_two_who_plan_the_same_one_wins(network: Any, plan: LessonPlan, in_pa
     user = make_user(Role.ADMINISTRATOR, branches=[network.lesnoy]).id
 
     def one(_index: int) -> int:
-        with clock.frozen(NOW), transaction():
+        with transaction():
             mine = replace(
                 plan,
                 branch=db.session.get_one(Branch, branch_id),
