@@ -489,7 +489,7 @@ def browser(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     path = chromium.find()
     if path is None:
         pytest.fail(chromium.MISSING, pytrace=False)
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
     args = [
         *("--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
@@ -497,6 +497,7 @@ def browser(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     ]
     if os.geteuid() == 0:
         args.append("--no-sandbox")
+    expect.set_options(timeout=20_000)  # two tests, three servers and a browser share two cores
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=path, args=args)
         yield started
@@ -508,7 +509,7 @@ def page(browser: Any) -> Iterator[Any]:
     """A page in a private window, in Russian. Script errors and broken content security policy fail the test."""
     context = browser.new_context(locale="ru-RU")
     context.grant_permissions(["clipboard-read", "clipboard-write"])
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(30_000)
     complaints: list[str] = []
     context.on("weberror", lambda error: complaints.append(str(error.error)))
     context.on(

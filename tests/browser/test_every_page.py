@@ -118,7 +118,7 @@ def watched(browser: Any) -> Iterator[tuple[Any, list[str]]]:
 
     def new_page(locale: str) -> Page:
         context = browser.new_context(locale=locale, viewport=WIDE, reduced_motion="reduce")
-        context.set_default_timeout(15_000)
+        context.set_default_timeout(30_000)
         context.on("weberror", lambda error: complaints.append(f"script: {error.error}"))
         context.on(
             "console",

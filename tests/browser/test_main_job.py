@@ -40,7 +40,7 @@ def phone_page(browser: Any) -> Iterator[Page]:
     context = browser.new_context(
         locale="ru-RU", viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True
     )
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(30_000)
     yield context.new_page()
     context.close()
 
