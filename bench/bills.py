@@ -95,7 +95,7 @@ def school(url: str, home: Path) -> Mapping[str, Skill]:
     def issue(first: int, count: int) -> bytes:
         with app.app_context(), scoped_to(EVERYWHERE), acting(SYSTEM, "bench"), transaction():
             lines = issue_many(ids[first : first + count], terms, by=SYSTEM)
-            if errors := [line.error for line in lines if line.error]:
+            if errors := [line.reason for line in lines if not line.is_done]:
                 raise RuntimeError(f"{len(errors)} bills of {count} were not issued: {errors[0]}")
         return b""
 

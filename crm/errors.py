@@ -31,6 +31,10 @@ class Conflict(DomainError):
     status = 409
 
 
+class NothingToDo(Conflict):
+    """What was asked for is so already, or there is nothing to do it to: of many rows such a one is skipped."""
+
+
 class Forbidden(DomainError):
     """The actor's role or branches do not allow this."""
 

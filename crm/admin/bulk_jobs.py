@@ -19,7 +19,7 @@ from crm.background.models import BackgroundJob, JobLine
 from crm.background.operations import JobLost, Progress, executor
 from crm.db import db, give_way, transaction
 from crm.errors import DomainError, Forbidden, report_exception
-from crm.protocol import ProtocolLine
+from crm.protocol import Outcome, ProtocolLine
 
 # Rows per transaction: long enough to be fast, short enough that nobody who waits for SQLite's one lock notices.
 BATCH = 1000
@@ -69,7 +69,7 @@ def view_of(job: BackgroundJob) -> BulkView:
 
 def undoable_lines(job_id: int) -> Any:
     """Condition of the lines of a job that changed something."""
-    return sa.and_(JobLine.job_id == job_id, JobLine.error.is_(None), JobLine.changes.is_not(None))
+    return sa.and_(JobLine.job_id == job_id, JobLine.outcome == Outcome.DONE, JobLine.changes.is_not(None))
 
 
 def _changed_lines(job_id: int, after: int) -> Iterator[list[tuple[int, int, dict[str, Any]]]]:
@@ -111,8 +111,7 @@ def _do(
     try:
         with transaction():
             lines = work(batch)
-            failed = sum(line.error is not None for line in lines)
-            progress.advance(len(batch), failed=failed, lines=lines, state=state)
+            progress.advance(len(batch), lines=lines, state=state)
     except (JobLost, Forbidden):
         raise
     except Exception as error:
@@ -125,5 +124,6 @@ def _do(
         if not isinstance(error, DomainError):
             reason = _("Unexpected error %(id)s; it is in the log.", id=report_exception(error))
         row_id = row_of(batch[0])
+        line = ProtocolLine(row_id, f"#{row_id}", Outcome.FAILED, reason)
         with transaction():
-            progress.advance(1, failed=1, lines=[ProtocolLine(row_id, f"#{row_id}", reason)], state=state)
+            progress.advance(1, lines=[line], state=state)

@@ -21,7 +21,7 @@ from crm.audit.models import AuditAction, AuditEntry
 from crm.audit.operations import plain
 from crm.audit.origin import current_origin
 from crm.db import Money, db, insert_rows, patched
-from crm.protocol import ProtocolLine
+from crm.protocol import Outcome, ProtocolLine
 
 _CHANGES, _STAYS = -1, -2  # verdicts beside the number of a refusal
 
@@ -43,7 +43,8 @@ class Change:
     it away. Of several refusals the first that holds is told.
 
     label: columns a row is called by in the protocol and the audit, and how they are put together.
-    is_kept: the protocol keeps the old values, for an undo.
+    is_kept: the protocol keeps the old values, for an undo. so_already: what it says of a row that has these values
+    already, and so is skipped.
     """
 
     model: type[Any]
@@ -52,6 +53,7 @@ class Change:
     label: tuple[Sequence[Any], Callable[..., str]]
     action: AuditAction = AuditAction.UPDATE
     is_kept: bool = True
+    so_already: str = ""
 
     def verdict(self) -> Any:
         """SQL: number of the refusal, or _CHANGES, or _STAYS for a row that has these values already."""
@@ -74,10 +76,12 @@ class Change:
 
 @dataclass(frozen=True)
 class Preview:
-    """What a change would do: rows that change, rows that are so already, and refused ones by reason."""
+    """What a change would do: rows that change, those left as they are since there is nothing to do, and refused ones,
+    by reason.
+    """
 
     changes: int
-    stays: int
+    skipped: dict[str, int]
     refused: dict[str, int]
 
 
@@ -88,7 +92,8 @@ def preview_of(change: Change, counts: Iterable[tuple[int, int]]) -> Preview:
     for number, refusal in enumerate(change.refusals):
         if number in found:
             refused[refusal.reason] = refused.get(refusal.reason, 0) + found[number]
-    return Preview(found.get(_CHANGES, 0), found.get(_STAYS, 0), refused)
+    skipped = {_so_already(change): found[_STAYS]} if _STAYS in found else {}
+    return Preview(found.get(_CHANGES, 0), skipped, refused)
 
 
 def change_many(change: Change, ids: Sequence[int], *, by: Actor) -> list[ProtocolLine]:
@@ -103,12 +108,16 @@ def change_many(change: Change, ids: Sequence[int], *, by: Actor) -> list[Protoc
     changed: dict[int, dict[str, Any]] = {}
     rows = _locked(change, ids, names, change.verdict())
     for row in rows:
-        error = change.refusals[row.verdict].reason if row.verdict >= 0 else None
-        if row.verdict == _CHANGES:
+        label = change.name_of(row)
+        if row.verdict >= 0:
+            line = ProtocolLine(row.id, label, Outcome.FAILED, change.refusals[row.verdict].reason)
+        elif row.verdict == _STAYS:
+            line = ProtocolLine(row.id, label, Outcome.SKIPPED, _so_already(change))
+        else:
             olds = {name: _old(row, name) for name in names}
             changed[row.id] = {name: [old, new[name]] for name, old in olds.items() if old != new[name]}
-        kept = changed.get(row.id) if change.is_kept else None
-        lines[row.id] = ProtocolLine(row.id, change.name_of(row), error, kept)
+            line = ProtocolLine(row.id, label, changes=changed[row.id] if change.is_kept else None)
+        lines[row.id] = line
     if changed:
         columns, keys = _sorted_out(change.values)
         patches = {name: patched(getattr(change.model, name), patch) for name, patch in keys.items()}
@@ -122,7 +131,8 @@ def change_many(change: Change, ids: Sequence[int], *, by: Actor) -> list[Protoc
 def put_back(change: Change, done: Sequence[tuple[int, dict[str, Any]]], *, by: Actor) -> list[ProtocolLine]:
     """Undo what a change did, as noted in its protocol: (row id, {field: [old, new]}). The caller commits.
 
-    Only where the row still has every value the change gave it and the change would not refuse the row.
+    Only where the row still has every value the change gave it and the change would not refuse the row; one that has
+    all its old values by now is skipped.
     """
     guard = replace(change, values={}, refusals=[refusal for refusal in change.refusals if not refusal.is_of_value])
     names = sorted({name for _id, changes in done for name in changes})
@@ -134,14 +144,17 @@ def put_back(change: Change, done: Sequence[tuple[int, dict[str, Any]]], *, by: 
         if row is None:
             lines.append(_not_found(row_id))
             continue
-        error = None
-        if row.verdict >= 0:
-            error = guard.refusals[row.verdict].reason
+        label = guard.name_of(row)
+        if all(_old(row, name) == before for name, (before, _new) in changes.items()):
+            line = ProtocolLine(row_id, label, Outcome.SKIPPED, _("It has its old values already."))
+        elif row.verdict >= 0:
+            line = ProtocolLine(row_id, label, Outcome.FAILED, guard.refusals[row.verdict].reason)
         elif any(_old(row, name) != new for name, (_before, new) in changes.items()):
-            error = _("Changed since then; left as it is.")
+            line = ProtocolLine(row_id, label, Outcome.FAILED, _("Changed since then; left as it is."))
         else:
             reverted[row_id] = {name: [new, before] for name, (before, new) in changes.items()}
-        lines.append(ProtocolLine(row_id, guard.name_of(row), error, reverted.get(row_id)))
+            line = ProtocolLine(row_id, label, changes=reverted[row_id])
+        lines.append(line)
     _write_each(guard.model, reverted)
     if reverted:
         _note(guard, [row for row in rows.values() if row.id in reverted], reverted, by)
@@ -209,7 +222,11 @@ def _note(change: Change, rows: Iterable[Any], changes: Mapping[int, dict[str, A
 
 
 def _not_found(row_id: int) -> ProtocolLine:
-    return ProtocolLine(row_id, f"#{row_id}", _("Not found"))
+    return ProtocolLine(row_id, f"#{row_id}", Outcome.FAILED, _("Not found"))
+
+
+def _so_already(change: Change) -> str:
+    return change.so_already or _("It is so already.")
 
 
 def _sorted_out(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from crm.access.models import User
 from crm.db import BigId, LabelEnum, Model, PrimaryKey, Text40, Text200, label_enum
+from crm.protocol import Outcome
 
 
 class JobStatus(LabelEnum):
@@ -31,7 +32,8 @@ class BackgroundJob(Model):
     It belongs to its author, who alone sees it, and runs as him, in the branch he had chosen, in his language.
     params: what the executor needs; state: where it has got to, so that a killed one goes on and does nothing twice.
     attempt: how often a worker has taken it; the latest one alone may write its progress.
-    total: rows to do, None while unknown; done: rows seen, of them failed refused. file: path below DATA_DIR.
+    total: rows to do, None while unknown; done: rows seen, of them skipped had nothing to do and failed were refused.
+    file: path below DATA_DIR.
     """
 
     __audited__ = False
@@ -49,6 +51,7 @@ class BackgroundJob(Model):
     state: Mapped[dict[str, Any]] = mapped_column(default=dict)
     total: Mapped[int | None] = mapped_column(Integer)
     done: Mapped[int] = mapped_column(Integer, default=0)
+    skipped: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     failed: Mapped[int] = mapped_column(Integer, default=0)
     attempt: Mapped[int] = mapped_column(Integer, default=0)
     is_cancel_requested: Mapped[bool] = mapped_column(Boolean, default=False)
@@ -64,19 +67,16 @@ class BackgroundJob(Model):
     author: Mapped[User] = relationship()
 
     @property
-    def is_in_vain(self) -> bool:
-        """Whether it went over all its rows and every one was refused."""
-        return self.status is JobStatus.DONE and 0 < self.failed == self.done
+    def changed(self) -> int:
+        """Rows something was done to."""
+        return self.done - self.skipped - self.failed
 
     def __str__(self) -> str:
         return self.title
 
 
 class JobLine(Model):
-    """One line of a job's protocol: what became of a row. error: why it was refused, None when it was done.
-
-    changes: {field: [old, new]} of what was done, for the undo.
-    """
+    """One line of a job's protocol: what became of a row, as ProtocolLine tells it."""
 
     __audited__ = False
     __table_args__ = (Index(None, "job_id", "id"), Index(None, "job_id", "row_id"))
@@ -85,5 +85,8 @@ class JobLine(Model):
     job_id: Mapped[int] = mapped_column(ForeignKey("background_job.id", ondelete="CASCADE"))
     row_id: Mapped[int | None] = mapped_column(BigId)
     label: Mapped[str] = mapped_column(String(300), default="")
-    error: Mapped[str | None] = mapped_column(Text)
+    outcome: Mapped[Outcome] = mapped_column(
+        label_enum(Outcome), default=Outcome.DONE, server_default=Outcome.DONE.value
+    )
+    reason: Mapped[str | None] = mapped_column(Text)
     changes: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))

@@ -8,6 +8,7 @@ is are committed together, so nothing is done twice; a worker that was taken for
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -25,7 +26,7 @@ from crm.background.models import BackgroundJob, JobLine, JobStatus
 from crm.bell import ring
 from crm.db import db, end_reading, insert_rows, reading, transaction
 from crm.errors import DomainError, report_exception
-from crm.protocol import ProtocolLine
+from crm.protocol import Outcome, ProtocolLine
 
 RUN = "background.run"
 LEASE = timedelta(minutes=2)
@@ -64,7 +65,7 @@ class Progress:
 
     def restart(self) -> None:
         """Begin with the first row: what an earlier attempt made is no use."""
-        self._update(done=0, failed=0)
+        self._update(done=0, skipped=0, failed=0)
 
     def keep_file(self, name: str, shown_name: str) -> None:
         """The job has made the file `name` in files_folder(); its author saves it as `shown_name`."""
@@ -78,11 +79,17 @@ class Progress:
         lines: Sequence[ProtocolLine] = (),
         state: dict[str, Any] | None = None,
     ) -> None:
-        """`done` more rows are behind us, `failed` of them refused. state: where to go on after a crash.
+        """`done` more rows are behind us; `lines` tell what became of them, `failed` of those without a line were
+        refused. state: where to go on after a crash.
 
         Raises JobLost when the job is another worker's by now.
         """
-        values: dict[str, Any] = {"done": BackgroundJob.done + done, "failed": BackgroundJob.failed + failed}
+        outcomes = Counter(line.outcome for line in lines)
+        values: dict[str, Any] = {
+            "done": BackgroundJob.done + done,
+            "skipped": BackgroundJob.skipped + outcomes[Outcome.SKIPPED],
+            "failed": BackgroundJob.failed + outcomes[Outcome.FAILED] + failed,
+        }
         if state is not None:
             values["state"] = state
         self._update(**values)
@@ -91,7 +98,8 @@ class Progress:
                 "job_id": self.job_id,
                 "row_id": line.id,
                 "label": line.label[:300],
-                "error": line.error,
+                "outcome": line.outcome,
+                "reason": line.reason,
                 "changes": line.changes,
             }
             for line in lines

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 from flask_babel import gettext as _
 from sqlalchemy import insert, inspect, or_, select
@@ -31,7 +31,7 @@ from crm.clients.names import first_name
 from crm.clients.queries import payer_of
 from crm.db import db, insert_rows
 from crm.debts.queries import debts_of_subscriptions
-from crm.errors import DomainError
+from crm.errors import DomainError, NotFound, NothingToDo
 from crm.i18n import day, money
 from crm.ledger.batch import own_accounts
 from crm.ledger.models import Account, AccountKind, Unit
@@ -186,7 +186,7 @@ def issue_draft(
     if method is BillMethod.FORECAST:
         _check_fixed(draft, amount, period_from)
     elif method is BillMethod.SUBSCRIPTION and not draft.amount and (amount is None or not draft.subscriptions):
-        raise DomainError("nothing_to_pay", draft.reason, "amount")
+        raise NothingToDo("nothing_to_pay", draft.reason, "amount")
     elif method is BillMethod.MANUAL and amount is None:
         raise DomainError("required", _("Enter the sum."), "amount")
     asked = draft.amount if amount is None else amount
@@ -218,7 +218,7 @@ def _check_fixed(draft: Draft, amount: Decimal | None, period_from: date | None)
             "period_from",
         )
     if not draft.amount:
-        raise DomainError("nothing_to_pay", draft.reason, "amount")
+        raise NothingToDo("nothing_to_pay", draft.reason, "amount")
     if amount is not None and amount != draft.amount:
         raise DomainError(
             "forecast_changed",
@@ -281,9 +281,9 @@ def issue_many(client_ids: Sequence[int], terms: Terms, *, by: Actor) -> list[Pr
     the accounts of all of them wait for it.
 
     One line per id, in the order given: the bill's number and sum, or why there is none; who shares an account with
-    another is told of that one's bill. While a bill for the account waits for payment there is no other, unless
-    terms.is_reissued; an archived or expired one does not count. By subscriptions only those are asked for that no bill
-    asks for yet and that were not paid for at the sale.
+    another is told of that one's bill. Who has nothing to pay is skipped. So is, unless terms.is_reissued, the account
+    a bill of which waits for payment; an archived or expired one does not count. By subscriptions only those are asked
+    for that no bill asks for yet and that were not paid for at the sale.
     Raises DomainError beside the field of what is the same for all: "required", "too_long", those of check_amount().
     """
     require(by, "bill.issue")
@@ -299,36 +299,50 @@ def issue_many(client_ids: Sequence[int], terms: Terms, *, by: Actor) -> list[Pr
     return [_told(id, asked.get(id), bills, errors, numbers) for id in client_ids]
 
 
-def total_of_many(client_ids: Sequence[int], terms: Terms, *, by: Actor) -> tuple[int, Decimal]:
-    """How many bills issue_many() would issue now, and for how much in all. Only a look."""
+class Outlook(NamedTuple):
+    """What issue_many() would come to: so many bills, of that sum in all; clients skipped and refused."""
+
+    bills: int
+    total: Decimal
+    skipped: int
+    failed: int
+
+
+def outlook_of_many(client_ids: Sequence[int], terms: Terms, *, by: Actor) -> Outlook:
+    """What issue_many() would do now. Only a look."""
     asked, errors = _asked_for(client_ids, is_held=False)
     drafts = _drafts({one.key: one for one in asked.values()}, terms, errors, {}, by=by, is_held=False)
-    return len(drafts), sum((draft.amount for draft in drafts.values()), Decimal(0))
+    left = [errors[key] for key in (asked[id].key if id in asked else id for id in client_ids) if key in errors]
+    skipped = sum(isinstance(error, NothingToDo) for error in left)
+    total = sum((draft.amount for draft in drafts.values()), Decimal(0))
+    return Outlook(len(drafts), total, skipped, len(left) - skipped)
 
 
 def _told(
     id: int,
     one: _Asked | None,
     bills: Mapping[_Key, Bill],
-    errors: Mapping[int | _Key, str],
+    errors: Mapping[int | _Key, DomainError],
     numbers: dict[_Key, str],
 ) -> ProtocolLine:
     """What became of a client. errors: by client or account; numbers: of bills an earlier one of the same action is
     told of, by account.
     """
     if one is None:
-        return ProtocolLine(id, f"№ {id}", errors[id])
+        return ProtocolLine.after(id, f"№ {id}", errors[id])
     name = one.client.shown_name
     if number := numbers.get(one.key):
-        return ProtocolLine(id, _("%(name)s: in the payer's bill %(number)s", name=name, number=number)[:200], None)
+        return ProtocolLine(id, _("%(name)s: in the payer's bill %(number)s", name=name, number=number)[:200])
     if one.key in errors:
-        return ProtocolLine(id, name, errors[one.key])
+        return ProtocolLine.after(id, name, errors[one.key])
     bill = bills[one.key]
     numbers[one.key] = bill.title
-    return ProtocolLine(id, f"{name}: {bill.title}, {money(bill.amount)}"[:200], None)
+    return ProtocolLine(id, f"{name}: {bill.title}, {money(bill.amount)}"[:200])
 
 
-def _asked_for(client_ids: Sequence[int], *, is_held: bool = True) -> tuple[dict[int, _Asked], dict[int | _Key, str]]:
+def _asked_for(
+    client_ids: Sequence[int], *, is_held: bool = True
+) -> tuple[dict[int, _Asked], dict[int | _Key, DomainError]]:
     """The clients and their payers, held; and what is wrong with the others, by client id."""
     rows = db.session.execute(select(Client.id, Client.payer_id).where(Client.id.in_(client_ids))).all()
     ids = {id for row in rows for id in row if id is not None}
@@ -337,14 +351,14 @@ def _asked_for(client_ids: Sequence[int], *, is_held: bool = True) -> tuple[dict
     query = select(Client).where(Client.id.in_(ids))
     known = {client.id: client for client in db.session.scalars(query)}
     branches = {branch.id: branch for branch in db.session.scalars(select(Branch))}
-    asked, errors = dict[int, _Asked](), dict[int | _Key, str]()
+    asked, errors = dict[int, _Asked](), dict[int | _Key, DomainError]()
     for id in client_ids:
         client = known.get(id)
         payer = known.get(client.payer_id or client.id) if client is not None else None
         if client is None:
-            errors[id] = _("Not found")
+            errors[id] = NotFound("not_found", _("Not found"))
         elif payer is None:
-            errors[id] = _("The payer's card was not found in this branch.")
+            errors[id] = NotFound("payer_not_found", _("The payer's card was not found in this branch."))
         else:
             asked[id] = _Asked(client, payer, branches[client.branch_id])
     return asked, errors
@@ -353,7 +367,7 @@ def _asked_for(client_ids: Sequence[int], *, is_held: bool = True) -> tuple[dict
 def _drafts(
     wanted: Mapping[_Key, _Asked],
     terms: Terms,
-    errors: dict[int | _Key, str],
+    errors: dict[int | _Key, DomainError],
     numbers: dict[_Key, str],
     *,
     by: Actor,
@@ -388,22 +402,22 @@ def _drafts(
     fresh = {key: one for key, one in accounts.items() if key not in errors and key not in numbers}
     by_method = _drafts_by_cost if terms.method is BillMethod.SUBSCRIPTION else _drafts_by_forecast
     drafts = by_method(fresh, terms, todays)
-    errors |= {key: draft.reason for key, draft in drafts.items() if not draft.amount}
+    errors |= {key: NothingToDo("nothing_to_pay", draft.reason) for key, draft in drafts.items() if not draft.amount}
     return {key: draft for key, draft in drafts.items() if draft.amount}
 
 
-def _unpaid(bill: Bill) -> str:
-    return _("There is an earlier unpaid bill: %(number)s.", number=bill.title)
+def _unpaid(bill: Bill) -> NothingToDo:
+    return NothingToDo("billed_already", _("There is an earlier unpaid bill: %(number)s.", number=bill.title))
 
 
-def _refusal(terms: Terms, today: date) -> str | None:
+def _refusal(terms: Terms, today: date) -> DomainError | None:
     if terms.period_to < today:
-        return str(_period_over())
+        return _period_over()
     try:
         _check_end(terms.period_to, today)
         check_term(today, terms.payable_until)
     except DomainError as error:
-        return str(error)
+        return error
     return None
 
 

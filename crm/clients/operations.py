@@ -21,7 +21,7 @@ from crm.audit.models import AuditAction
 from crm.audit.operations import transition
 from crm.clients.models import CLIENT_MOVES, Client, ClientKind, ClientStatus, PhoneKind
 from crm.db import db
-from crm.errors import DomainError, Forbidden
+from crm.errors import DomainError, Forbidden, NothingToDo
 from crm.fields.operations import custom_change, set_custom
 from crm.fields.queries import Definitions
 from crm.phones import format_phone, parse_phone
@@ -184,11 +184,11 @@ def archive_client(client: Client, *, by: Actor) -> Client:
 
 
 def archive_clients(ids: Sequence[int], *, by: Actor) -> list[ProtocolLine]:
-    """Take cards out of work; a refused one does not stop the rest. One line per id, in the order given. The caller
+    """Take cards out of work; one that is archived already is skipped. One line per id, in the order given. The caller
     commits.
     """
     lines = change_many(archiving_clients(by=by), ids, by=by)
-    _follow_archiving([line.id for line in lines if line.error is None], by)
+    _follow_archiving([line.id for line in lines if line.is_done], by)
     return lines
 
 
@@ -198,14 +198,17 @@ def _follow_archiving(ids: Sequence[int], by: Actor) -> None:
 
 
 def archiving_clients(*, by: Actor) -> Change:
-    """What archive_clients() does and whom it refuses."""
+    """What archive_clients() does and whom it skips."""
     require(by, "client.archive")
-    archived = _(
-        "The status is now “%(status)s”; this action is no longer possible.", status=ClientStatus.ARCHIVED.label
+    return Change(
+        Client,
+        {"status": ClientStatus.ARCHIVED},
+        (),
+        _LABEL,
+        action=AuditAction.TRANSITION,
+        is_kept=False,
+        so_already=_("The card is in the archive already."),
     )
-    refusals = (Refusal(Client.status == ClientStatus.ARCHIVED, archived),)
-    values = {"status": ClientStatus.ARCHIVED}
-    return Change(Client, values, refusals, _LABEL, action=AuditAction.TRANSITION, is_kept=False)
 
 
 def changing_clients(values: Mapping[str, Any], *, by: Actor) -> Change:
@@ -231,11 +234,13 @@ def restore_client(client: Client, *, by: Actor) -> Client:
     """Bring an archived card back. The caller commits.
 
     Raises DomainError "phone_taken" when its phone has become another payer's, "merged" for a card that is a part of
-    another one now, Conflict when it is active already.
+    another one now, NothingToDo when it is active already.
     """
     require(by, "client.archive", client)
     if client.merged_into_id is not None:
         raise DomainError("merged", _("This card has been merged into another one and cannot be restored."))
+    if client.status is ClientStatus.ACTIVE:
+        raise NothingToDo("active_already", _("The card is not in the archive."))
     phone = client.phone if client.is_payer else None
     if phone:
         _refuse_taken_phone(phone, client)

@@ -14,7 +14,7 @@ from crm.access.models import Branch
 from crm.access.scope import EVERYWHERE, current_scope, scoped_to
 from crm.clients.models import Client
 from crm.db import db
-from crm.errors import DomainError, Forbidden, NotFound
+from crm.errors import DomainError, Forbidden, NotFound, NothingToDo
 from crm.i18n import money
 from crm.ledger.models import Account, AccountKind, Transaction, TransactionKind
 from crm.ledger.operations import Cause, Line, check_amount, house_account, lock_accounts, post
@@ -54,7 +54,8 @@ def write_off_bad_debt(account: Account, *, amount: Decimal | None = None, comme
 
 
 def write_off_bad_debts(account_ids: Sequence[int], *, comment: str = "", by: Actor) -> list[ProtocolLine]:
-    """Write off the whole bad debt of many accounts; a refused one does not stop the rest. The caller commits.
+    """Write off the whole bad debt of many accounts; a refused one does not stop the rest, one without a debt is
+    skipped. The caller commits.
 
     One line per id, in the order given, with the client and the sum; an id outside the scope says it was not found.
     """
@@ -65,14 +66,16 @@ def write_off_bad_debts(account_ids: Sequence[int], *, comment: str = "", by: Ac
         house_account(AccountKind.BAD_DEBT, branch_id)  # all made before the first client's account is locked
     lines = {}
     for account in accounts:
-        label, error = str(account.client or account.title), None  # of merged cards one may be out of sight
+        label = str(account.client or account.title)  # of merged cards one may be out of sight
+        error = None
         try:
             done = write_off_bad_debt(account, comment=comment, by=by)
             label = f"{label}: {money(done.entries[0].amount)}"
         except DomainError as refused:
-            error = str(refused)
-        lines[account.id] = ProtocolLine(account.id, label, error)
-    return [lines.get(row_id) or ProtocolLine(row_id, f"#{row_id}", _("Not found")) for row_id in account_ids]
+            error = refused
+        lines[account.id] = ProtocolLine.after(account.id, label, error)
+    not_found = NotFound("not_found", _("Not found"))
+    return [lines.get(row_id) or ProtocolLine.after(row_id, f"#{row_id}", not_found) for row_id in account_ids]
 
 
 def account_in_own_city(account_id: int) -> Account:
@@ -132,7 +135,7 @@ def _forgive(
     house_account(against, account.branch_id)  # made before the client's account is locked
     debt = -lock_accounts([account])[account.id]
     if debt <= 0:
-        raise DomainError("no_debt", _("There is no debt on this account."))
+        raise NothingToDo("no_debt", _("There is no debt on this account."))
     amount = debt if amount is None else check_amount(amount)
     if amount > debt:
         raise DomainError("above_debt", _("The sum is above the debt."), "amount")

@@ -32,7 +32,7 @@ from crm.exchange.models import ImportedRow, ImportRun
 from crm.ledger.batch import post_all
 from crm.ledger.models import Account, AccountKind, Entry, Transaction, TransactionKind
 from crm.ledger.operations import Cause, Line, Posting
-from crm.protocol import ProtocolLine
+from crm.protocol import Outcome, ProtocolLine
 
 UNDO = "import.undo"
 BATCH = 100
@@ -96,11 +96,11 @@ def _undo(job: BackgroundJob, progress: Progress) -> None:
             if not rows:
                 return
             lines = undo(rows, by=job.author)
-            undone = sum(line.error is None for line in lines)
+            undone = sum(line.is_done for line in lines)
             statement = update(ImportRun).where(ImportRun.id == run_id).values(undone=ImportRun.undone + undone)
             db.session.execute(statement.execution_options(synchronize_session=False))
             after = rows[-1].id
-            progress.advance(len(rows), failed=len(rows) - undone, lines=lines, state={"row": after})
+            progress.advance(len(rows), lines=lines, state={"row": after})
         give_way()
 
 
@@ -119,7 +119,7 @@ def undo_accounts(rows: Sequence[ImportedRow], *, by: Actor) -> list[ProtocolLin
         account = accounts.get(row.row_id)
         label = _("Line %(line)s", line=row.line) + (f": {account.client}, {account}" if account else "")
         reason = blocked.get(row.row_id) or (None if account else _("It belongs to another branch."))
-        lines.append(ProtocolLine(row.row_id, label, reason))
+        lines.append(ProtocolLine(row.row_id, label, Outcome.DONE if reason is None else Outcome.FAILED, reason))
         if reason is None:
             good.append(row)
     _reverse([openings[row.row_id] for row in good if row.row_id in openings], by=by)
@@ -162,7 +162,7 @@ def undo_clients(rows: Sequence[ImportedRow], *, by: Actor) -> list[ProtocolLine
         except DomainError as error:
             reason = str(error)
         label = _("Line %(line)s", line=row.line) + (f": {client.name}" if client else "")
-        lines.append(ProtocolLine(row.row_id, label, reason))
+        lines.append(ProtocolLine(row.row_id, label, Outcome.DONE if reason is None else Outcome.FAILED, reason))
         if reason is None:
             good.append(row)
     _reverse([openings[row.row_id] for row in good if row.row_id in openings and not _is_update(row)], by=by)

@@ -410,9 +410,9 @@ def cancel_lesson(lesson: Lesson, *, by: Actor) -> Lesson:
     """
     require(by, "lesson.cancel", lesson)
     [line] = cancel_lessons([lesson.id], by=by)
-    if line.error is not None:
+    if not line.is_done:
         is_marked = lesson.status is LessonStatus.PLANNED
-        raise DomainError("marks_first", line.error) if is_marked else Conflict("lesson_over", line.error)
+        raise DomainError("marks_first", line.reason) if is_marked else Conflict("lesson_over", line.reason)
     return lesson
 
 
@@ -437,17 +437,18 @@ def cancel_lessons(ids: Sequence[int], *, by: Actor) -> list[ProtocolLine]:
         {"status": LessonStatus.CANCELED},
         [
             Refusal(
-                Lesson.status != LessonStatus.PLANNED,
-                _("The lesson is held or canceled already."),
+                Lesson.status.not_in([LessonStatus.PLANNED, LessonStatus.CANCELED]),
+                _("The lesson is held already."),
             ),
             Refusal(marked, _("Somebody has been marked at the lesson: change the marks first.")),
         ],
         label=((Lesson.starts_at, zone), moment),
         action=AuditAction.TRANSITION,
         is_kept=False,
+        so_already=_("The lesson is canceled already."),
     )
     lines = change_many(change, ids, by=by)
-    _expect_nobody([line.id for line in lines if line.error is None], by=by)
+    _expect_nobody([line.id for line in lines if line.is_done], by=by)
     return lines
 
 

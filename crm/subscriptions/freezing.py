@@ -16,7 +16,7 @@ from crm.access.actors import SYSTEM, Actor, require
 from crm.access.models import Branch
 from crm.audit.operations import transition
 from crm.db import db
-from crm.errors import DomainError
+from crm.errors import DomainError, NothingToDo
 from crm.i18n import day
 from crm.protocol import ProtocolLine
 from crm.subscriptions.models import (
@@ -41,10 +41,12 @@ def freeze_subscription(
 
     From a day to come on it begins by itself; one that is over already only moves the end. Raises DomainError beside
     `from_on` or `until_on`: "freeze_outside", "freeze_backwards", "freeze_too_long", "freeze_overlaps",
-    "freeze_attended"; "not_active" when it is frozen already, or no longer good.
+    "freeze_attended"; "not_active" when it is frozen already, or no longer good; NothingToDo "frozen_already" when it
+    rests on all of these days anyway.
     """
     require(by, "subscription.freeze", subscription)
     lock_subscription(subscription)
+    _check_not_resting(subscription, from_on, until_on)
     if subscription.status is not SubscriptionStatus.ACTIVE:
         raise DomainError(
             "not_active", _("The subscription is “%(status)s”: it is not frozen.", status=subscription.status.label)
@@ -149,6 +151,24 @@ def keep_freeze(subscription_id: int, today: date | None = None, *, by: Actor = 
         db.session.expire(subscription, ["freezes"])
 
 
+def _check_not_resting(subscription: Subscription, from_on: date, until_on: date | None) -> None:
+    is_good = subscription.status in {SubscriptionStatus.ACTIVE, SubscriptionStatus.FROZEN}
+    if not is_good or (until_on is not None and until_on < from_on):
+        return
+    query = select(SubscriptionFreeze).where(
+        SubscriptionFreeze.subscription_id == subscription.id, SubscriptionFreeze.from_on <= from_on
+    )
+    for freeze in db.session.scalars(query.order_by(SubscriptionFreeze.from_on)):
+        last = freeze.until_on or freeze.planned_until
+        if last is None or (until_on is not None and until_on <= last):
+            raise NothingToDo("frozen_already", _frozen_then(freeze), "from_on")
+
+
+def _frozen_then(freeze: SubscriptionFreeze) -> str:
+    days = f"{day(freeze.from_on)} – {day(freeze.until_on or freeze.planned_until)}"
+    return _("It is frozen at that time already: %(days)s.", days=days)
+
+
 def _check_days(subscription: Subscription, from_on: date, until_on: date | None) -> None:
     if not subscription.starts_on <= from_on <= subscription.ends_on:
         raise DomainError(
@@ -169,11 +189,7 @@ def _check_days(subscription: Subscription, from_on: date, until_on: date | None
     for other in db.session.scalars(query.order_by(SubscriptionFreeze.from_on)):
         last = other.until_on or other.planned_until
         if (last is None or last >= from_on) and (until_on is None or other.from_on <= until_on):
-            raise DomainError(
-                "freeze_overlaps",
-                _("It is frozen at that time already: %(days)s.", days=f"{day(other.from_on)} – {day(last)}"),
-                "from_on",
-            )
+            raise DomainError("freeze_overlaps", _frozen_then(other), "from_on")
         if other.until_on is None:
             raise DomainError(
                 "freeze_planned",

@@ -20,7 +20,7 @@ from crm.clients.models import Client, ClientStatus
 from crm.clients.queries import payer_of
 from crm.db import amount as to_amount
 from crm.db import db
-from crm.errors import Conflict, DomainError
+from crm.errors import DomainError, NotFound, NothingToDo
 from crm.fields.operations import custom_change, set_custom
 from crm.i18n import day
 from crm.ledger.models import Account, AccountKind, TransactionKind, Unit
@@ -228,7 +228,8 @@ def prolong_subscription(
     """Move the last day on, by `days` or to the day `until`: one that has expired is good again. The caller commits.
 
     Raises DomainError beside `days` or `until`: "prolong_required", "prolong_twice", "days_invalid", "until_invalid";
-    "subscription_over" when it was returned, sold by mistake or archived.
+    "subscription_over" when it was returned, sold by mistake or archived; NothingToDo "good_already" when it is good
+    until that day anyway.
     """
     require(by, "subscription.prolong", subscription)
     if days is None and until is None:
@@ -242,12 +243,13 @@ def prolong_subscription(
             raise DomainError("days_invalid", _("Enter from 1 to %(most)s days.", most=LONGEST_DAYS), "days")
         until = subscription.ends_on + timedelta(days=days)
     assert until is not None
-    if not subscription.ends_on < until <= subscription.ends_on + timedelta(days=LONGEST_DAYS):
-        raise DomainError(
-            "until_invalid",
-            _("Enter a day after %(end)s, when the subscription ends now.", end=day(subscription.ends_on)),
-            "until",
+    if until <= subscription.ends_on:
+        raise NothingToDo(
+            "good_already", _("The subscription is good until %(end)s already.", end=day(subscription.ends_on)), "until"
         )
+    last = subscription.ends_on + timedelta(days=LONGEST_DAYS)
+    if until > last:
+        raise DomainError("until_invalid", _("Enter a day no later than %(day)s.", day=day(last)), "until")
     subscription.ends_on = until
     db.session.flush()
     return subscription
@@ -265,13 +267,13 @@ def check_still_good(subscription: Subscription) -> None:
 def archive_subscription(subscription: Subscription, *, by: Actor) -> Subscription:
     """Put away a subscription that is over: used up, expired, returned or sold by mistake. The caller commits.
 
-    Raises DomainError "subscription_not_over", Conflict when it is in the archive already.
+    Raises DomainError "subscription_not_over", NothingToDo when it is in the archive already.
     """
     require(by, "subscription.archive", subscription)
     lock_subscription(subscription)
     state = subscription.state(clock.today(subscription.branch))
     if state is SubscriptionState.ARCHIVED:
-        raise Conflict("archived_already", _("The subscription is in the archive already."))
+        raise NothingToDo("archived_already", _("The subscription is in the archive already."))
     if state not in OVER:
         raise DomainError(
             "subscription_not_over",
@@ -295,8 +297,8 @@ def prolong_subscriptions(
 
 
 def each_of(ids: Sequence[int], change: Callable[[Subscription], Any]) -> list[ProtocolLine]:
-    """Change subscription after subscription, in the order of their ids; a broken rule is told in its line, and what is
-    out of sight was not found.
+    """Change subscription after subscription, in the order of their ids; a broken rule is told in its line, one with
+    nothing to do is skipped, and what is out of sight was not found.
     """
     query = select(Subscription).where(Subscription.id.in_(ids)).options(joinedload(Subscription.plan))
     lines = {}
@@ -305,9 +307,10 @@ def each_of(ids: Sequence[int], change: Callable[[Subscription], Any]) -> list[P
         try:
             change(subscription)
         except DomainError as refused:
-            error = str(refused)
-        lines[subscription.id] = ProtocolLine(subscription.id, str(subscription), error)
-    return [lines.get(row_id) or ProtocolLine(row_id, f"#{row_id}", _("Not found")) for row_id in ids]
+            error = refused
+        lines[subscription.id] = ProtocolLine.after(subscription.id, str(subscription), error)
+    not_found = NotFound("not_found", _("Not found"))
+    return [lines.get(row_id) or ProtocolLine.after(row_id, f"#{row_id}", not_found) for row_id in ids]
 
 
 def changing_subscriptions(values: Mapping[str, Any], *, by: Actor) -> Change:

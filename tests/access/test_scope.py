@@ -178,7 +178,7 @@ def test_operations_refuse_the_foreign_branch(network: Network, there: Client) -
     db.session.expunge_all()
     with scoped_to(scope), transaction():
         lines = archive_bills([bill_id], by=SYSTEM)
-    assert lines[0].error is not None
+    assert lines[0].reason is not None
     db.session.expunge_all()
     assert db.session.get_one(Bill, bill_id).status.value == "pending"
 

@@ -17,7 +17,8 @@ from crm.fields.models import FieldType
 from crm.fields.operations import archive_field, edit_custom
 from crm.jobs.tasks import perform
 from tests.admin.test_grids import plain
-from tests.admin.world import fields
+from tests.admin.world import fields, row_counts
+from tests.bills.test_archive import ALREADY, PAID, settle_at_desk
 from tests.factories import make_bill, make_client
 from tests.fields.test_fields import add
 
@@ -62,7 +63,7 @@ def test_a_row_that_fails_unexpectedly_stops_no_other(network: Any, web: Any, mo
     monkeypatch.setattr("crm.admin.views.bills.archive_bills", archive)
     page = plain(protocol(web(network.administrator, network.lesnoy), all="1"))
     assert archived() == 4
-    assert "Выполнено: 4, с ошибками: 1." in page
+    assert row_counts(done=4, failed=1) in page
     assert page.index(f"#{bad}") < page.index(bills[0].title), "errors first"
     assert "on purpose" not in page
 
@@ -86,7 +87,7 @@ def test_a_confirmation_sent_twice_archives_once(network: Any, web: Any) -> None
     first, second = browser.post(ACTION, data=form), browser.post(ACTION, data=form)
     assert first.location == second.location, "a double click starts one job"
     assert db.session.scalar(select(func.count()).select_from(BackgroundJob)) == 1
-    assert "Выполнено: 1, с ошибками: 0." in plain(browser.get(first.location).text)
+    assert row_counts(done=1) in plain(browser.get(first.location).text)
     assert "Статус: Уже в архиве" in plain(protocol(browser, id=str(bill.id)))
     moves = select(func.count()).where(AuditEntry.action == AuditAction.TRANSITION, AuditEntry.entity == "bill")
     assert db.session.scalar(moves) == 1
@@ -103,7 +104,7 @@ def test_a_selection_that_has_grown_since_is_confirmed_anew(network: Any, web: A
     page = browser.post(ACTION, data=form)
     assert "2 записи" in plain(page.text)
     assert archived() == 0
-    assert "Выполнено: 2, с ошибками: 0." in plain(protocol(browser, **fields(page.text)))
+    assert row_counts(done=2) in plain(protocol(browser, **fields(page.text)))
     assert archived() == 2
 
 
@@ -111,7 +112,7 @@ def test_foreign_rows_do_not_exist(network: Any, web: Any) -> None:
     own, foreign = make_bill(make_client(network.lesnoy)), make_bill(make_client(network.mira))
     browser = web(network.administrator)
     page = plain(protocol(browser, id=[str(own.id), str(foreign.id)]))
-    assert "Выполнено: 1, с ошибками: 0." in page
+    assert row_counts(done=1) in page
     assert foreign.title not in page.replace(own.title, "")
     db.session.expire_all()
     assert (own.status, foreign.status) == (BillStatus.ARCHIVED, BillStatus.PENDING)
@@ -149,14 +150,38 @@ def test_filters_of_all_that_match_survive_the_confirmation(network: Any, web: A
 
 def test_a_protocol_of_refusals_alone_is_not_headed_as_done(network: Any, web: Any) -> None:
     bills = [make_bill(make_client(network.lesnoy)) for _ in range(2)]
+    settle_at_desk(bills[0])
     browser = web(network.administrator, network.lesnoy)
-    protocol(browser, id=str(bills[0].id))
     page = protocol(browser, id=str(bills[0].id))
     assert '<span class="status is-failed">Ничего не выполнено</span>' in page
     assert "Ничего не выполнено" in browser.get("/admin/job/").text
     page = protocol(browser, id=[str(bill.id) for bill in bills])
     assert "Ничего не выполнено" not in page, "one of the two was archived"
     assert '<span class="status is-done">Выполнено</span>' in page
+
+
+def test_what_there_was_nothing_to_do_with_is_no_error(network: Any, web: Any) -> None:
+    gone, paid, fine = (make_bill(make_client(network.lesnoy)) for _ in range(3))
+    with transaction():
+        archive_bills([gone.id], by=network.administrator)
+    settle_at_desk(paid)
+    browser = web(network.administrator, network.lesnoy)
+    chosen = [str(bill.id) for bill in (fine, gone, paid)]
+    preview = plain(browser.post(ACTION, data={"action": "archive", "id": chosen}).text)
+    page = protocol(browser, id=chosen)
+    assert row_counts(done=1, skipped=1, failed=1) in plain(page)
+    (job,) = db.session.scalars(select(BackgroundJob))
+    assert (job.done, job.skipped, job.failed) == (3, 1, 1)
+    for reason in (ALREADY, PAID):
+        assert f": 1 — {reason}" in preview
+        assert f" — {reason}" in plain(page)
+    protocol(browser, id=str(gone.id))
+    page = protocol(browser, id=[str(gone.id), str(fine.id)])
+    assert row_counts(skipped=2) in plain(page)
+    assert "is-failed" not in page
+    assert "is-done" not in page
+    page = protocol(browser, id=[str(gone.id), str(paid.id)])
+    assert '<span class="status is-skipped">Ничего не выполнено</span>' in page, "one of them failed, not all"
 
 
 @pytest.mark.parametrize("wrong", [{"f.status.is": "typo"}, {"f.nothing.is": "1"}, {"any1.f.amount.from": "много"}])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from flask_babel import force_locale, gettext
 
 from crm.access.actors import SYSTEM
 from crm.access.models import Branch
@@ -18,6 +19,7 @@ from crm.db import db, transaction
 from crm.errors import DomainError
 from crm.fields.models import FieldType
 from crm.fields.operations import archive_field
+from crm.protocol import Outcome
 from tests.admin.test_bulk_edit import EDIT, go, job
 from tests.admin.test_grids import plain
 from tests.factories import (
@@ -62,7 +64,8 @@ def test_every_type_is_set_in_many_rows_and_put_back(
     browser = web(network.owner, network.lesnoy)
     preview = plain(browser.post("/admin/client/action/", data={**EDIT, "all": "1", **ticked("pole", typed)}).text)
     assert "Будет изменено: 2" in preview
-    assert "Уже такие и останутся как есть: 1" in preview
+    with force_locale("ru"):
+        assert f"{Outcome.SKIPPED.label}: 1 — {gettext('It is so already.')}" in preview
     page = go(browser, "/admin/client/action/", all="1", **ticked("pole", typed))
     db.session.expire_all()
     assert [row.custom for row in rows] == [{"a": "Ж", "pole": kept, "z": [1]}, {"pole": kept}, {"pole": kept, "a": 1}]
@@ -103,7 +106,7 @@ def test_what_was_changed_since_stays_and_other_fields_do_not_matter(network: An
     with transaction():
         undone = put_back(change, [(line.id, line.changes or {}) for line in lines], by=SYSTEM)
     db.session.expire_all()
-    assert [line.error is None for line in undone] == [False, True]
+    assert [line.reason is None for line in undone] == [False, True]
     assert (first.custom, second.custom) == ({"rost_sm": 151_000_000}, {"a": "Новое"})
 
 
@@ -119,7 +122,7 @@ def test_rows_of_a_company_without_the_field_are_refused(network: Any) -> None:
     change = changing_clients({"custom.rost_sm": 150}, by=SYSTEM)
     with transaction():
         lines = change_many(change, [mine.id, foreign.id], by=SYSTEM)
-    assert [line.error for line in lines] == [None, "У компании нет поля «rost_sm»."]
+    assert [line.reason for line in lines] == [None, "У компании нет поля «rost_sm»."]
     db.session.expire_all()
     assert (mine.custom, foreign.custom) == ({"rost_sm": 150_000_000}, {})
 

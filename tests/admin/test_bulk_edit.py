@@ -7,6 +7,7 @@ from datetime import date
 from typing import Any
 
 import pytest
+from flask_babel import force_locale, gettext
 from openpyxl import load_workbook
 from sqlalchemy import func, select
 
@@ -19,8 +20,9 @@ from crm.clients.models import Client
 from crm.db import db, transaction
 from crm.jobs.queues import LONG_QUEUE, queue
 from crm.jobs.tasks import perform
+from crm.protocol import Outcome
 from tests.admin.test_grids import plain
-from tests.admin.world import fields
+from tests.admin.world import fields, row_counts
 from tests.factories import make_bill, make_client
 
 BILLS, CLIENTS = "/admin/bill/action/", "/admin/client/action/"
@@ -64,7 +66,8 @@ def test_the_preview_tells_what_changes_what_stays_and_what_is_refused(network: 
     before = db.session.scalars(select(Bill.payable_until)).all()
     page = plain(browser.post(BILLS, data={**EDIT, "all": "1", **term("2030-05-05")}).text)
     assert "Будет изменено: 2" in page
-    assert "Уже такие и останутся как есть: 1" in page
+    with force_locale("ru"):
+        assert f"{Outcome.SKIPPED.label}: 1 — {gettext('It is so already.')}" in page
     assert "Будет отказано: 1 — Изменить можно только счет, ожидающий оплаты." in page
     assert "05.05.2030" in page
     assert db.session.scalars(select(Bill.payable_until)).all() == before
@@ -77,7 +80,7 @@ def test_the_protocol_tells_old_and_new_on_the_page_and_in_excel(network: Any, w
     assert "01.01.2030 → 05.05.2030" in plain(page.text)
     assert bill.payable_until == date(2030, 5, 5)
     file = browser.get(f"/admin/job/protocol/{job().id}.xlsx")
-    assert "01.01.2030 → 05.05.2030" in list(load_workbook(io.BytesIO(file.data)).active.values)[1][2]
+    assert "01.01.2030 → 05.05.2030" in list(load_workbook(io.BytesIO(file.data)).active.values)[1][3]
 
 
 def test_a_ticked_field_left_empty_is_emptied_an_unticked_one_is_left_alone(network: Any, web: Any) -> None:
@@ -176,7 +179,7 @@ def test_many_rows_wait_for_the_worker_and_land_on_the_same_page(network: Any, w
     db.session.commit()
     perform("background.run", job_id)
     assert states() == ["archived"] * 7
-    assert "Выполнено: 7, с ошибками: 0." in plain(browser.get(f"/admin/job/details/?id={job_id}").text)
+    assert row_counts(done=7) in plain(browser.get(f"/admin/job/details/?id={job_id}").text)
 
 
 def test_bills_issued_while_the_job_waited_are_left_alone(network: Any, web: Any, many: list[int]) -> None:
@@ -216,7 +219,7 @@ def test_a_bulk_edit_is_undone_from_its_protocol_once(network: Any, web: Any) ->
     with transaction():
         db.session.get_one(Client, clients[2].id).comment = "Уже другой"
     undone = undo(browser, edited)
-    assert "Выполнено: 2, с ошибками: 1." in plain(undone.text)
+    assert row_counts(done=2, failed=1) in plain(undone.text)
     assert "С тех пор значение изменилось" in plain(undone.text)
     db.session.expire_all()
     assert [client.comment for client in clients] == ["Был 0", "Был 1", "Уже другой"]

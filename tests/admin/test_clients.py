@@ -14,10 +14,11 @@ from crm.access.roles import change_role
 from crm.audit.models import AuditAction, AuditEntry
 from crm.bills.models import Bill
 from crm.clients.models import Client, ClientStatus
+from crm.clients.operations import archive_client
 from crm.db import db, transaction
 from crm.subscriptions.models import Subscription
 from tests.admin.test_grids import first_column, plain
-from tests.admin.world import errors, fields, send
+from tests.admin.world import errors, fields, row_counts, send
 from tests.factories import make_account, make_bill, make_child, make_client
 
 NEW = "/admin/client/new/"
@@ -180,11 +181,22 @@ def test_many_clients_are_archived_at_once(network: Any, web: Any, browser: Any)
     page = browser.post("/admin/client/action/", data=chosen)
     assert "30 записей" in plain(page.text)
     answer = browser.post("/admin/client/action/", data=fields(page.text) | {"id": str(foreign.id)})
-    assert "Выполнено: 30, с ошибками: 0." in plain(browser.get(answer.location).text)
+    assert row_counts(done=30) in plain(browser.get(answer.location).text)
     db.session.expire_all()
     assert {client.status for client in kept} == {ClientStatus.ARCHIVED}
     assert foreign.status is ClientStatus.ACTIVE
     assert first_column(browser.get("/admin/client/").text) == []
+
+
+def test_of_many_restored_those_at_work_already_are_skipped(network: Any, browser: Any) -> None:
+    gone, active = (make_client(network.lesnoy) for _ in range(2))
+    with transaction():
+        archive_client(gone, by=SYSTEM)
+    chosen = {"action": "restore", "id": [str(gone.id), str(active.id)], "f.status.is": ["active", "archived"]}
+    answer = browser.post("/admin/client/action/", data=chosen | {"confirmed": "1"})
+    assert row_counts(done=1, skipped=1) in plain(browser.get(answer.location).text)
+    db.session.expire_all()
+    assert {gone.status, active.status} == {ClientStatus.ACTIVE}
 
 
 @pytest.mark.spec("B7", "B33")

@@ -255,7 +255,7 @@ def test_an_undo_leaves_a_base_account_that_moved_since(network: Network, web: C
     director.post(f"/admin/account/import/run/{run.id}/undo/")
     db.session.expire_all()
     assert (base.balance, other.balance) == (7, -40)
-    assert [line.error is None for line in db.session.scalars(select(JobLine).order_by(JobLine.id))] == [True, False]
+    assert [line.reason is None for line in db.session.scalars(select(JobLine).order_by(JobLine.id))] == [True, False]
 
 
 def test_an_undo_leaves_cards_that_were_merged_since(network: Network, web: Callable[..., Any]) -> None:
@@ -265,7 +265,7 @@ def test_an_undo_leaves_cards_that_were_merged_since(network: Network, web: Call
     with transaction():
         merge_clients(anna, boris, by=SYSTEM)
     director.post(f"/admin/client/import/run/{run.id}/undo/")
-    lines = {line.row_id: line.error for line in db.session.scalars(select(JobLine))}
+    lines = {line.row_id: line.reason for line in db.session.scalars(select(JobLine))}
     assert "объединена" in lines[boris.id]
     assert "объединённая" in lines[anna.id]
     db.session.expire_all()
@@ -388,7 +388,7 @@ def test_an_undo_leaves_what_something_depends_on_and_says_why(network: Network,
     anna = db.session.scalars(select(Client).where(Client.name == "Анна Первая")).one()
     make_bill(anna)
     director.post(f"/admin/client/import/run/{run.id}/undo/")
-    lines = {line.row_id: line.error for line in db.session.scalars(select(JobLine))}
+    lines = {line.row_id: line.reason for line in db.session.scalars(select(JobLine))}
     assert "счёт на оплату" in lines[anna.id]
     assert [error for row_id, error in lines.items() if row_id != anna.id] == [None]
     assert anna.status is ClientStatus.ACTIVE
@@ -408,7 +408,7 @@ def test_an_undo_of_accounts_stops_before_money_that_moved(network: Network, web
     db.session.refresh(first)
     db.session.refresh(second)
     assert (first.balance, second.balance) == (60, 0)
-    assert [line.error is None for line in db.session.scalars(select(JobLine).order_by(JobLine.id))] == [False, True]
+    assert [line.reason is None for line in db.session.scalars(select(JobLine).order_by(JobLine.id))] == [False, True]
 
 
 def test_an_undone_update_puts_back_only_what_is_unchanged_since(network: Network, web: Callable[..., Any]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import openpyxl
 import pytest
+from flask_babel import force_locale
 from sqlalchemy import select
 
 from crm import clock
@@ -23,10 +24,11 @@ from crm.db import db, transaction
 from crm.ledger.operations import base_account
 from crm.payments.models import PaymentMethod
 from crm.payments.operations import pay_bill_at_desk
+from crm.protocol import Outcome
 from crm.subscriptions.models import ChargeMoment, PlanAccount
 from crm.subscriptions.operations import account_of
 from tests.admin.test_grids import headers, table
-from tests.admin.world import errors, fields, send
+from tests.admin.world import errors, fields, row_counts, send
 from tests.bills.test_archive import settle_at_desk
 from tests.bills.test_in_the_panel import labels, plain
 from tests.factories import (
@@ -345,6 +347,8 @@ def test_many_are_billed_by_the_forecast_each_with_his_line(network: Any, browse
     assert bill.payable_until == date(2027, 2, 3)
     assert bill.title in text
     assert "Платить не за что" in text
+    assert row_counts(done=1, skipped=1) in text
+    assert "is-failed" not in page.text
 
 
 def test_many_are_billed_by_hand_with_one_sum(network: Any, browser: Any) -> None:
@@ -377,6 +381,8 @@ def test_what_the_bills_come_to_is_shown_before(network: Any, browser: Any, clie
     facts = facts_of(asked_about(browser, client, child, idle))
     names = ("Выбрано клиентов", "Плательщиков", "Будет выставлено счетов", "На общую сумму")
     assert [facts[name] for name in names] == ["3", "2", "1", "1 000,00"]
+    with force_locale("ru"):
+        assert facts[str(Outcome.SKIPPED.label)] == "1"
     assert bills() == []
 
 
@@ -417,7 +423,7 @@ def test_a_child_is_in_the_bill_of_the_payer(browser: Any, client: Any) -> None:
     page = plain(issue_to(browser, client, make_child(client, name="Ежова Анна"), method="forecast").text)
     (bill,) = bills()
     assert f"вошло в счёт плательщика {bill.title}" in page
-    assert "с ошибками: 0" in page
+    assert row_counts(done=2) in page
 
 
 def test_archiving_tells_what_has_been_received(network: Any, browser: Any, client: Any) -> None:

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from flask_babel import force_locale
 from openpyxl import load_workbook
 
 from crm import clock
@@ -14,22 +15,27 @@ from crm.access.actors import Actor
 from crm.background.models import BackgroundJob, JobLine, JobStatus
 from crm.background.operations import KEPT, file_of
 from crm.db import db, transaction
+from crm.protocol import Outcome
 from tests.admin.test_grids import plain
+from tests.admin.world import row_counts
 from tests.factories import make_job
 
 
-def finished(by: Actor, *, lines: int = 0, failed: int = 0, **facts: Any) -> BackgroundJob:
-    """A job that is over, with `lines` lines of which the last `failed` have an error."""
+def finished(by: Actor, *, lines: int = 0, skipped: int = 0, failed: int = 0, **facts: Any) -> BackgroundJob:
+    """A job that is over, with `lines` lines of which the last `failed` have an error, and of the others the last
+    `skipped` nothing to do.
+    """
     job = make_job(by, **{"entity": "bill", **facts})  # type: ignore[arg-type]
     with transaction():
-        job.status, job.done, job.failed, job.total = JobStatus.DONE, lines, failed, lines
+        job.status, job.done, job.skipped, job.failed, job.total = JobStatus.DONE, lines, skipped, failed, lines
         job.finished_at, job.expires_at = clock.now(), clock.now() + KEPT
         for number in range(1, lines + 1):
-            error = "Не вышло" if number > lines - failed else None
-            changes = None if error else {"payable_until": ["2027-01-31", "2027-02-28"]}
-            db.session.add(
-                JobLine(job_id=job.id, row_id=number, label=f"Счёт-{number:04}", error=error, changes=changes)
-            )
+            facts = {"changes": {"payable_until": ["2027-01-31", "2027-02-28"]}}
+            if number > lines - failed:
+                facts = {"outcome": Outcome.FAILED, "reason": "Не вышло"}
+            elif number > lines - failed - skipped:
+                facts = {"outcome": Outcome.SKIPPED, "reason": "Уже так"}
+            db.session.add(JobLine(job_id=job.id, row_id=number, label=f"Счёт-{number:04}", **facts))
     return job
 
 
@@ -99,31 +105,40 @@ def test_a_job_is_stopped_by_its_button(network: Any, web: Any) -> None:
 
 @pytest.mark.spec("B56", "B59")
 def test_errors_stand_first_and_the_rest_on_further_pages(network: Any, web: Any) -> None:
-    job = finished(network.director, lines=230, failed=3)
+    job = finished(network.director, lines=230, skipped=2, failed=3)
     browser = web(network.director)
     page = browser.get(f"/admin/job/details/?id={job.id}").text
     assert "Протокол выполненных операций" in plain(page)
-    assert "Выполнено: 227, с ошибками: 3." in plain(page)
-    assert page.index("Счёт-0228") < page.index("Счёт-0001")
-    assert "Счёт-0098" not in page
+    assert row_counts(done=225, skipped=2, failed=3) in plain(page)
+    assert page.index("Счёт-0228") < page.index("Счёт-0226") < page.index("Счёт-0001")
+    assert "Счёт-0096" not in page
     assert "31.01.2027 → 28.02.2027" in plain(page)
     last = browser.get(f"/admin/job/details/?id={job.id}&page=3").text
-    assert "Счёт-0227" in last
-    only = browser.get(f"/admin/job/details/?id={job.id}&errors=1").text
-    assert [f"Счёт-{n:04}" in only for n in (1, 228, 229, 230)] == [False, True, True, True]
+    assert "Счёт-0225" in last
+    of_outcome = {"done": (1,), "skipped": (226, 227), "failed": (228, 229, 230)}
+    for outcome, numbers in of_outcome.items():
+        assert f"details/?id={job.id}&amp;outcome={outcome}" in page
+        only = browser.get(f"/admin/job/details/?id={job.id}&outcome={outcome}").text
+        shown = [n for n in (1, 226, 227, 228, 229, 230) if f"Счёт-{n:04}" in only]
+        assert shown == list(numbers), outcome
+    next_page = browser.get(f"/admin/job/details/?id={job.id}&outcome=done&page=2").text
+    assert f"details/?id={job.id}&amp;page=3&amp;outcome=done" in next_page
+    assert browser.get(f"/admin/job/details/?id={job.id}&outcome=odd").status_code == 200
     for odd in ("-1", "0", "999999", "9" * 30, "%00", "x"):
         assert browser.get(f"/admin/job/details/?id={job.id}&page={odd}").status_code == 200
 
 
 def test_the_protocol_as_excel_has_every_line(network: Any, web: Any) -> None:
-    job = finished(network.director, lines=120, failed=1)
+    job = finished(network.director, lines=120, skipped=1, failed=1)
     answer = web(network.director).get(f"/admin/job/protocol/{job.id}.xlsx")
     rows = list(load_workbook(io.BytesIO(answer.data)).active.values)
-    assert rows[0] == ("Запись", "Результат", "Изменения")
-    assert rows[1][:2] == ("Счёт-0120", "Не вышло")
-    assert rows[2][0] == "Счёт-0001"
-    assert rows[2][1] == "Выполнено"
-    assert rows[2][2].endswith("31.01.2027 → 28.02.2027")
+    with force_locale("ru"):
+        done, skipped, failed = (str(outcome.label) for outcome in Outcome)
+    assert (*rows[0][:2], rows[0][3]) == ("Запись", "Результат", "Изменения")
+    assert rows[1] == ("Счёт-0120", failed, "Не вышло", None)
+    assert rows[2] == ("Счёт-0119", skipped, "Уже так", None)
+    assert rows[3][:3] == ("Счёт-0001", done, None)
+    assert rows[3][3].endswith("31.01.2027 → 28.02.2027")
     assert len(rows) == 121
 
 

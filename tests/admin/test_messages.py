@@ -21,6 +21,7 @@ from crm.mailings.models import MailingRun, Message, MessageStatus, RunStatus
 from tests.access.test_roles import settings_of
 from tests.admin.test_bulk_edit import go
 from tests.admin.test_grids import counted, headers, plain, table
+from tests.admin.world import row_counts
 from tests.factories import make_bill, make_client, make_message, make_rule
 
 GRID = "/admin/message/"
@@ -191,6 +192,7 @@ def test_failed_and_unknown_messages_are_sent_once_more_in_bulk(network: Any, br
         *(MessageStatus.PENDING, MessageStatus.PENDING, MessageStatus.SENT, MessageStatus.FAILED)
     ]
     assert "не получает сообщения вида" in plain(page.text)
+    assert row_counts(done=2, skipped=1, failed=1) in plain(page.text)
 
 
 @pytest.mark.parametrize(

@@ -303,8 +303,8 @@ def key_of(page: str) -> dict[str, str]:
 def test_many_are_frozen_at_once(network: Network, desk: Any) -> None:
     one, other = sold(network), sold(network, starts_on=TODAY + timedelta(days=3))
     lines = act(desk, "freeze", [one, other], from_on="2027-01-21", until_on="2027-01-25", comment="Каникулы")
-    assert [line.error is None for line in lines] == [True, False]
-    assert "23.01.2027" in str(lines[1].error)
+    assert [line.outcome.value for line in lines] == ["done", "failed"]
+    assert "23.01.2027" in str(lines[1].reason)
     [freeze] = one.freezes
     assert (freeze.from_on, freeze.planned_until, freeze.comment) == (date(2027, 1, 21), date(2027, 1, 25), "Каникулы")
 
@@ -322,15 +322,15 @@ def test_many_are_prolonged_at_once(network: Network, desk: Any) -> None:
     with transaction():
         other.status = SubscriptionStatus.RETURNED
     lines = act(desk, "prolong", [one, other], days="10", until="")
-    assert [line.error is None for line in lines] == [True, False]
+    assert [line.reason is None for line in lines] == [True, False]
     assert (one.ends_on, other.ends_on) == (date(2027, 2, 28), date(2027, 2, 18))
 
 
 def test_many_are_archived_each_with_its_reason(network: Network, desk: Any) -> None:
     active, expired = sold(network), sold(network, starts_on=TODAY - timedelta(days=30))
     lines = act(desk, "archive", [active, expired])
-    assert [line.error is None for line in lines] == [False, True]
-    assert "Активный" in str(lines[0].error)
+    assert [line.outcome.value for line in lines] == ["failed", "done"]
+    assert "Активный" in str(lines[0].reason)
     assert (active.status, expired.status) == (SubscriptionStatus.ACTIVE, SubscriptionStatus.ARCHIVED)
 
 

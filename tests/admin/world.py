@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from typing import Any
 
 from flask import Flask
+from flask_babel import force_locale, gettext
 from sqlalchemy import select
 
 from crm.access.actors import SYSTEM
@@ -233,6 +234,13 @@ def send(client: Any, path: str, **changes: Any) -> Any:
     assert page.status_code == 200, page.status_code
     form = {**fields(page.text), **changes}
     return client.post(path, data={name: value for name, value in form.items() if value is not None})
+
+
+def row_counts(*, done: int = 0, skipped: int = 0, failed: int = 0) -> str:
+    """What the page of a job says of its rows."""
+    with force_locale("ru"):
+        text = "Done: %(done)s, nothing to do: %(skipped)s, with errors: %(failed)s."
+        return gettext(text, done=done, skipped=skipped, failed=failed)
 
 
 def errors(page: str) -> dict[str, str]:

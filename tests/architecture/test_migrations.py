@@ -15,6 +15,7 @@ from sqlalchemy import CheckConstraint, Enum, inspect, select, text
 from sqlalchemy.exc import DatabaseError
 
 from crm.access.actors import SYSTEM
+from crm.background.models import BackgroundJob, JobLine, JobStatus
 from crm.bills.models import Bill
 from crm.config import ROOT
 from crm.contacts.models import Channel
@@ -24,11 +25,13 @@ from crm.ledger.queries import check_ledger, lessons_left
 from crm.mailings.models import MailingKind, MailingRun, Message
 from crm.mailings.running import execute_run
 from crm.mailings.runs import run_now
+from crm.protocol import Outcome
 from crm.subscriptions.models import PlanAccount, Subscription
 from crm.tills.models import Till, TillKind
 from tests.factories import (
     make_account,
     make_client,
+    make_job,
     make_message,
     make_network,
     make_plan,
@@ -279,6 +282,41 @@ def test_a_line_of_former_releases_has_the_first_of_the_bills_it_was_told_of(app
     assert dict(tuple(line) for line in lines) == told
     flask_migrate.upgrade()
     assert db.session.scalars(select(Message)).one().bills == [first]
+
+
+def test_lines_of_former_releases_keep_what_they_said(app: Any) -> None:
+    """A line without an error was done, or, where fields were changed, had nothing to change."""
+    network = make_network()
+    edit, issue = (make_job(network.director, entity="bill", params=params) for params in ({"is_undoable": True}, {}))
+    done, skipped, failed = Outcome
+    changed = {"payable_until": ["2027-01-31", "2027-02-28"]}
+    facts: list[tuple[BackgroundJob, dict[str, Any]]] = [
+        (edit, {"outcome": done, "changes": changed}),
+        (edit, {"outcome": skipped, "reason": "Уже так"}),
+        (edit, {"outcome": failed, "reason": "Нельзя"}),
+        (issue, {"outcome": done}),
+        (issue, {"outcome": skipped, "reason": "Платить нечего"}),
+        (issue, {"outcome": failed, "reason": "Не найден"}),
+    ]
+    with transaction():
+        for job, line in facts:
+            db.session.add(JobLine(job_id=job.id, row_id=1, **line))
+        for job in (edit, issue):
+            job.status, job.done, job.skipped, job.failed = JobStatus.DONE, 3, 1, 1
+    ids = [edit.id, issue.id]
+    db.session.commit()
+    flask_migrate.downgrade(revision="0015")
+    with db.engine.connect() as connection:
+        errors = connection.execute(text("SELECT error FROM job_line ORDER BY id")).scalars().all()
+        counts = connection.execute(text("SELECT done, failed FROM background_job ORDER BY id")).all()
+    assert errors == [None, None, "Нельзя", None, "Платить нечего", "Не найден"]
+    assert [tuple(row) for row in counts] == [(3, 1), (3, 2)]
+    flask_migrate.upgrade()
+    lines = db.session.scalars(select(JobLine).order_by(JobLine.id)).all()
+    assert [line.outcome for line in lines] == [done, skipped, failed, done, failed, failed]
+    assert [line.reason for line in lines] == errors
+    jobs = [db.session.get_one(BackgroundJob, id, populate_existing=True) for id in ids]
+    assert [(job.done, job.skipped, job.failed) for job in jobs] == [(3, 1, 1), (3, 0, 2)]
 
 
 def test_down_to_nothing_and_up_again(app: Any) -> None:

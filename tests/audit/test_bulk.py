@@ -19,6 +19,7 @@ from crm.clients.models import Client, ClientStatus
 from crm.clients.operations import archive_clients, changing_clients
 from crm.db import db, insert_rows, transaction
 from crm.errors import Forbidden
+from crm.protocol import Outcome
 from tests.factories import make_bill, make_client
 
 UNTIL = date(2030, 1, 31)
@@ -43,9 +44,9 @@ def test_each_changed_row_has_its_line_of_the_audit_and_a_new_version(network: A
     first, same = make_bill(client, payable_until=date(2029, 1, 1)), make_bill(client, payable_until=UNTIL)
     versions = (first.version, same.version)
     lines = edit([same.id, first.id], by=network.director, payable_until=UNTIL)
-    assert [(line.id, line.error, line.changes) for line in lines] == [
-        (same.id, None, None),
-        (first.id, None, {"payable_until": ["2029-01-01", "2030-01-31"]}),
+    assert [(line.id, line.outcome, line.changes) for line in lines] == [
+        (same.id, Outcome.SKIPPED, None),
+        (first.id, Outcome.DONE, {"payable_until": ["2029-01-01", "2030-01-31"]}),
     ]
     assert (first.payable_until, first.version, same.version) == (UNTIL, versions[0] + 1, versions[1])
     (entry,) = audited(Bill)
@@ -74,8 +75,8 @@ def test_rows_of_a_foreign_branch_are_never_touched(network: Any) -> None:
         lines = edit([own.id, foreign.id], is_repeatable=True)
         undone = put_back(changing_bills({}, by=SYSTEM), [(foreign.id, {"is_repeatable": [True, False]})], by=SYSTEM)
         db.session.commit()
-    assert [line.error for line in lines] == [None, "Не найден"]
-    assert [line.error for line in undone] == ["Не найден"]
+    assert [line.reason for line in lines] == [None, "Не найден"]
+    assert [line.reason for line in undone] == ["Не найден"]
     assert (own.is_repeatable, foreign.is_repeatable) == (True, False)
     assert [entry.entity_id for entry in audited(Bill)] == [own.id]
 
@@ -99,8 +100,11 @@ def test_the_first_refusal_that_holds_is_told_and_the_preview_counts_the_same(ne
     preview = preview_of(change, [(row[0], row[1]) for row in counts])
     lines = edit(ids, payable_until=early)
     reasons = ["Изменить можно только счет, ожидающий оплаты.", "Срок оплаты заканчивается раньше, чем начинается."]
-    assert [line.error for line in lines] == [*reasons, None, None]
-    assert (preview.changes, preview.stays, preview.refused) == (1, 1, dict.fromkeys(reasons, 1))
+    outcomes = [Outcome.FAILED, Outcome.FAILED, Outcome.DONE, Outcome.SKIPPED]
+    assert [line.outcome for line in lines] == outcomes
+    assert [line.reason for line in lines[:3]] == [*reasons, None]
+    assert (preview.changes, preview.refused) == (1, dict.fromkeys(reasons, 1))
+    assert preview.skipped == {lines[3].reason: 1}, "in the same words"
 
 
 def test_only_the_fields_the_entity_offers_and_only_by_those_who_may(network: Any) -> None:
@@ -121,7 +125,7 @@ def test_a_day_of_birth_is_not_ahead_of_the_clients_own_calendar(network: Any) -
     with clock.frozen(just_before_midnight), transaction():
         change = changing_clients({"birth_date": tomorrow}, by=SYSTEM)
         lines = change_many(change, [moscow.id, samara.id], by=SYSTEM)
-    assert [line.error is None for line in lines] == [False, True]
+    assert [line.reason is None for line in lines] == [False, True]
 
 
 def test_clients_archived_in_bulk_are_told_apart(network: Any) -> None:
@@ -129,7 +133,8 @@ def test_clients_archived_in_bulk_are_told_apart(network: Any) -> None:
     with transaction():
         archive_clients([gone.id], by=SYSTEM)
         lines = archive_clients([gone.id, active.id, 10**9], by=SYSTEM)
-    assert [line.error is None for line in lines] == [False, True, False]
+    assert [line.outcome for line in lines] == [Outcome.SKIPPED, Outcome.DONE, Outcome.FAILED]
+    assert all(line.reason for line in (lines[0], lines[2]))
     assert {active.status, gone.status} == {ClientStatus.ARCHIVED}
     assert len(audited(Client)) == 2
 
@@ -150,7 +155,7 @@ def test_old_values_are_put_back_each_its_own(network: Any) -> None:
     bills = [make_bill(client, payable_until=old) for old in olds]
     undone = undo(edit([bill.id for bill in bills], payable_until=UNTIL, is_repeatable=True))
     assert [(bill.payable_until, bill.is_repeatable) for bill in bills] == [(old, False) for old in olds]
-    assert [line.error for line in undone] == [None] * 3
+    assert [line.reason for line in undone] == [None] * 3
     assert len(audited(Bill)) == 6
 
 
@@ -162,13 +167,23 @@ def test_what_was_changed_or_paid_since_stays(network: Any) -> None:
     with transaction():
         archive_bill(bills[1], by=SYSTEM)
     undone = undo(done)
-    assert [line.error for line in undone] == [
+    assert [line.reason for line in undone] == [
         "С тех пор значение изменилось, оставлено как есть.",
         "Изменить можно только счет, ожидающий оплаты.",
         None,
     ]
     assert [bill.payable_until for bill in bills] == [UNTIL, UNTIL, date(2029, 1, 1)]
     assert bills[1].status is BillStatus.ARCHIVED
+
+
+def test_what_has_its_old_values_again_is_not_put_back_once_more(network: Any) -> None:
+    bill = make_bill(make_client(network.lesnoy), payable_until=date(2029, 1, 1))
+    done = edit([bill.id], payable_until=UNTIL, is_repeatable=True)
+    edit([bill.id], payable_until=date(2029, 1, 1), is_repeatable=False)
+    (line,) = undo(done)
+    assert (line.outcome, line.changes) == (Outcome.SKIPPED, None)
+    assert line.reason
+    assert len(audited(Bill)) == 2
 
 
 def test_two_who_change_the_same_rows_in_opposite_orders_do_not_deadlock(network: Any, in_parallel: Any) -> None:

@@ -28,7 +28,7 @@ from crm.db import db, transaction
 from crm.errors import DomainError
 from crm.jobs.queues import LONG_QUEUE, QUEUE, queue
 from crm.jobs.tasks import perform
-from crm.protocol import ProtocolLine
+from crm.protocol import Outcome, ProtocolLine
 from tests.factories import make_job
 
 ROWS = [1, 2, 3, 4, 5]
@@ -47,9 +47,9 @@ def counting() -> Iterator[Callable[..., None]]:
             hooks.get("before", lambda _row: None)(row)
             with transaction():
                 db.session.add(City(name=f"Город {row}"))
-                error = "Третий не вышел" if row == 3 else None
-                lines = [ProtocolLine(row, f"№{row}", error)]
-                progress.advance(1, failed=int(error is not None), lines=lines, state={"after": row})
+                left = {2: (Outcome.SKIPPED, "Второй уже такой"), 3: (Outcome.FAILED, "Третий не вышел")}
+                line = ProtocolLine(row, f"№{row}", *left.get(row, ()))
+                progress.advance(1, lines=[line], state={"after": row})
 
     EXECUTORS["test.count"] = count
     yield lambda before: hooks.update(before=before)
@@ -86,10 +86,12 @@ def cities() -> int:
 
 def test_a_job_leaves_its_count_its_protocol_and_its_end(network: Any, counting: Any) -> None:
     job = run(started(network))
-    assert (job.status, job.total, job.done, job.failed, job.error) == (JobStatus.DONE, 5, 5, 1, "")
+    assert (job.status, job.total, job.done, job.skipped, job.failed, job.error) == (JobStatus.DONE, 5, 5, 1, 1, "")
+    assert job.changed == 3
     lines = db.session.scalars(select(JobLine).where(JobLine.job_id == job.id).order_by(JobLine.id)).all()
     assert [line.row_id for line in lines] == ROWS
-    assert [line.error for line in lines] == [None, None, "Третий не вышел", None, None]
+    assert [line.reason for line in lines] == [None, "Второй уже такой", "Третий не вышел", None, None]
+    assert [line.outcome.value for line in lines] == ["done", "skipped", "failed", "done", "done"]
     assert None not in {job.started_at, job.finished_at, job.expires_at}
     assert cities() == 5
 

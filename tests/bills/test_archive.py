@@ -16,6 +16,7 @@ from crm.db import db, transaction
 from crm.errors import Conflict, DomainError, Forbidden
 from crm.payments.models import PaymentMethod
 from crm.payments.operations import accept_notice, top_up
+from crm.protocol import Outcome
 from tests.bank import begin, pay_at
 from tests.factories import make_bill, make_client
 
@@ -81,7 +82,9 @@ def test_in_bulk_each_has_its_line_and_none_stops_the_others(network):
     with clock.frozen(clock.now() + timedelta(days=5)), transaction():
         lines = archive_bills(asked, by=network.administrator)
     assert [line.id for line in lines] == asked
-    assert [line.error for line in lines] == [None, ALREADY, None, "Не найден", PAID, None]
+    assert [line.reason for line in lines] == [None, ALREADY, None, "Не найден", PAID, None]
+    done, skipped, failed = Outcome.DONE, Outcome.SKIPPED, Outcome.FAILED
+    assert [line.outcome for line in lines] == [done, skipped, done, failed, failed, done]
     assert [line.label for line in lines] == [
         last.title,
         gone.title,
@@ -99,7 +102,7 @@ def test_another_branchs_bill_is_not_found(network):
     bill = make_bill(make_client(network.rechnoy))
     with scoped_to(Scope(frozenset({network.lesnoy.id}))), transaction():
         (line,) = archive_bills([bill.id], by=network.administrator)
-    assert (line.error, line.label) == ("Не найден", f"#{bill.id}")
+    assert (line.reason, line.label) == ("Не найден", f"#{bill.id}")
     assert bill.status is BillStatus.PENDING
 
 
@@ -116,7 +119,7 @@ def test_overlapping_selections_in_opposite_orders_do_not_deadlock(network, in_p
     def archive(index: int) -> int:
         with transaction():
             lines = archive_bills(ids if index % 2 else ids[::-1], by=SYSTEM)
-        return sum(line.error is None for line in lines)
+        return sum(line.reason is None for line in lines)
 
     results = in_parallel(archive, 4)
     assert sorted(results) == [0, 0, 0, 30]

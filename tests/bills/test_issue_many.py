@@ -15,7 +15,7 @@ from crm import clock
 from crm.access.actors import SYSTEM
 from crm.access.scope import Scope, scoped_to
 from crm.audit.models import AuditAction, AuditEntry
-from crm.bills.issuing import Terms, draft_bill, issue_draft, issue_many, total_of_many
+from crm.bills.issuing import Terms, draft_bill, issue_draft, issue_many, outlook_of_many
 from crm.bills.models import Bill, BillCounter, BillMethod
 from crm.bills.operations import archive_bill, issue_bill
 from crm.clients.models import Client
@@ -25,7 +25,7 @@ from crm.ledger.models import Account
 from crm.ledger.operations import base_account
 from crm.payments.models import PaymentMethod
 from crm.payments.operations import pay_bill_at_desk
-from crm.protocol import ProtocolLine
+from crm.protocol import Outcome, ProtocolLine
 from crm.subscriptions.models import ChargeMoment
 from tests.factories import (
     make_account,
@@ -76,7 +76,7 @@ def test_each_client_gets_the_bill_he_would_get_alone(network: Any, kind: Any) -
         make_payment(base_account(second.id, second.branch_id), 50)
     lines = issue(first, second)
     mine, hers = bills()
-    assert [line.error for line in lines] == [None, None]
+    assert [line.reason for line in lines] == [None, None]
     assert [line.id for line in lines] == [first.id, second.id]
     assert lines[0].label.replace("\xa0", "") == f"Пётр Ёлкин: {mine.title}, 1000,00"
     assert (mine.client_id, mine.amount, hers.client_id, hers.amount) == (first.id, 1000, second.id, 950)
@@ -122,8 +122,8 @@ def test_numbers_have_no_holes_where_somebody_is_left_out(network: Any, kind: An
     clients = [make_client(network.lesnoy) for _ in range(5)]
     expect(kind, *clients[::2])
     lines = issue(*clients)
-    assert [line.error is None for line in lines] == [True, False, True, False, True]
-    assert "31.01.2027" in str(lines[1].error)
+    assert [line.reason is None for line in lines] == [True, False, True, False, True]
+    assert "31.01.2027" in str(lines[1].reason)
     assert [bill.number for bill in bills()] == [1, 2, 3, 4]
     assert db.session.scalars(select(BillCounter.last)).all() == [4]
 
@@ -141,7 +141,7 @@ def test_a_payer_and_his_child_share_one_bill(network: Any, kind: Any) -> None:
     lines = issue(child, payer)
     (bill,) = bills()
     assert (bill.client_id, bill.amount) == (payer.id, 2000)
-    assert [line.error for line in lines] == [None, None]
+    assert [line.reason for line in lines] == [None, None]
     assert lines[1].label == f"{payer.shown_name}: вошло в счёт плательщика {bill.title}"
 
 
@@ -154,7 +154,7 @@ def test_who_comes_in_a_later_batch_of_the_action_is_in_the_bill_of_the_first(ne
         issue(payer, terms=terms)
         (line,) = issue(child, terms=terms)
     (bill,) = bills()
-    assert (line.error, bill.title in line.label) == (None, True)
+    assert (line.reason, bill.title in line.label) == (None, True)
     with clock.frozen(NOON + timedelta(seconds=2)):
         issue(child, terms=replace(terms, since=clock.now()))
     assert len(bills()) == 2
@@ -166,7 +166,9 @@ def test_the_same_again_issues_nothing(network: Any, kind: Any) -> None:
     expect(kind, payer, child)
     issue(payer)
     (bill,) = bills()
-    assert [line.error for line in issue(payer, child)] == [f"Есть неоплаченный счёт: {bill.title}."] * 2
+    lines = issue(payer, child)
+    assert [line.reason for line in lines] == [f"Есть неоплаченный счёт: {bill.title}."] * 2
+    assert [line.outcome for line in lines] == [Outcome.SKIPPED] * 2, "nobody need look at it"
     assert bills() == [bill]
     assert db.session.scalars(select(BillCounter.last)).all() == [1]
 
@@ -183,9 +185,9 @@ def test_nobody_is_billed_while_a_bill_waits_for_payment_unless_it_is_asked_for(
     make_subscription(client)
     amount = Decimal(500) if method is BillMethod.MANUAL else None
     terms = Terms(method, TERMS.period_to + timedelta(days=31), amount=amount)
-    assert total_of_many([client.id], terms, by=SYSTEM) == (0, 0)
-    assert [line.error for line in issue(client, terms=terms)] == [f"Есть неоплаченный счёт: {bill.title}."]
-    assert [line.error for line in issue(client, terms=replace(terms, is_reissued=True))] == [None]
+    assert outlook_of_many([client.id], terms, by=SYSTEM) == (0, 0, 1, 0)
+    assert [line.reason for line in issue(client, terms=terms)] == [f"Есть неоплаченный счёт: {bill.title}."]
+    assert [line.reason for line in issue(client, terms=replace(terms, is_reissued=True))] == [None]
     assert len(bills()) == 2
 
 
@@ -203,7 +205,7 @@ def test_a_bill_that_cannot_be_paid_any_more_stands_in_nobodys_way(network: Any,
         elif end == "paid":
             pay_bill_at_desk(bill, method=PaymentMethod.CASH, by=SYSTEM)
     with clock.frozen(NOON + timedelta(days=end == "expired")):
-        assert [line.error for line in issue(client)] == [None]
+        assert [line.reason for line in issue(client)] == [None]
     assert len(bills()) == 2
 
 
@@ -214,17 +216,18 @@ def test_a_bill_for_another_account_stands_in_nobodys_way(network: Any, kind: An
     deposit = make_account(client)
     with transaction():
         issue_bill(client, amount=Decimal(1), period_from=TODAY, period_to=TODAY, account=deposit, by=SYSTEM)
-    assert [line.error for line in issue(client)] == [None]
+    assert [line.reason for line in issue(client)] == [None]
 
 
 def test_what_it_comes_to_is_known_before(network: Any, kind: Any) -> None:
     payer, other, idle = (make_client(network.lesnoy) for _ in range(3))
     child = make_child(payer)
     expect(kind, payer, child, other)
-    ids = [one.id for one in (child, payer, other, idle)]
-    assert total_of_many(ids, TERMS, by=SYSTEM) == (2, 3000)
+    ids = [*(one.id for one in (child, payer, other, idle)), 10**9]
+    assert outlook_of_many(ids, TERMS, by=SYSTEM) == (2, 3000, 1, 1)
     assert bills() == []
-    issue(child, payer, other, idle)
+    lines = issue(child, payer, other, idle)
+    assert [line.outcome for line in lines] == [*[Outcome.DONE] * 3, Outcome.SKIPPED]
     assert [bill.amount for bill in bills()] == [2000, 1000]
 
 
@@ -235,7 +238,8 @@ def test_who_has_enough_is_told_why(network: Any, kind: Any) -> None:
     with transaction():
         make_payment(base_account(client.id, client.branch_id), 2500)
     (line,) = issue(client)
-    assert "хватает на занятия до" in str(line.error)
+    assert line.outcome is Outcome.SKIPPED
+    assert "хватает на занятия до" in str(line.reason)
     assert bills() == []
 
 
@@ -245,7 +249,8 @@ def test_who_is_out_of_sight_is_not_found(network: Any, kind: Any) -> None:
     expect(kind, there)
     with scoped_to(Scope(frozenset({network.lesnoy.id}))):
         lines = issue(here, there, by=network.administrator)
-    assert [line.error for line in lines] == [None, "Не найден"]
+    assert [line.reason for line in lines] == [None, "Не найден"]
+    assert [line.outcome for line in lines] == [Outcome.DONE, Outcome.FAILED]
     assert [bill.client_id for bill in bills()] == [here.id]
 
 
@@ -262,8 +267,7 @@ def test_each_branch_has_its_own_today(network: Any, kind: Any) -> None:
     terms = Terms(BillMethod.MANUAL, date(2027, 12, 31), None, False, "Взнос", Decimal(100))
     with clock.frozen(datetime(2027, 12, 31, 20, 30, tzinfo=UTC)):
         lines = issue(moscow, samara, terms=terms)
-    assert lines[0].error is None
-    assert lines[1].error is not None  # the period is over there
+    assert [line.outcome for line in lines] == [Outcome.DONE, Outcome.FAILED], "the period is over there"
     assert [bill.title for bill in bills()] == ["2027-000001"]
 
 
@@ -292,10 +296,10 @@ def test_by_cost_what_no_bill_has_asked_for_and_nobody_has_paid(network: Any) ->
     (bill,) = bills()
     assert (bill.amount, bill.subscriptions) == (8000, sold)
     assert [line.amount for line in bill.lines] == [4000, 4000]
-    assert [line.error is None for line in lines] == [True, False, False]
-    assert [line.error for line in lines][1] != lines[2].error
+    assert [line.outcome for line in lines] == [Outcome.DONE, Outcome.SKIPPED, Outcome.SKIPPED]
+    assert [line.reason for line in lines][1] != lines[2].reason
     again = Terms(BillMethod.SUBSCRIPTION, TERMS.period_to, is_reissued=True)
-    assert issue(fresh, terms=again)[0].error == lines[1].error
+    assert issue(fresh, terms=again)[0].reason == lines[1].reason
 
 
 @pytest.mark.parametrize("is_whole", [False, True])
@@ -308,7 +312,7 @@ def test_a_part_of_an_archived_bill_does_not_count_as_paid_for_ever(network: Any
     (bill,) = bills()
     with transaction():
         pay_bill_at_desk(bill, method=PaymentMethod.CASH, amount=None if is_whole else Decimal(1), by=SYSTEM)
-    assert issue(client, terms=terms)[0].error  # what is left of it can still be paid
+    assert issue(client, terms=terms)[0].outcome is Outcome.SKIPPED  # what is left of it can still be paid
     if not is_whole:
         with transaction():
             archive_bill(bill, by=SYSTEM)
@@ -337,13 +341,13 @@ def test_no_period_ends_more_than_two_years_ahead(network: Any, kind: Any, metho
     amount = Decimal(500) if method is BillMethod.MANUAL else None
     for day in (date(9999, 12, 31), date(2029, 1, 21)):
         (line,) = issue(client, terms=Terms(method, day, amount=amount))
-        assert line.error
+        assert line.reason
         with pytest.raises(DomainError) as refused:
             draft_bill(client, branch=client.branch, method=method, period_to=day)
         assert refused.value.field == "period_to"
     assert bills() == []
     (line,) = issue(client, terms=Terms(method, date(2029, 1, 20), amount=amount))
-    assert line.error is None
+    assert line.reason is None
 
 
 @pytest.mark.parametrize("method", list(BillMethod))
@@ -362,7 +366,7 @@ def test_as_many_statements_for_many_as_for_few(network: Any, kind: Any, stateme
         db.session.expunge_all()
         with statements() as sent, transaction():
             lines = issue_many(ids, terms, by=SYSTEM)
-        assert {line.error for line in lines} == {None}
+        assert {line.reason for line in lines} == {None}
         counts.append(len([one for one in sent if not one.startswith(("BEGIN", "PRAGMA"))]))
     assert counts[0] == counts[1]
 
@@ -402,7 +406,7 @@ def test_the_same_selection_by_many_at_once_is_billed_once(network: Any, kind: A
     def act(index: int) -> int:
         with transaction():
             lines = issue_many(ids[::-1] if index % 2 else ids, TERMS, by=SYSTEM)
-        return sum(line.error is None for line in lines)
+        return sum(line.reason is None for line in lines)
 
     assert sorted(in_parallel(act, 4)) == [0, 0, 0, 3]
     assert len(bills()) == 3

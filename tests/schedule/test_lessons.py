@@ -261,6 +261,9 @@ def test_nobody_is_expected_at_a_canceled_lesson(network: Any) -> None:
     told = select(AuditEntry).where(AuditEntry.entity == "lesson", AuditEntry.action == AuditAction.TRANSITION)
     assert db.session.scalars(told).one().changes == {"status": ["planned", "canceled"]}
     assert isinstance(refused(lambda: cancel_lesson(lesson, by=network.administrator)), Conflict)
+    with transaction():
+        (line,) = cancel_lessons([lesson.id], by=network.administrator)
+    assert line.outcome.value == "skipped"
 
 
 @pytest.mark.parametrize("to", [Mark.PRESENT, Mark.ABSENT])
@@ -269,7 +272,7 @@ def test_marks_are_changed_before_a_lesson_is_canceled(network: Any, series: lis
     assert refused(lambda: cancel_lesson(series[1], by=network.administrator)).code == "marks_first"
     with transaction():
         lines = cancel_following(series[0], by=network.administrator)
-    assert [line.error is None for line in lines] == [True, False, True, True]
+    assert [line.outcome.value for line in lines] == ["done", "failed", "done", "done"]
     assert [one.status for one in series] == [
         LessonStatus.CANCELED,
         LessonStatus.PLANNED,
@@ -403,7 +406,7 @@ def test_who_may_not_and_who_works_elsewhere_is_refused(network: Any, lesson: Le
         ):
             with pytest.raises(NotFound):
                 hidden()
-        assert [line.error is None for line in cancel_lessons([lesson.id], by=network.administrator)] == [False]
+        assert [line.reason is None for line in cancel_lessons([lesson.id], by=network.administrator)] == [False]
 
 
 # --- the screens ----------------------------------------------------------------------------------------------------

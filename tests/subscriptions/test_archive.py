@@ -13,6 +13,7 @@ from crm.access.actors import SYSTEM
 from crm.access.scope import Scope, scoped_to
 from crm.db import db, transaction
 from crm.errors import DomainError, Forbidden
+from crm.protocol import Outcome
 from crm.subscriptions.models import Subscription, SubscriptionStatus
 from crm.subscriptions.operations import archive_subscription, archive_subscriptions
 from tests.factories import Network, make_client, make_plan, make_subscription
@@ -68,13 +69,13 @@ def test_many_have_a_line_each_in_the_order_given(network: Network) -> None:
         make_subscription(make_client(network.lesnoy)),
         expired(network, network.mira),
     )
+    put_away = expired(network)
     with scoped_to(Scope(frozenset({network.lesnoy.id}))), transaction():
-        lines = archive_subscriptions([foreign.id, active.id, over.id], by=network.administrator)
-    assert [(line.id, line.error is None) for line in lines] == [
-        (foreign.id, False),
-        (active.id, False),
-        (over.id, True),
-    ]
+        archive_subscription(put_away, by=network.administrator)
+        ids = [foreign.id, active.id, over.id, put_away.id]
+        lines = archive_subscriptions(ids, by=network.administrator)
+    assert [line.id for line in lines] == ids
+    assert [line.outcome for line in lines] == [Outcome.FAILED, Outcome.FAILED, Outcome.DONE, Outcome.SKIPPED]
     assert lines[2].label == str(over)
     assert (over.status, foreign.status) == (SubscriptionStatus.ARCHIVED, SubscriptionStatus.ACTIVE)
 

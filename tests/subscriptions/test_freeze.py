@@ -14,8 +14,9 @@ from crm.access.actors import SYSTEM
 from crm.access.models import Branch
 from crm.audit.models import AuditAction, AuditEntry
 from crm.db import db, transaction
-from crm.errors import DomainError, Forbidden
+from crm.errors import DomainError, Forbidden, NothingToDo
 from crm.jobs.tasks import perform
+from crm.protocol import Outcome
 from crm.schedule.attendance import mark_attendance
 from crm.schedule.models import Mark
 from crm.subscriptions.freezing import freeze_subscription, freeze_subscriptions, resume_subscription
@@ -154,8 +155,36 @@ def test_what_is_frozen_is_not_frozen_again(network: Network) -> None:
         subscription = sold(network.lesnoy)
         freeze(subscription)
         with pytest.raises(DomainError) as refused:
-            freeze(subscription, from_on=date(2027, 1, 21))
+            freeze(subscription, from_on=date(2027, 1, 19), until_on=date(2027, 1, 25))
     assert refused.value.code == "not_active"
+    assert not isinstance(refused.value, NothingToDo), "the 19th would not be a day of rest"
+
+
+@pytest.mark.parametrize(
+    ("kept", "asked"),
+    [
+        ((20, None), (20, None)),
+        ((20, None), (21, 25)),
+        ((20, 25), (20, 25)),
+        ((20, 25), (22, 24)),
+        ((22, 25), (22, 25)),  # planned ahead
+        ((10, 15), (11, 15)),  # over
+    ],
+)
+def test_what_rests_on_all_of_these_days_has_nothing_to_freeze(network: Network, kept: Any, asked: Any) -> None:
+    def days(pair: tuple[int, int | None]) -> Any:
+        from_on, until_on = (None if number is None else date(2027, 1, number) for number in pair)
+        return {"from_on": from_on, "until_on": until_on}
+
+    with clock.frozen(NOON):
+        subscription = sold(network.lesnoy)
+        freeze(subscription, **days(kept))
+        before = (subscription.status, subscription.ends_on, len(subscription.freezes))
+        with transaction():
+            (line,) = freeze_subscriptions([subscription.id], **days(asked), by=network.director)
+    assert line.outcome is Outcome.SKIPPED
+    assert f"{kept[0]}.01.2027" in str(line.reason)
+    assert (subscription.status, subscription.ends_on, len(subscription.freezes)) == before
 
 
 def test_a_freeze_that_is_over_only_moves_the_end(network: Network) -> None:
@@ -264,6 +293,7 @@ def test_many_are_frozen_each_with_its_line(network: Network) -> None:
         one, other = sold(network.lesnoy), sold(network.lesnoy, starts_on=date(2027, 1, 21))
         with transaction():
             lines = freeze_subscriptions([other.id, one.id, 10**6], from_on=date(2027, 1, 20), by=network.director)
-    assert [(line.id, line.error is None) for line in lines] == [(other.id, False), (one.id, True), (10**6, False)]
-    assert "21.01.2027" in str(lines[0].error)
+    assert [line.id for line in lines] == [other.id, one.id, 10**6]
+    assert [line.outcome for line in lines] == [Outcome.FAILED, Outcome.DONE, Outcome.FAILED]
+    assert "21.01.2027" in str(lines[0].reason)
     assert (one.status, other.status) == (SubscriptionStatus.FROZEN, SubscriptionStatus.ACTIVE)

@@ -53,7 +53,8 @@ def test_what_has_expired_is_good_again(network: Network) -> None:
         ({"days": 1, "until": date(2027, 2, 1)}, "prolong_twice", "until"),
         ({"days": 0}, "days_invalid", "days"),
         ({"days": 3661}, "days_invalid", "days"),
-        ({"until": date(2027, 1, 31)}, "until_invalid", "until"),
+        ({"until": date(2027, 1, 31)}, "good_already", "until"),
+        ({"until": date(2027, 1, 30)}, "good_already", "until"),
         ({"until": date(2099, 1, 1)}, "until_invalid", "until"),
     ],
 )

@@ -25,12 +25,13 @@ from crm.admin.exporting import EXPORT
 from crm.admin.history import FieldChange
 from crm.audit.models import AuditEntry
 from crm.audit.operations import record_export
-from crm.background.models import BackgroundJob, JobLine
+from crm.background.models import BackgroundJob, JobLine, JobStatus
 from crm.background.operations import cancel_job, file_of
 from crm.db import db, reading, transaction
 from crm.exchange import excel
 from crm.exchange.schedules.operations import SCHEDULED_EXPORT
 from crm.once import AlreadySubmitted, SubmittedForm, fingerprint_of
+from crm.protocol import Outcome
 
 LINES_PER_PAGE = 100
 
@@ -39,10 +40,11 @@ class JobView(KontoraView):
     entity = "job"
     icon = "hourglass-split"
     is_in_menu: ClassVar[bool] = False  # in the person's own menu instead
-    column_list = ("title", "status", "done", "failed", "created_at", "finished_at")
+    column_list = ("title", "status", "done", "skipped", "failed", "created_at", "finished_at")
     column_labels: Any = {
         "title": _lp("job", "Job"),
         "done": _l("Rows done"),
+        "skipped": _lp("outcome", "Nothing to do"),
         "failed": _l("With errors"),
         "total": _l("Rows in all"),
     }
@@ -92,35 +94,38 @@ class JobView(KontoraView):
     def details_context(self, row: Any) -> dict[str, Any]:
         text = request.args.get("page", "")
         page = max(1, int(text)) if re.fullmatch("[0-9]{1,6}", text) else 1
-        only_errors = request.args.get("errors") == "1"
-        lines = self._lines(row, only_errors=only_errors, offset=(page - 1) * LINES_PER_PAGE)
+        outcome = next((one for one in Outcome if one.value == request.args.get("outcome")), None)
+        lines = self._lines(row, outcome=outcome, offset=(page - 1) * LINES_PER_PAGE)
         return {
             "progress_text": progress_text,
             "may_undo": self.may_undo(row),
             "lines": lines[:LINES_PER_PAGE],
             "has_next": len(lines) > LINES_PER_PAGE,
             "page": page,
-            "only_errors": only_errors,
+            "outcome": outcome,
+            "counts": [(Outcome.DONE, row.changed), (Outcome.SKIPPED, row.skipped), (Outcome.FAILED, row.failed)],
             "target": self._target(row),
             "has_file": row.file is not None and not self._is_expired(row),
         }
 
     @staticmethod
-    def _lines(job: BackgroundJob, *, only_errors: bool, offset: int) -> list[JobLine]:
-        """A page of the protocol and one line more, errors first."""
-        query = sa.select(JobLine).where(JobLine.job_id == job.id)
-        if only_errors:
-            query = query.where(JobLine.error.is_not(None))
-        ordered = query.order_by(JobLine.error.is_(None), JobLine.id)
-        return list(db.session.scalars(ordered.offset(offset).limit(LINES_PER_PAGE + 1)))
+    def _lines(job: BackgroundJob, *, outcome: Outcome | None, offset: int) -> list[JobLine]:
+        """A page of the protocol, or of its lines of one outcome, and one line more."""
+        query = _protocol_of(job)
+        if outcome is not None:
+            query = query.where(JobLine.outcome == outcome)
+        return list(db.session.scalars(query.offset(offset).limit(LINES_PER_PAGE + 1)))
 
     def cell(self, row: Any, column: GridColumn) -> str | Markup:
         return self.status_text(row) if column.name == "status" else super().cell(row, column)
 
     @staticmethod
     def status_text(job: BackgroundJob) -> Markup:
-        """How it stands; "done" is not said of a job that could do nothing."""
-        css, label = ("failed", _("Nothing was done")) if job.is_in_vain else (job.status.value, str(job.status.label))
+        """How it stands; "done" is not said of a job that did nothing, nor "failed" of one that had nothing to do."""
+        css, label = job.status.value, job.status.label
+        if job.status is JobStatus.DONE and job.done and not job.changed:
+            css = "failed" if job.failed == job.done else "skipped"
+            label = Outcome.SKIPPED.label if job.skipped == job.done else _("Nothing was done")
         return Markup('<span class="status is-{}">{}</span>').format(css, label)
 
     def _target(self, job: BackgroundJob) -> KontoraView | None:
@@ -136,13 +141,6 @@ class JobView(KontoraView):
     @staticmethod
     def _is_expired(job: BackgroundJob) -> bool:
         return job.expires_at is not None and job.expires_at < clock.now()
-
-    def line_result(self, job: BackgroundJob, line: JobLine) -> str:
-        """What became of a row, in a word or with the reason it was refused."""
-        if line.error is not None:
-            return line.error
-        is_unchanged = job.params.get("is_undoable") and not line.changes
-        return _("No change") if is_unchanged else _("Done")
 
     def may_undo(self, job: BackgroundJob) -> bool:
         """Whether what the job did can still be put back, by this person."""
@@ -183,6 +181,7 @@ class JobView(KontoraView):
             status=job.status.value,
             is_over=job.status.is_over,
             done=job.done,
+            skipped=job.skipped,
             failed=job.failed,
             total=job.total,
             text=progress_text(job),
@@ -218,7 +217,8 @@ class JobView(KontoraView):
         job = self.get_one(id)
         columns = [
             excel.Column(_("Record"), "text", 40),
-            excel.Column(_("Result"), "text", 60),
+            excel.Column(_("Result"), "text", 16),
+            excel.Column(_("Reason"), "text", 60),
             excel.Column(_("Changes"), "text", 60),
         ]
         with transaction():
@@ -232,13 +232,19 @@ class JobView(KontoraView):
         return Response(chunks, mimetype=excel.XLSX, headers=headers)
 
     def _protocol_rows(self, job: BackgroundJob) -> Iterator[list[Any]]:
-        query = sa.select(JobLine).where(JobLine.job_id == job.id).order_by(JobLine.error.is_(None), JobLine.id)
-        for line in db.session.scalars(query.execution_options(yield_per=1000)):
+        for line in db.session.scalars(_protocol_of(job).execution_options(yield_per=1000)):
             changes = [
                 f"{change.label}: {_plain(change.old) or '—'} → {_plain(change.new) or '—'}"
                 for change in self.line_changes(job, line)
             ]
-            yield [line.label, self.line_result(job, line), "\n".join(changes) or None]
+            yield [line.label, str(line.outcome.label), line.reason, "\n".join(changes) or None]
+
+
+def _protocol_of(job: BackgroundJob) -> sa.Select[JobLine]:
+    """Errors first, then what there was nothing to do with."""
+    ranks = {Outcome.FAILED: 0, Outcome.SKIPPED: 1, Outcome.DONE: 2}
+    rank = sa.case(ranks, value=JobLine.outcome)
+    return sa.select(JobLine).where(JobLine.job_id == job.id).order_by(rank, JobLine.id)
 
 
 def progress_text(job: BackgroundJob) -> str:

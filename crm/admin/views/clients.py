@@ -324,6 +324,6 @@ def _restore_each(ids: list[int]) -> list[ProtocolLine]:
         try:
             restore_client(client, by=current_user)
         except DomainError as refused:
-            error = str(refused)
-        lines.append(ProtocolLine(client.id, client.shown_name, error))
+            error = refused
+        lines.append(ProtocolLine.after(client.id, client.shown_name, error))
     return lines

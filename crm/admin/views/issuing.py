@@ -30,7 +30,7 @@ from crm.admin.fields import REQUIRED, DateField, EnumField, Form, MoneyField, R
 from crm.admin.money import account_with_balance
 from crm.admin.selection import Selection
 from crm.admin.views.selling import CardSellingView
-from crm.bills.issuing import Draft, Terms, accounts_to_bill, draft_bill, issue_draft, issue_many, total_of_many
+from crm.bills.issuing import Draft, Terms, accounts_to_bill, draft_bill, issue_draft, issue_many, outlook_of_many
 from crm.bills.models import Bill, BillMethod
 from crm.bills.operations import PURPOSE_LENGTH
 from crm.bills.queries import unpaid_bills_of
@@ -41,7 +41,7 @@ from crm.db import db
 from crm.errors import DomainError
 from crm.i18n import day, money
 from crm.ledger.models import Account, AccountKind
-from crm.protocol import ProtocolLine
+from crm.protocol import Outcome, ProtocolLine
 from crm.schedule.queries import count_unmarked
 from crm.subscriptions.models import Subscription
 
@@ -385,10 +385,12 @@ def _facts_of_many(selection: Selection, count: int, **values: Any) -> list[tupl
         text = _("not counted for more than %(count)s clients", count=COUNTED_AT_MOST)
         return [*facts, (_("Bills to be issued"), text)]
     ids = next(iter(selection.id_batches(COUNTED_AT_MOST)), [])
-    bills, total = total_of_many(ids, _terms(**values), by=current_user)
-    facts.append((_("Bills to be issued"), format_decimal(bills)))
-    return (
-        [*facts, (_("Total of the bills"), money(total))]
-        if "amount" not in field_rules(current_user, "bill").hidden
-        else facts
-    )
+    outlook = outlook_of_many(ids, _terms(**values), by=current_user)
+    facts.append((_("Bills to be issued"), format_decimal(outlook.bills)))
+    if "amount" not in field_rules(current_user, "bill").hidden:
+        facts.append((_("Total of the bills"), money(outlook.total)))
+    if outlook.skipped:
+        facts.append((Outcome.SKIPPED.label, format_decimal(outlook.skipped)))
+    if outlook.failed:
+        facts.append((_("Rows to be refused"), format_decimal(outlook.failed)))
+    return facts

@@ -23,7 +23,7 @@ from crm.admin.kinds import Kind, ReferenceKind, kind_of
 from crm.clients.queries import client_matches
 from crm.contacts.models import Channel
 from crm.db import db
-from crm.errors import DomainError
+from crm.errors import DomainError, NothingToDo
 from crm.mailings.models import HIDDEN, MailingRule, MailingRun, Message
 from crm.mailings.operations import resend_messages
 from crm.mailings.tags import hidden_tags
@@ -177,14 +177,16 @@ class MessageView(KontoraView):
     def _resend(ids: list[int]) -> list[ProtocolLine]:
         lines = []
         for message in db.session.scalars(sa.select(Message).where(Message.id.in_(ids)).order_by(Message.id)):
+            error: DomainError | None = None
             try:
-                is_queued = resend_messages([message], by=current_user)
-                refusal = None if is_queued else _("Not sent again: %(status)s", status=message.status.label)
-            except DomainError as error:
-                refusal = str(error)
+                if not resend_messages([message], by=current_user):
+                    text = _("Not sent again: %(status)s", status=message.status.label)
+                    error = NothingToDo("not_resent", text)
+            except DomainError as refused:
+                error = refused
             text = text_shown(message.subject or message.body[:80], message.tags)
             label = f"{_recipient_of(message) or message.client.shown_name}: {text}"
-            lines.append(ProtocolLine(message.id, label, refusal))
+            lines.append(ProtocolLine.after(message.id, label, error))
         return lines
 
     def search_condition(self, text: str) -> Any:

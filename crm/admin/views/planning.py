@@ -574,9 +574,9 @@ def _said_of_plan(planned: Planned) -> str:
 def _said_of_cancel(lines: list[ProtocolLine]) -> str:
     if not lines:
         return _("The lesson is canceled.")
-    done = sum(1 for line in lines if line.error is None)
+    done = sum(1 for line in lines if line.is_done)
     said = [ngettext("%(num)s lesson is canceled.", "%(num)s lessons are canceled.", done)]
-    return " ".join([*said, *(f"{line.label}: {line.error}" for line in lines if line.error is not None)])
+    return " ".join([*said, *(f"{line.label}: {line.reason}" for line in lines if not line.is_done)])
 
 
 # --- bookings -------------------------------------------------------------------------------------------------------
