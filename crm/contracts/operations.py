@@ -12,7 +12,7 @@ from crm.contracts.models import ContractTemplate
 from crm.db import db
 from crm.errors import NotFound
 from crm.fields.queries import company_of
-from crm.mailings.tags import check_tags_of_contract, render
+from crm.mailings.tags import check_tags_of_contract, hidden_tags, render
 
 
 def save_contract(
@@ -39,7 +39,8 @@ def save_contract(
 
 
 def fill_contract(contract: ContractTemplate, client: Client, *, by: Actor) -> str:
-    """The contract's text with the data of who signs it: of the client, or of whoever pays for him.
+    """The contract's text with the data of who signs it: of the client, or of whoever pays for him. Dots stand for what
+    `by` is not shown.
 
     Raises NotFound for a client of another company, DomainError "bill_required" when the text speaks of a bill.
     """
@@ -47,4 +48,4 @@ def fill_contract(contract: ContractTemplate, client: Client, *, by: Actor) -> s
     require(by, "client.view", client)
     if contract.company_id != company_of(client):
         raise NotFound("not_found", _("Nothing found at this address, or it belongs to another branch."))
-    return render(contract.body, client=payer_of(client), bill=None)
+    return render(contract.body, client=payer_of(client), hidden=hidden_tags(by))

@@ -20,7 +20,7 @@ from crm.contracts.models import ContractTemplate
 from crm.contracts.operations import fill_contract, save_contract
 from crm.db import db
 from crm.fields.queries import company_of
-from crm.mailings.tags import OF_CONTRACT, tags_about
+from crm.mailings.tags import OF_CONTRACT, hidden_tags, tags_about, tags_told
 
 
 class ContractForm(Form):
@@ -78,5 +78,6 @@ class ContractView(KontoraView):
             contract=contract,
             contracts=contracts,
             text=text,
+            has_dots=contract is not None and not hidden_tags(current_user).isdisjoint(tags_told(contract.body)),
             back=url_for("client.card_view", id=client.id),
         )
