@@ -183,6 +183,8 @@ def _changes(row: Any, *, is_new: bool) -> dict[str, Any]:
         if history.has_changes():
             before = [str(item) for item in (*(history.unchanged or ()), *(history.deleted or ()))]
             found[name] = [None if is_new else before, [str(item) for item in getattr(row, name)]]
+    if is_new:
+        found |= {name: [None, value] for name, value in getattr(row, "audited_parts", {}).items()}
     return found
 
 

@@ -265,10 +265,16 @@ class MailingRule(BranchScoped, Model):
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def audited_parts(self) -> dict[str, Any]:
+        """What the audit tells of a new rule besides its columns."""
+        return {"ways": [way.told for way in self.ways]}
+
 
 class MailingWay(Model):
     """A channel a rule sends over, and the text. template: None with a text of its own (subject, body), as a message
-    to a selection has. The audit tells of all the ways of a rule at once, in its history: see rules.replace_ways().
+    to a selection has. The audit tells of all the ways of a rule at once, in its history: those it is made with
+    (audited_parts), and those that replace them (rules.replace_ways()).
     """
 
     __audited__ = False
@@ -289,6 +295,11 @@ class MailingWay(Model):
     def text(self) -> tuple[str, str]:
         """Subject and body, tags and all."""
         return (self.template.subject, self.template.body) if self.template else (self.subject, self.body)
+
+    @property
+    def told(self) -> list[str]:
+        """As the history keeps it: the value of its channel, the template's name or the text itself."""
+        return [self.channel.value, self.template.name if self.template else ": ".join(filter(None, self.text))]
 
 
 def _restart_schedule(_mapper: Any, _connection: Any, rule: MailingRule) -> None:
@@ -489,8 +500,10 @@ class Message(BranchScoped, Model):
 
     @property
     def bills(self) -> list[Bill]:
-        """Those its text tells of."""
-        return [self.bill, *self.further_bills] if self.bill is not None else []
+        """Those its text tells of that are in sight."""
+        if self.bill_id is None:
+            return []
+        return [bill for bill in (self.bill, *self.further_bills) if bill is not None]
 
     @property
     def is_resendable(self) -> bool:

@@ -172,15 +172,15 @@ def _set_ways(rule: MailingRule, ways: Sequence[Way], *, by: Actor) -> None:
 
 
 def replace_ways(rule: MailingRule, ways: Sequence[MailingWay], *, by: Actor) -> None:
-    """Give a rule these ways of sending in place of its own, where they differ; its history tells so. The caller
-    commits.
+    """Give a rule these ways of sending in place of its own, where they differ; its history tells so, of a new one as
+    it is made. The caller commits.
     """
     if rule.id is None:
         rule.ways = list(ways)
         return
     if [_facts_of(way) for way in rule.ways] == [_facts_of(way) for way in ways]:
         return
-    before, after = ([way_told(way) for way in own] for own in (rule.ways, ways))
+    before, after = ([way.told for way in own] for own in (rule.ways, ways))
     rule.ways.clear()
     db.session.flush()  # the new ones may have their channels and places
     rule.version += 1  # by itself it would not notice ways: their table is another
@@ -191,12 +191,6 @@ def replace_ways(rule: MailingRule, ways: Sequence[MailingWay], *, by: Actor) ->
 
 def _facts_of(way: MailingWay) -> tuple[Any, ...]:
     return way.channel, way.template, way.subject, way.body
-
-
-def way_told(way: MailingWay) -> list[str]:
-    """A way as the history keeps it: the value of its channel, the template's name or the text itself."""
-    text = way.template.name if way.template else ": ".join(filter(None, way.text))
-    return [way.channel.value, text]
 
 
 def _check_what(facts: RuleFacts) -> None:

@@ -210,6 +210,14 @@ def test_the_history_of_a_rule_tells_its_ways_in_words(network: Any, browser: An
         assert network.director.name in page
 
 
+def test_the_history_of_a_new_rule_tells_its_ways_in_words(network: Any, browser: Any) -> None:
+    make_template(name="Письмо")
+    answer = send(browser, RULE, name="Счета за месяц", send_time="10:30", method="subscription")
+    rule = db.session.scalars(select(MailingRule)).one()
+    for page in (browser.get(answer.location), browser.get(f"/admin/mailingrule/history/?id={rule.id}")):
+        assert "Способы рассылки: Email · Письмо" in plain(page.text)
+
+
 @pytest.mark.spec("B63", "B66", "B68", "B100", "B101", "B105")
 def test_a_rule_is_made(network: Any, browser: Any) -> None:
     template = make_template()

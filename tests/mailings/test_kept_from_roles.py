@@ -13,7 +13,7 @@ from crm import clock
 from crm.access.actors import SYSTEM
 from crm.access.models import FieldRule, Role
 from crm.access.roles import change_role
-from crm.audit.models import AuditEntry
+from crm.audit.models import AuditAction, AuditEntry
 from crm.clients.models import Client
 from crm.contacts.models import Channel, ContactLink
 from crm.contacts.operations import contact_url, detach_contact, link_contact
@@ -231,10 +231,28 @@ def test_the_history_of_a_rule_tells_who_gave_it_which_text(network):
     for _ in range(2):  # what stays the same is told of once
         with transaction():
             save_rule(rule, facts, by=network.director)
-    told = _told_of_ways(rule)
-    assert [(line.actor_name, line.changes["ways"]) for line in told] == [
-        (network.director.name, [[["email", "Прежний"]], [["sms", "Короткий"], ["email", "Новый"]]])
-    ]
+    made, changed = _told_of_ways(rule)
+    assert (made.action, made.changes["ways"]) == (AuditAction.CREATE, [None, [["email", "Прежний"]]])
+    assert (changed.actor_name, changed.changes["ways"]) == (
+        network.director.name,
+        [[["email", "Прежний"]], [["sms", "Короткий"], ["email", "Новый"]]],
+    )
+
+
+def test_the_history_of_a_new_rule_tells_its_ways_at_once(network):
+    letter, short = make_template(name="Письмо"), make_template(name="Короткий", channel=Channel.SMS)
+    facts = RuleFacts(
+        name="Новая",
+        branch=network.lesnoy,
+        kind=MailingKind.BILLS,
+        send_time=time(10),
+        ways=[Way(Channel.SMS, short), Way(Channel.EMAIL, letter)],
+    )
+    with transaction():
+        rule = save_rule(None, facts, by=network.director)
+    (line,) = db.session.scalars(_lines_of(rule)).all()
+    assert (line.action, line.changes["name"]) == (AuditAction.CREATE, [None, "Новая"])
+    assert line.changes["ways"] == [None, [["sms", "Короткий"], ["email", "Письмо"]]]
 
 
 def test_the_history_of_a_message_to_a_selection_tells_its_texts(network, client):
@@ -242,13 +260,17 @@ def test_the_history_of_a_message_to_a_selection_tells_its_texts(network, client
         (run,) = mail_selection(SelectionFacts("Н", written(text="Было").ways, **LATER), selected(), by=network.owner)
     with transaction():
         change_selection(run.rule, SelectionFacts("Н", written(text="Стало").ways, **LATER), by=network.director)
-    (line,) = _told_of_ways(run.rule)
-    assert line.changes["ways"] == [[["email", "Тема: Было"]], [["email", "Тема: Стало"]]]
+    was, now = [["email", "Тема: Было"]], [["email", "Тема: Стало"]]
+    assert [line.changes["ways"] for line in _told_of_ways(run.rule)] == [[None, was], [was, now]]
 
 
 def _told_of_ways(rule):
+    return [line for line in db.session.scalars(_lines_of(rule)) if "ways" in line.changes]
+
+
+def _lines_of(rule):
     lines = select(AuditEntry).where(AuditEntry.entity == MailingRule.__tablename__, AuditEntry.entity_id == rule.id)
-    return [line for line in db.session.scalars(lines.order_by(AuditEntry.id)) if "ways" in line.changes]
+    return lines.order_by(AuditEntry.id)
 
 
 def test_a_mailing_keeps_the_tags_of_each_message(network, client):

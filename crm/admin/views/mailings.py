@@ -80,7 +80,7 @@ class ChoicesKind(ListKind):
 
 
 class WaysKind(ListKind):
-    """The ways of sending of a rule as the audit keeps them: see rules.way_told()."""
+    """The ways of sending of a rule as the audit keeps them: see MailingWay.told."""
 
     is_editable = False
 
