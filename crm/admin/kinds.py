@@ -439,7 +439,7 @@ class ReferenceKind(Kind):
 class ListKind(Kind):
     """Several rows of another table, comma-separated."""
 
-    operators = ()
+    operators: ClassVar[tuple[str, ...]] = ()
     is_sortable = False
 
     def show(self, value: Any, place: Place) -> str | Markup:

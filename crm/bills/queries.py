@@ -34,6 +34,22 @@ def bills_of(client_id: int) -> list[Bill]:
     return list(db.session.scalars(select(Bill).where(Bill.client_id == client_id).order_by(Bill.id.desc())))
 
 
+def numbered(text: str) -> ColumnElement[bool] | None:
+    """Condition: bills of this number, as printed (`2026-000123`) or its digits, of any year; None where `text` is
+    neither.
+    """
+    year, dash, number = text.rpartition("-")
+    if not (number.isascii() and number.isdigit() and len(number) < 10):
+        return None
+    # Numbers begin anew each year: with the years named, an index knows them.
+    years = range(2000, clock.now().year + 2)
+    if dash:
+        if not (year.isascii() and year.isdigit() and len(year) == 4):
+            return None
+        years = range(int(year), int(year) + 1)
+    return and_(Bill.year.in_(years), Bill.number == int(number))
+
+
 def is_overdue(branches: Iterable[Branch]) -> ColumnElement[bool]:
     """Condition: Bill.is_overdue, of the bills of these branches."""
     ids: dict[date, list[int]] = {}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select
-from sqlalchemy.orm import joinedload
+from sqlalchemy import ColumnElement, Select, select, union_all
+from sqlalchemy.orm import joinedload, selectinload
 
 from crm.bills.models import Bill
 from crm.db import db
@@ -12,14 +12,26 @@ from crm.mailings.models import Message, message_bill
 
 def messages_of(*client_ids: int, limit: int = 50) -> list[Message]:
     """Messages to these clients, newest first."""
-    query = (
-        select(Message)
-        .where(Message.client_id.in_(client_ids))
-        .options(joinedload(Message.bill), joinedload(Message.client))
-        .order_by(Message.id.desc())
-        .limit(limit)
-    )
-    return list(db.session.scalars(query))
+    return _newest(Message.client_id.in_(client_ids), limit)
+
+
+def messages_about(bill: Bill, limit: int = 50) -> list[Message]:
+    """Messages whose text tells of a bill, newest first."""
+    return _newest(tells_of(select(Bill.id).where(Bill.id == bill.id)), limit)
+
+
+def _newest(condition: ColumnElement[bool], limit: int) -> list[Message]:
+    options = joinedload(Message.client), selectinload(Message.bill), selectinload(Message.further_bills)
+    query = select(Message).where(condition).options(*options)
+    return list(db.session.scalars(query.order_by(Message.id.desc()).limit(limit)))
+
+
+def tells_of(bills: Select[int]) -> ColumnElement[bool]:
+    """Condition: the text of a message tells of one of the bills (SELECT of their ids), as the first or another."""
+    first = select(Message.id).where(Message.bill_id.in_(bills)).correlate(None)
+    further = select(message_bill.c.message_id).where(message_bill.c.bill_id.in_(bills))
+    # Not by OR: each has its own index.
+    return Message.id.in_(union_all(first, further))
 
 
 def bills_told(message: Message) -> list[Bill]:

@@ -34,13 +34,14 @@ from crm.admin.money import account_with_balance, till_field, tills_to_choose, w
 from crm.admin.selection import COUNT_LIMIT, Selection
 from crm.admin.views.bill_links import BillLinksView, is_payable
 from crm.admin.views.mailing_selection import mailing_actions
+from crm.admin.views.messages import message_list
 from crm.audit.bulk import Change
 from crm.bills.bundles import bundle_url, bundles_with
 from crm.bills.document import bill_pdf
 from crm.bills.links import bill_url
 from crm.bills.models import Bill, BillStatus, bill_title, is_past_term
 from crm.bills.operations import archive_bill, archive_bills, archiving_bills, changing_bills
-from crm.bills.queries import is_overdue
+from crm.bills.queries import is_overdue, numbered
 from crm.bills.sums import takes_other_sums
 from crm.bills.terms import month_end
 from crm.clients.queries import client_matches
@@ -50,6 +51,7 @@ from crm.i18n import money
 from crm.ledger.models import Account
 from crm.ledger.queries import open_accounts_of
 from crm.ledger.reach import is_within_reach
+from crm.mailings.queries import messages_about
 from crm.payments.models import (
     Payment,
     PaymentMethod,
@@ -173,15 +175,9 @@ class BillView(BillLinksView):
 
     def search_condition(self, text: str) -> Any:
         """Number as printed or its digits, or the client."""
-        of_client = client_matches(Bill.client_id, text, by=current_user)
-        year, _dash, number = text.rpartition("-")
-        if not (number.isascii() and number.isdigit() and len(number) < 10):
+        of_client, of_number = client_matches(Bill.client_id, text, by=current_user), numbered(text)
+        if of_number is None:
             return of_client
-        # Numbers begin anew each year: with the years named, an index knows them.
-        years = range(2000, clock.now().year + 2)
-        if year.isascii() and year.isdigit() and len(year) == 4:
-            years = range(int(year), int(year) + 1)
-        of_number = sa.and_(Bill.year.in_(years), Bill.number == int(number))
         # Not by OR: each has its own index.
         return Bill.id.in_(sa.union_all(sa.select(Bill.id).where(of_client), sa.select(Bill.id).where(of_number)))
 
@@ -316,6 +312,7 @@ class BillView(BillLinksView):
             "may_pay": is_payable(row) and current_user.may("account.top_up"),
             "may_archive": row.status is BillStatus.PENDING and self.may("archive"),
             "may_issue": self.may("issue"),
+            **(message_list(messages_about(row)) if self.may("message.view") else {}),
         }
 
     @expose("/pdf/")

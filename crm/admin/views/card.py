@@ -20,7 +20,7 @@ from crm.admin.views.bill_links import due_of, is_payable
 from crm.admin.views.card_history import account_history, family_of, finance_history
 from crm.admin.views.debts import debts_of_card, unpaid_subscriptions
 from crm.admin.views.groups import join_form
-from crm.admin.views.messages import error_shown, recipient_shown, text_shown
+from crm.admin.views.messages import message_list
 from crm.admin.views.operations import OperationView
 from crm.admin.views.sales import options_of_card
 from crm.admin.views.waiting import place_form
@@ -168,12 +168,7 @@ def _payments(card: Card) -> dict[str, Any]:
 
 
 def _messages(card: Card) -> dict[str, Any]:
-    return {
-        "messages": messages_of(*{card.client.id, card.payer.id}),
-        "recipient_shown": recipient_shown,
-        "text_shown": text_shown,
-        "error_shown": error_shown,
-    }
+    return message_list(messages_of(*{card.client.id, card.payer.id}))
 
 
 def _options(card: Card) -> dict[str, Any]:

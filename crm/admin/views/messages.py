@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
-from flask import g
+from flask import g, url_for
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
 from flask_babel import lazy_pgettext as _lp
 from flask_login import current_user
+from markupsafe import Markup
 
 from crm.access.fields import field_rules
 from crm.admin.base import BulkAction, KontoraView
 from crm.admin.cells import Joins, SqlCell
 from crm.admin.column import FoundColumn, GridColumn
 from crm.admin.exporting import labels_of
-from crm.admin.kinds import Kind, ReferenceKind, kind_of
+from crm.admin.kinds import NOTHING, BadFilter, Kind, ListKind, Place, ReferenceKind, kind_of
+from crm.bills.models import Bill, bill_title
+from crm.bills.queries import numbered
 from crm.clients.queries import client_matches
 from crm.contacts.models import Channel
 from crm.db import db
 from crm.errors import DomainError, NothingToDo
-from crm.mailings.models import HIDDEN, MailingRule, MailingRun, Message
+from crm.mailings.models import HIDDEN, MailingRule, MailingRun, Message, message_bill
 from crm.mailings.operations import resend_messages
+from crm.mailings.queries import tells_of
 from crm.mailings.tags import hidden_tags
 from crm.phones import format_phone
 from crm.protocol import ProtocolLine
@@ -36,6 +41,64 @@ _FIELDS = {
     Channel.SMS: frozenset({"phone", "extra_phone"}),
     Channel.WHATSAPP: frozenset({"phone", "extra_phone"}),
 }
+
+
+# Bills of a message that a list shows; its own page shows them all.
+MOST = 2
+
+
+class BillsKind(ListKind):
+    """The bills a message tells of, found by their numbers. most: how many are shown; None: all."""
+
+    operators = ("is", "not", "empty")
+    is_editable = False
+
+    def __init__(self, most: int | None = None) -> None:
+        self.most = most
+
+    def show(self, value: Any, place: Place) -> str | Markup:
+        rest = len(value[self.most :]) if self.most is not None else 0
+        return super().show(value[: self.most], place) + (f" +{rest}" if rest else "")
+
+    def export(self, value: Any) -> Any:
+        return super().export(value) or None
+
+    def read(self, text: str, place: Place) -> sa.ColumnElement[bool]:
+        found = numbered(text.strip())
+        if found is None:
+            raise BadFilter(_("“%(text)s” is not the number of a bill, such as 2026-000123.", text=text))
+        return found
+
+    def any_of(self, column: Any, texts: list[str], place: Place) -> sa.ColumnElement[bool]:
+        return tells_of(sa.select(Bill.id).where(sa.or_(*(self.read(text, place) for text in texts))))
+
+
+def bills_shown(message: Message, most: int | None = MOST) -> Markup:
+    """Links to the bills a message tells of, and to its page for those beyond the first `most` (None: all of them)."""
+    bills = message.bills
+    rest = bills[most:] if most is not None else []
+    shown = Markup(", ").join(_bill_shown(bill) for bill in bills[:most]) or NOTHING
+    if not rest:
+        return shown
+    url, titles = url_for("message.details_view", id=message.id), ", ".join(bill.title for bill in rest)
+    return shown + Markup(' <a href="{}" title="{}">+{}</a>').format(url, titles, len(rest))
+
+
+def _bill_shown(bill: Bill) -> Markup:
+    if not current_user.may("bill.view"):
+        return Markup("{}").format(bill)
+    return Markup('<a href="{}">{}</a>').format(url_for("bill.details_view", id=bill.id), bill)
+
+
+def message_list(messages: Sequence[Message]) -> dict[str, Any]:
+    """What the table of messages (admin/message_list.html) is made of."""
+    return {
+        "messages": messages,
+        "recipient_shown": recipient_shown,
+        "text_shown": text_shown,
+        "error_shown": error_shown,
+        "bills_shown": bills_shown,
+    }
 
 
 def recipient_shown(channel: Channel | None, recipient: str) -> str:
@@ -98,6 +161,21 @@ def _rule_id() -> Any:
     return of_run.scalar_subquery()
 
 
+def _further() -> Any:
+    """The further bills in SQL, each as `id:year:number`, with spaces between."""
+    id, year, number = (sa.cast(column, sa.String) for column in (Bill.id, Bill.year, Bill.number))
+    told = id + ":" + year + ":" + number
+    further = sa.select(sa.func.aggregate_strings(told, " ")).join(message_bill, message_bill.c.bill_id == Bill.id)
+    return further.where(message_bill.c.message_id == Message.id).correlate(Message).scalar_subquery()
+
+
+def _titles(year: int | None, number: int | None, further: str | None) -> str | None:
+    """The same bills as Message.bills, of SQL values."""
+    others = sorted(tuple(map(int, bill.split(":"))) for bill in (further or "").split())
+    told = [(year, number)] if year is not None and number is not None else []
+    return ", ".join(bill_title(*of) for of in (*told, *(bill[1:] for bill in others))) or None
+
+
 class MessageView(KontoraView):
     entity = "message"
     icon = "envelope"
@@ -144,6 +222,9 @@ class MessageView(KontoraView):
         if name == "rule":
             kind = ReferenceKind(MailingRule, small=True)
             return FoundColumn(name, self.column_labels[name], kind, _rule_id(), of=_rule_of)
+        if name == "bill":
+            label = super().column(name).label
+            return FoundColumn(name, label, BillsKind(MOST), Message.bill_id, of=lambda message: message.bills)
         return super().column(name)
 
     def sql_cell(self, column: GridColumn, joins: Joins) -> SqlCell | None:
@@ -155,11 +236,24 @@ class MessageView(KontoraView):
             return SqlCell((Message.channel, Message.recipient, Message.error), _error_shown)
         if column.name == "rule":
             return SqlCell((_rule_id(),), labels_of(MailingRule).get)
+        if column.name == "bill":
+            first = joins.to(Message.bill)
+            return SqlCell((first.year, first.number, _further()), _titles)
         return super().sql_cell(column, joins)
+
+    def details_columns(self, row: Any) -> list[GridColumn]:
+        columns = super().details_columns(row)
+        return [replace(column, kind=BillsKind()) if column.name == "bill" else column for column in columns]
+
+    def cell(self, row: Any, column: GridColumn) -> str | Markup:
+        if isinstance(column.kind, BillsKind):
+            return bills_shown(row, column.kind.most)
+        return super().cell(row, column)
 
     def loader_options(self) -> list[Any]:
         of_run = sa.orm.selectinload(Message.run).selectinload(MailingRun.rule)
-        return [*super().loader_options(), of_run, sa.orm.selectinload(Message.branch)]
+        of_bills = (sa.orm.selectinload(Message.bill), sa.orm.selectinload(Message.further_bills))
+        return [*super().loader_options(), of_run, *of_bills, sa.orm.selectinload(Message.branch)]
 
     def bulk_actions(self) -> list[BulkAction]:
         return [
