@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, time
 from typing import Protocol
 from zoneinfo import ZoneInfo
-
-
-@dataclass(frozen=True, eq=False)
-class _Held:
-    instant: datetime
 
 
 class HasTimeZone(Protocol):
@@ -22,12 +16,13 @@ class HasTimeZone(Protocol):
     def time_zone(self) -> str: ...
 
 
-_held: list[_Held] = []
+# Those who hold the clock, the last to be obeyed.
+_sources: list[Callable[[], datetime]] = []
 
 
 def now() -> datetime:
     """This instant, aware, in UTC."""
-    return _held[-1].instant if _held else datetime.now(UTC)
+    return _sources[-1]() if _sources else datetime.now(UTC)
 
 
 def today(place: HasTimeZone) -> date:
@@ -45,22 +40,25 @@ def at(day: date, moment: time, place: HasTimeZone) -> datetime:
     return datetime.combine(day, moment, ZoneInfo(place.time_zone)).astimezone(UTC)
 
 
-@contextlib.contextmanager
-def frozen(instant: datetime) -> Iterator[None]:
-    """Hold the clock of this process at `instant` (tests and demo data); whoever held it last is obeyed.
-
-    Threads may hold it and let go in any order: each takes back its own.
-    """
+def frozen(instant: datetime) -> contextlib.AbstractContextManager[None]:
+    """Hold the clock of this process at `instant` (tests and demo data)."""
     if instant.tzinfo is None:
         raise ValueError("the clock takes aware datetimes only")
-    held = _Held(instant)
-    _held.append(held)
+    return driven_by(lambda: instant)
+
+
+@contextlib.contextmanager
+def driven_by(source: Callable[[], datetime]) -> Iterator[None]:
+    """It is what `source` says, aware, whoever asks in this process. Threads may begin and end such blocks in any order:
+    each takes back its own, and the one begun last is obeyed.
+    """
+    _sources.append(source)
     try:
         yield
     finally:
-        _held.remove(held)
+        _sources.remove(source)
 
 
 def is_held() -> bool:
-    """Whether somebody holds the clock."""
-    return bool(_held)
+    """Whether the clock is another one than the machine's."""
+    return bool(_sources)

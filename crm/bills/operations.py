@@ -23,7 +23,7 @@ from crm.bills.queries import bills_for_nothing_but
 from crm.clients.models import Client
 from crm.clients.queries import payer_of
 from crm.db import db
-from crm.errors import Conflict, DomainError, NothingToDo
+from crm.errors import Conflict, DomainError
 from crm.fields.operations import custom_change, set_custom
 from crm.i18n import day
 from crm.ledger.models import Account, Unit
@@ -156,7 +156,7 @@ def archive_bill(bill: Bill, *, by: Actor) -> Bill:
         return transition(bill, BILL_MOVES, BillStatus.ARCHIVED, by=by)
     except Conflict:
         if bill.status is BillStatus.ARCHIVED:
-            raise NothingToDo("already_archived", _("Status: Already in the archive")) from None
+            raise DomainError("already_archived", _("Status: Already in the archive")) from None
         raise DomainError("bill_paid", _("Status: This bill is paid, it cannot be archived")) from None
 
 
@@ -181,23 +181,15 @@ def archive_bills(ids: Sequence[int], *, by: Actor) -> list[ProtocolLine]:
 
 
 def archiving_bills(*, by: Actor) -> Change:
-    """What archive_bills() does, whom it refuses and whom it skips."""
+    """What archive_bills() does and whom it refuses."""
     require(by, "bill.archive")
     unpaid = [status for status, moves in BILL_MOVES.items() if BillStatus.ARCHIVED in moves]
     refusals = (
-        Refusal(
-            Bill.status.not_in([*unpaid, BillStatus.ARCHIVED]), _("Status: This bill is paid, it cannot be archived")
-        ),
+        Refusal(Bill.status == BillStatus.ARCHIVED, _("Status: Already in the archive")),
+        Refusal(Bill.status.not_in(unpaid), _("Status: This bill is paid, it cannot be archived")),
     )
-    return Change(
-        Bill,
-        {"status": BillStatus.ARCHIVED},
-        refusals,
-        _LABEL,
-        action=AuditAction.TRANSITION,
-        is_kept=False,
-        so_already=_("Status: Already in the archive"),
-    )
+    values = {"status": BillStatus.ARCHIVED}
+    return Change(Bill, values, refusals, _LABEL, action=AuditAction.TRANSITION, is_kept=False)
 
 
 def changing_bills(values: Mapping[str, Any], *, by: Actor) -> Change:

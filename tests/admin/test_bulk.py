@@ -12,6 +12,7 @@ from crm.audit.models import AuditAction, AuditEntry
 from crm.background.models import BackgroundJob, JobStatus
 from crm.bills.models import Bill, BillStatus
 from crm.bills.operations import archive_bills
+from crm.clients.operations import archive_client
 from crm.db import db, transaction
 from crm.fields.models import FieldType
 from crm.fields.operations import archive_field, edit_custom
@@ -25,9 +26,9 @@ from tests.fields.test_fields import add
 ACTION = "/admin/bill/action/"
 
 
-def protocol(browser: Any, **chosen: Any) -> str:
-    """Carry out a confirmed action and read its protocol."""
-    answer = browser.post(ACTION, data={"action": "archive", "confirmed": "1", **chosen})
+def protocol(browser: Any, entity: str = "bill", **chosen: Any) -> str:
+    """Archive what was chosen and read the protocol."""
+    answer = browser.post(f"/admin/{entity}/action/", data={"action": "archive", "confirmed": "1", **chosen})
     assert answer.status_code == 302, answer.text
     assert answer.location.startswith("/admin/job/details/")
     return str(browser.get(answer.location).text)
@@ -161,27 +162,35 @@ def test_a_protocol_of_refusals_alone_is_not_headed_as_done(network: Any, web: A
 
 
 def test_what_there_was_nothing_to_do_with_is_no_error(network: Any, web: Any) -> None:
+    gone, fine = (make_client(network.lesnoy) for _ in range(2))
+    with transaction():
+        archive_client(gone, by=network.administrator)
+    browser = web(network.administrator, network.lesnoy)
+    chosen = [str(client.id) for client in (fine, gone)]
+    preview = plain(browser.post("/admin/client/action/", data={"action": "archive", "id": chosen}).text)
+    page = protocol(browser, "client", id=chosen)
+    assert row_counts(done=1, skipped=1) in plain(page)
+    (job,) = db.session.scalars(select(BackgroundJob))
+    assert (job.done, job.skipped, job.failed) == (2, 1, 0)
+    reason = "Карточка уже в архиве."
+    assert f": 1 — {reason}" in preview
+    assert f" — {reason}" in plain(page)
+    page = protocol(browser, "client", id=chosen)
+    assert row_counts(skipped=2) in plain(page)
+    assert "is-failed" not in page
+    assert "is-done" not in page
+
+
+@pytest.mark.spec("B57", "B58")
+def test_a_bill_in_the_archive_or_paid_is_an_error_beside_what_was_done(network: Any, web: Any) -> None:
     gone, paid, fine = (make_bill(make_client(network.lesnoy)) for _ in range(3))
     with transaction():
         archive_bills([gone.id], by=network.administrator)
     settle_at_desk(paid)
-    browser = web(network.administrator, network.lesnoy)
-    chosen = [str(bill.id) for bill in (fine, gone, paid)]
-    preview = plain(browser.post(ACTION, data={"action": "archive", "id": chosen}).text)
-    page = protocol(browser, id=chosen)
-    assert row_counts(done=1, skipped=1, failed=1) in plain(page)
-    (job,) = db.session.scalars(select(BackgroundJob))
-    assert (job.done, job.skipped, job.failed) == (3, 1, 1)
+    page = plain(protocol(web(network.administrator, network.lesnoy), id=[str(one.id) for one in (fine, gone, paid)]))
+    assert row_counts(done=1, failed=2) in page
     for reason in (ALREADY, PAID):
-        assert f": 1 — {reason}" in preview
-        assert f" — {reason}" in plain(page)
-    protocol(browser, id=str(gone.id))
-    page = protocol(browser, id=[str(gone.id), str(fine.id)])
-    assert row_counts(skipped=2) in plain(page)
-    assert "is-failed" not in page
-    assert "is-done" not in page
-    page = protocol(browser, id=[str(gone.id), str(paid.id)])
-    assert '<span class="status is-skipped">Ничего не выполнено</span>' in page, "one of them failed, not all"
+        assert f" — {reason}" in page
 
 
 @pytest.mark.parametrize("wrong", [{"f.status.is": "typo"}, {"f.nothing.is": "1"}, {"any1.f.amount.from": "много"}])

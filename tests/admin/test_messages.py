@@ -26,11 +26,7 @@ from tests.access.test_roles import settings_of
 from tests.admin.test_bulk_edit import go
 from tests.admin.test_export import cells_of
 from tests.admin.test_grids import counted, headers, plain, table
-<<<<<<< HEAD
-from tests.admin.world import row_counts
-=======
-from tests.admin.world import views
->>>>>>> b5daee6 (All bills a message tells of: in the grid, its filter and Excel, on the card, on its page and on each bill's)
+from tests.admin.world import row_counts, views
 from tests.factories import make_bill, make_client, make_message, make_rule
 
 GRID = "/admin/message/"

@@ -38,9 +38,9 @@ class FastClock:
 
 
 def main(part: str) -> None:
-    clock._source = FastClock.read(os.environ["CHAOS_CLOCK"]).now
-    app = create_app()
-    app.cli.main([part], obj=ScriptInfo(create_app=lambda: app))
+    with clock.driven_by(FastClock.read(os.environ["CHAOS_CLOCK"]).now):
+        app = create_app()
+        app.cli.main([part], obj=ScriptInfo(create_app=lambda: app))
 
 
 if __name__ == "__main__":

@@ -200,19 +200,11 @@ def test_what_a_dead_worker_had_only_taken_is_soon_in_another_ones_hands(message
     assert fresh(message).status is MessageStatus.SENT
 
 
-def test_a_slow_server_leaves_the_rest_of_a_handful_to_whoever_comes_first(client, smtp, monkeypatch):
+def test_a_slow_server_leaves_the_rest_of_a_handful_to_whoever_comes_first(client, smtp):
     for number in range(3):
         make_message(client, subject=str(number))
-    start, take = clock.now(), smtp.handle_DATA
-
-    async def take_slowly(*conversation):
-        answer = await take(*conversation)
-        at = start + len(smtp.messages) * (LEASE + timedelta(minutes=1))
-        monkeypatch.setattr(clock, "_source", lambda: at)
-        return answer
-
-    monkeypatch.setattr(smtp, "handle_DATA", take_slowly, raising=False)
-    with clock.frozen(start):
+    start = clock.now()
+    with clock.driven_by(lambda: start + len(smtp.messages) * (LEASE + timedelta(minutes=1))):
         assert deliver_batch().fates[Fate.SENT] == 3
     assert [one.subject for one in smtp.messages] == ["0", "1", "2"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time as clockwork
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
@@ -191,8 +190,5 @@ def test_a_full_week_costs_no_more_queries_than_an_empty_one(network: Any, web: 
     few = statements(lambda: browser.get(url))
     many_lessons(network, 2000)
     browser.get(url)
-    began = clockwork.perf_counter()
     many = statements(lambda: browser.get(url))
-    took = clockwork.perf_counter() - began
     assert many <= few < 20
-    assert took < 3, f"{took:.2f} s"  # far beyond the aim, so that a busy machine does not fail it
