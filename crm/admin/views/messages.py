@@ -86,8 +86,9 @@ def bills_shown(message: Message, most: int | None = MOST) -> Markup:
 
 def _bill_shown(bill: Bill) -> Markup:
     if not current_user.may("bill.view"):
-        return Markup("{}").format(bill)
-    return Markup('<a href="{}">{}</a>').format(url_for("bill.details_view", id=bill.id), bill)
+        return Markup('<span class="text-nowrap">{}</span>').format(bill)
+    url = url_for("bill.details_view", id=bill.id)
+    return Markup('<a href="{}" class="text-nowrap">{}</a>').format(url, bill)
 
 
 def message_list(messages: Sequence[Message]) -> dict[str, Any]:
