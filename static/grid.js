@@ -363,19 +363,45 @@ async function fill(url, options = {}) {
 
 document.addEventListener("change", (event) => { // another column or operator: another control
   const form = event.target.closest("[data-builder]");
-  if (form && panel?.contains(form) && event.target.matches("[data-renew]")) renew(form, "renew");
+  if (form && panel?.contains(form) && event.target.matches("[data-renew]")) void renew("renew");
 });
 document.addEventListener("submit", (event) => {
   const form = event.target;
   const verb = event.submitter?.value ?? "";
-  if (panel?.contains(form) && form.matches("[data-builder]") && verb !== "apply") { event.preventDefault(); renew(form, verb); }
+  if (panel?.contains(form) && form.matches("[data-builder]") && verb !== "apply") { event.preventDefault(); void renew(verb); }
   if (panel?.contains(form) && form.matches("[data-columns]") && /^(up|down):/.test(verb)) { event.preventDefault(); shift(event.submitter); }
 });
 
-function renew(form, verb) {
-  const query = new URLSearchParams(new FormData(form));
-  query.set("do", verb);
-  return fill(`${form.action}?${query}`);
+// One after the other: each sends what the one before has brought, and what was typed meanwhile.
+let renewing = Promise.resolve();
+function renew(verb) {
+  renewing = renewing.then(async () => {
+    const form = panel.querySelector("[data-builder]");
+    if (!form) return;
+    const query = new URLSearchParams(new FormData(form));
+    query.set("do", verb);
+    const sent = new Map([...form.elements].map((control) => [control, stateOf(control)]));
+    await fill(`${form.action}?${query}`);
+    if (verb === "renew") keepTyped(sent); // lines keep their numbers
+  }).catch(() => {}); // no network: the button does the same
+  return renewing;
+}
+
+const stateOf = (control) => (control.type === "checkbox" ? control.checked : control.value);
+const namesakes = (control) => [...control.form.elements].filter((one) => one.name === control.name);
+
+function keepTyped(sent) {
+  const fresh = panel.querySelector("[data-builder]");
+  for (const [control, state] of sent) {
+    if (!fresh || !control.name || stateOf(control) === state) continue;
+    const alike = [...fresh.elements].filter((one) => one.name === control.name);
+    const twin = control.type === "checkbox"
+      ? alike.find((one) => one.value === control.value)
+      : alike[namesakes(control).indexOf(control)];
+    if (!twin) continue;
+    if (twin.type === "checkbox") twin.checked = control.checked;
+    else if (!twin.options || [...twin.options].some((option) => option.value === control.value)) twin.value = control.value;
+  }
 }
 
 // Before the form is sent the order is only the order of its lines.

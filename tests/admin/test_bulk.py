@@ -12,7 +12,6 @@ from crm.audit.models import AuditAction, AuditEntry
 from crm.background.models import BackgroundJob, JobStatus
 from crm.bills.models import Bill, BillStatus
 from crm.bills.operations import archive_bills
-from crm.clients.operations import archive_client
 from crm.db import db, transaction
 from crm.fields.models import FieldType
 from crm.fields.operations import archive_field, edit_custom
@@ -26,9 +25,9 @@ from tests.fields.test_fields import add
 ACTION = "/admin/bill/action/"
 
 
-def protocol(browser: Any, entity: str = "bill", **chosen: Any) -> str:
-    """Archive what was chosen and read the protocol."""
-    answer = browser.post(f"/admin/{entity}/action/", data={"action": "archive", "confirmed": "1", **chosen})
+def protocol(browser: Any, **chosen: Any) -> str:
+    """Carry out a confirmed action and read its protocol."""
+    answer = browser.post(ACTION, data={"action": "archive", "confirmed": "1", **chosen})
     assert answer.status_code == 302, answer.text
     assert answer.location.startswith("/admin/job/details/")
     return str(browser.get(answer.location).text)
@@ -159,26 +158,6 @@ def test_a_protocol_of_refusals_alone_is_not_headed_as_done(network: Any, web: A
     page = protocol(browser, id=[str(bill.id) for bill in bills])
     assert "Ничего не выполнено" not in page, "one of the two was archived"
     assert '<span class="status is-done">Выполнено</span>' in page
-
-
-def test_what_there_was_nothing_to_do_with_is_no_error(network: Any, web: Any) -> None:
-    gone, fine = (make_client(network.lesnoy) for _ in range(2))
-    with transaction():
-        archive_client(gone, by=network.administrator)
-    browser = web(network.administrator, network.lesnoy)
-    chosen = [str(client.id) for client in (fine, gone)]
-    preview = plain(browser.post("/admin/client/action/", data={"action": "archive", "id": chosen}).text)
-    page = protocol(browser, "client", id=chosen)
-    assert row_counts(done=1, skipped=1) in plain(page)
-    (job,) = db.session.scalars(select(BackgroundJob))
-    assert (job.done, job.skipped, job.failed) == (2, 1, 0)
-    reason = "Карточка уже в архиве."
-    assert f": 1 — {reason}" in preview
-    assert f" — {reason}" in plain(page)
-    page = protocol(browser, "client", id=chosen)
-    assert row_counts(skipped=2) in plain(page)
-    assert "is-failed" not in page
-    assert "is-done" not in page
 
 
 @pytest.mark.spec("B57", "B58")

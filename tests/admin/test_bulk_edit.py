@@ -73,6 +73,18 @@ def test_the_preview_tells_what_changes_what_stays_and_what_is_refused(network: 
     assert db.session.scalars(select(Bill.payable_until)).all() == before
 
 
+def test_what_there_was_nothing_to_do_with_is_no_error(network: Any, web: Any) -> None:
+    same, other = (make_bill(make_client(network.lesnoy), payable_until=date(2030, 5, day)) for day in (5, 6))
+    browser = web(network.administrator, network.lesnoy)
+    page = go(browser, id=[str(same.id), str(other.id)], **term("2030-05-05")).text
+    assert row_counts(done=1, skipped=1) in plain(page)
+    page = go(browser, id=[str(same.id), str(other.id)], **term("2030-05-05")).text
+    assert row_counts(skipped=2) in plain(page)
+    assert (job().done, job().skipped, job().failed) == (2, 2, 0)
+    assert "is-failed" not in page
+    assert "is-done" not in page
+
+
 def test_the_protocol_tells_old_and_new_on_the_page_and_in_excel(network: Any, web: Any) -> None:
     bill = make_bill(make_client(network.lesnoy), payable_until=date(2030, 1, 1))
     browser = web(network.administrator, network.lesnoy)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 from tests.browser.test_main_job import sign_in
 
@@ -89,6 +89,31 @@ def test_cells_are_edited_by_keyboard_and_nothing_typed_is_lost(demo_url: str, p
     finally:
         other.close()
     assert not complaints
+
+
+def test_what_is_typed_into_a_filter_while_its_line_is_renewed_stays(demo_url: str, page: Page) -> None:
+    sign_in(page, demo_url, "director")
+    page.goto(f"{demo_url}/admin/bill/")
+    page.get_by_role("link", name="Фильтры").click()
+    panel = page.get_by_role("dialog")
+    panel.locator("#builder-new").select_option("amount")
+    panel.locator("[name=g0]").select_option("any1")
+    expect(panel.locator("[name=o0] option[value=range]")).to_have_count(0)
+    held: list[Route] = []
+    page.route("**/bill/filters/**", lambda route: held.append(route))
+    panel.locator("[name=o0]").select_option("from")
+    panel.locator("[name=v0]").fill("5000")
+    panel.locator("[name=g0]").select_option("any2")
+    for _answer in ("of the condition", "of the group"):
+        while not held:
+            page.wait_for_timeout(20)
+        with page.expect_response("**/bill/filters/**"):
+            held.pop().continue_()
+    page.unroute("**/bill/filters/**")
+    expect(panel.locator("[name=g0]")).to_have_value("any2")
+    expect(panel.locator("[name=v0]")).to_have_value("5000")
+    panel.get_by_role("button", name="Применить").last.click()
+    expect(page.locator(".chips .chip")).to_have_count(1)
 
 
 def test_columns_filters_order_and_palette(demo_url: str, page: Page, browser: Any) -> None:
