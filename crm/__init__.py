@@ -17,6 +17,7 @@ import crm.background.models
 import crm.bills.models
 import crm.contacts.merging
 import crm.contracts.models
+import crm.debts.merging
 import crm.exchange.models
 import crm.exchange.schedules.models
 import crm.jobs.models

@@ -43,6 +43,9 @@ _SINGLE = frozenset({AccountKind.BASE, AccountKind.LESSONS})
 # What is unique per client and two cards may both have: fn(kept, gone, by) makes one of the two before the rest goes
 # over. Domains above the clients enter themselves.
 BEFORE_MERGE: list[Callable[[Client, Client, Actor], None]] = []
+# What is transferred in a way of its own from an account to be emptied: fn(account, into, kept, by). What is left then
+# goes in one sum.
+BEFORE_EMPTYING: list[Callable[[Account, Account, Client, Actor], None]] = []
 
 TRIES = 40
 PAUSE = 0.05  # seconds
@@ -194,6 +197,8 @@ def _carry_out(merge: Merge, *, by: Actor) -> None:
 
 def _empty(account: Account, into: Account, kept: Client, *, by: Actor) -> None:
     """Transfer the balance, a debt likewise, close the account, and let what points at it point at the other."""
+    for carry in BEFORE_EMPTYING:
+        carry(account, into, kept, by)
     if balance := account.balance:
         post(
             TransactionKind.TRANSFER,

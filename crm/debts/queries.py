@@ -3,12 +3,14 @@
 A debt is an account below zero. Payments cover the oldest charges first, so what is unpaid are the newest ones: walked
 back from the newest until their sum reaches the debt. An operation that was reversed and its reversal are left out
 both, on every account they touched: their sum is zero there, so the charges that remain always reach the debt. A
-discount and a return make their subscription's charge smaller and pay for nothing else.
+discount and a return make their subscription's charge smaller and pay for nothing else. What a merge of cards carried
+over is a charge where it came to (debts/merging.py), of the same subscription and day as the one it is of.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta
 from decimal import Decimal
@@ -24,9 +26,19 @@ from crm.access.models import Branch, City
 from crm.access.scope import EVERYWHERE, scoped_to
 from crm.db import db
 from crm.ledger.models import Account, Entry, Transaction, TransactionKind, Unit
+from crm.ledger.operations import transaction_by_key
 
 # Last day, counted back from the branch's today, of each age a debt is told in; what is older is one more.
 AGES = (30, 60, 90)
+
+# What covers a charge without money.
+FORGIVING = frozenset({TransactionKind.BAD_DEBT, TransactionKind.DEBT_WRITE_OFF})
+# With a subscription and without a lesson they are one charge, of the subscription's sale: of transfers only those of
+# merged cards name one, and of reversals only those count whose original stands on an account emptied by a merge.
+_OF_A_SALE = (
+    *(TransactionKind.SALE, TransactionKind.DISCOUNT, TransactionKind.RETURN),
+    *(TransactionKind.TRANSFER, TransactionKind.REVERSAL),
+)
 
 _ENTRY: Any = Entry.__table__
 _DONE: Any = Transaction.__table__
@@ -46,6 +58,20 @@ class UnpaidCharge:
     bill_id: int | None
     visit_id: int | None
     comment: str
+
+
+@dataclass(frozen=True)
+class Forgiveness:
+    """What one writing-off of a debt has covered of one charge. by: the former, of which kind. The charge by its first
+    transaction; amount: above zero.
+    """
+
+    by: int
+    by_kind: TransactionKind
+    transaction_id: int
+    kind: TransactionKind
+    subscription_id: int | None
+    amount: Decimal
 
 
 @dataclass(frozen=True)
@@ -99,7 +125,7 @@ def unpaid_of(accounts: Any = None) -> sa.Subquery:
     # Tables, not mapped classes: an operation between two branches belongs to one of them, its entries to both.
     done, undone = _DONE.alias("done"), _undone()
     lessens = done.c.kind.in_([TransactionKind.DISCOUNT, TransactionKind.RETURN])
-    is_sale = sa.and_(sa.or_(done.c.kind == TransactionKind.SALE, lessens), done.c.subscription_id.is_not(None))
+    is_sale = sa.and_(done.c.kind.in_(_OF_A_SALE), done.c.subscription_id.is_not(None), done.c.lesson_id.is_(None))
     charge = sa.case((is_sale, -done.c.subscription_id), else_=done.c.id)
     total = sa.func.sum(_ENTRY.c.amount)
     charges = (
@@ -170,6 +196,129 @@ def debts_of_subscriptions(subscription_ids: Collection[int]) -> dict[int, Decim
         .group_by(_DONE.c.subscription_id)
     )
     return {row[0]: row[1] for row in db.session.execute(query)}
+
+
+# --- what was forgiven ----------------------------------------------------------------------------------------------
+
+
+def forgiven_of(transaction_ids: Collection[int]) -> dict[int, dict[TransactionKind, Decimal]]:
+    """How much of what these operations charged has been covered by writing a debt off instead of money, by id and the
+    kind of the writing-off, wherever a merge of cards has carried the charge since; those of which nothing was are left
+    out. Of a sale: of its subscription's charge, discounts and returns deducted.
+
+    For good only while the accounts are locked.
+    """
+    places = [(id, account_id, here) for id in transaction_ids for account_id, here in _places_of(id)]
+    on_accounts: dict[tuple[int, int], list[Forgiveness]] = defaultdict(list)
+    for account_id in sorted({account_id for _id, account_id, _here in places}):
+        groups, found = _forgiven_on(account_id)
+        for here, key in groups.items():
+            on_accounts[account_id, here] = found.get(key, [])
+    forgiven: dict[int, dict[TransactionKind, Decimal]] = {}
+    for id, account_id, here in places:
+        for one in on_accounts[account_id, here]:
+            kinds = forgiven.setdefault(id, {})
+            kinds[one.by_kind] = kinds.get(one.by_kind, Decimal(0)) + one.amount
+    return forgiven
+
+
+def forgiven_of_subscription(subscription_id: int) -> Decimal:
+    """How much of what was charged for a subscription at its sale has been covered by writing a debt off."""
+    undone = _undone()
+    query = (
+        sa.select(_DONE.c.id)
+        .outerjoin(undone, undone.c.reverses_id == _DONE.c.id)
+        .where(
+            _DONE.c.subscription_id == subscription_id,
+            _DONE.c.kind == TransactionKind.SALE,
+            undone.c.reverses_id.is_(None),
+        )
+    )
+    found = forgiven_of(list(db.session.scalars(query)))
+    return sum((amount for kinds in found.values() for amount in kinds.values()), Decimal(0))
+
+
+def forgiven_by(transaction: Transaction) -> list[Forgiveness]:
+    """What one writing-off of a debt has covered, the oldest charge first."""
+    accounts = [entry.account_id for entry in transaction.entries if entry.amount > 0]
+    found = [one for id in accounts for ones in _forgiven_on(id)[1].values() for one in ones]
+    return [one for one in found if one.by == transaction.id]
+
+
+def key_of_carried(account_id: int, transaction_id: int) -> str:
+    """The idempotency key under which a merge carries what is unpaid of a charge over from the account it empties."""
+    return f"merge:{account_id}:charge:{transaction_id}"
+
+
+def _places_of(transaction_id: int) -> Iterator[tuple[int, int]]:
+    """(account id, transaction id) of a charge: where it was posted, and where merges of cards have carried it."""
+    query = (
+        sa.select(Account.id, Account.closed_at)
+        .join(_ENTRY, _ENTRY.c.account_id == Account.id)
+        .where(Account.client_id.is_not(None), Account.unit == Unit.MONEY, _ENTRY.c.amount < 0)
+        .order_by(_ENTRY.c.id)
+    )
+    here: int | None = transaction_id
+    while here is not None:
+        charged, here = here, None
+        for account_id, closed_at in db.session.execute(query.where(_ENTRY.c.transaction_id == charged)).all():
+            yield account_id, charged
+            if closed_at is not None and (carried := transaction_by_key(key_of_carried(account_id, charged))):
+                here = carried.id
+
+
+def _forgiven_on(account_id: int) -> tuple[dict[int, int], dict[int, list[Forgiveness]]]:
+    """What was forgiven of the charges of an account: {transaction id: key of its charge}, and by that key. What comes
+    covers the oldest charges first, as in unpaid_of().
+    """
+    rows = _operations_on(account_id)
+    if not any(row.kind in FORGIVING and row.amount > 0 for row in rows):
+        return {}, {}
+    groups: dict[int, list[Any]] = defaultdict(list)
+    for row in rows:
+        is_sale = row.kind in _OF_A_SALE and row.subscription_id is not None and row.lesson_id is None
+        groups[-row.subscription_id if is_sale else row.id].append(row)
+    totals = {key: sum((row.amount for row in ones), Decimal(0)) for key, ones in groups.items()}
+    charges = _laid_out({key: -total for key, total in totals.items() if total < 0})
+    found: dict[int, list[Forgiveness]] = defaultdict(list)
+    for by, begin, end in _laid_out({key: total for key, total in totals.items() if total > 0}):
+        if (first := groups[by][0]).kind in FORGIVING:
+            for key, after, until in charges:
+                if (amount := min(end, until) - max(begin, after)) > 0:
+                    of = groups[key][0]
+                    found[key].append(Forgiveness(by, first.kind, of.id, of.kind, of.subscription_id, amount))
+    return {row.id: key for key, ones in groups.items() for row in ones}, found
+
+
+def _laid_out(sums: dict[int, Decimal]) -> list[tuple[int, Decimal, Decimal]]:
+    """(key, where it begins, where it ends) of sums laid one after another."""
+    laid, end = list[tuple[int, Decimal, Decimal]](), Decimal(0)
+    for key, amount in sums.items():
+        begin, end = end, end + amount
+        laid.append((key, begin, end))
+    return laid
+
+
+def _operations_on(account_id: int) -> list[Any]:
+    """What stands on an account, the oldest first: id, kind, subscription_id, lesson_id, reverses_id and amount. What
+    was reversed here is left out with its reversal; what a merge has carried away went last, whatever day it is of.
+    """
+    carried_away = _DONE.c.idempotency_key.startswith(f"merge:{account_id}:")
+    query = (
+        sa.select(
+            *(_DONE.c.id, _DONE.c.kind, _DONE.c.subscription_id, _DONE.c.lesson_id, _DONE.c.reverses_id),
+            _ENTRY.c.amount,
+        )
+        .join(_DONE, _DONE.c.id == _ENTRY.c.transaction_id)
+        .where(_ENTRY.c.account_id.in_(sa.select(Account.id).where(Account.id == account_id)))
+        .order_by(sa.case((carried_away, 1), else_=0), _DONE.c.happened_at, _DONE.c.id)
+    )
+    rows = db.session.execute(query).all()
+    here, undone = {row.id for row in rows}, {row.reverses_id for row in rows}
+    return [row for row in rows if row.reverses_id not in here and row.id not in undone]
+
+
+# --- ages -----------------------------------------------------------------------------------------------------------
 
 
 def age_of(unpaid: Any, branches: Iterable[Branch]) -> Any:

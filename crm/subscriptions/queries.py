@@ -116,7 +116,7 @@ def operations_on(subscription: Subscription) -> list[Operation]:
         operations.append(
             Operation(
                 transaction,
-                sums.get(Unit.MONEY),
+                sums.get(Unit.MONEY) or None,  # a merge of cards moves it between accounts of the payer
                 None if lessons is None else int(lessons),
                 transaction.id in undone,
             )

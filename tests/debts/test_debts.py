@@ -14,6 +14,7 @@ from sqlalchemy import event, select
 from crm import clock
 from crm.access.actors import SYSTEM
 from crm.access.scope import Scope, scoped_to
+from crm.clients.merging import merge_clients
 from crm.db import db, transaction
 from crm.debts.operations import accrue_debt, write_off_bad_debt
 from crm.debts.queries import (
@@ -22,6 +23,9 @@ from crm.debts.queries import (
     ageing_of,
     balances_by_city,
     debts_of_subscriptions,
+    forgiven_by,
+    forgiven_of,
+    forgiven_of_subscription,
     in_debt,
     total_ageing,
     unpaid_charges,
@@ -281,3 +285,109 @@ def test_an_accrued_debt_is_a_charge(network: Network) -> None:
         accrued = accrue_debt(account, amount=Decimal("12.50"), reason="Разбитое окно", by=SYSTEM)
     (charge,) = unpaid_charges([account.id])[account.id]
     assert (charge.transaction_id, charge.unpaid, charge.comment) == (accrued.id, Decimal("12.50"), "Разбитое окно")
+
+
+# --- what was forgiven ----------------------------------------------------------------------------------------------
+
+
+def forgive(account: Account, amount: int | None = None) -> Transaction:
+    with transaction():
+        return write_off_bad_debt(account, amount=None if amount is None else Decimal(amount), by=SYSTEM)
+
+
+def forgiven(*charges: Transaction) -> list[Decimal]:
+    """Of each of the charges, in all."""
+    found = forgiven_of([charge.id for charge in charges])
+    return [sum(found.get(charge.id, {}).values(), Decimal(0)) for charge in charges]
+
+
+def merge(kept: Account, gone: Account) -> None:
+    with transaction():
+        merge_clients(kept.client, gone.client, by=SYSTEM)
+
+
+def test_what_is_forgiven_covers_the_oldest_charges_as_money_does(network: Network) -> None:
+    account = base(network)
+    charges = [move(account, -100), move(account, -200), move(account, -300)]
+    move(account, 150)
+    assert forgiven(*charges) == [0, 0, 0]
+    by = [forgive(account, 200), forgive(account)]
+    assert forgiven(*charges) == [0, 150, 300]
+    assert [[(one.transaction_id, one.amount) for one in forgiven_by(one)] for one in by] == [
+        [(charges[1].id, 150), (charges[2].id, 50)],
+        [(charges[2].id, 250)],
+    ]
+
+
+def test_nothing_is_forgiven_by_what_was_reversed(network: Network) -> None:
+    account = base(network)
+    charge = move(account, -100)
+    mistake = forgive(account)
+    with transaction():
+        reverse(mistake, by=SYSTEM, comment="Ошибка")
+    assert forgiven(charge) == [0]
+
+
+def test_what_was_forgiven_of_a_sale_is_told_by_its_subscription(network: Network) -> None:
+    client = make_client(network.lesnoy)
+    paid, owed = (make_subscription(client, make_plan(price=Decimal(1000))) for _ in range(2))
+    account = base_account(client.id, network.lesnoy.id)
+    make_payment(account, 1300)
+    forgive(account)
+    assert [forgiven_of_subscription(one.id) for one in (paid, owed)] == [0, 700]
+
+
+def test_a_merged_debt_is_still_of_its_subscription(network: Network) -> None:
+    kept, client = base(network), make_client(network.lesnoy)
+    sold = make_subscription(client, make_plan(price=Decimal(1000)))
+    gone = base_account(client.id, client.branch_id)
+    make_payment(gone, 300)
+    merge(kept, gone)
+    assert (kept.balance, gone.balance) == (-700, 0)
+    assert debts_of_subscriptions([sold.id]) == {sold.id: 700}
+    merge(base(network), base_account(kept.client_id or 0, kept.branch_id))  # and once more
+    assert debts_of_subscriptions([sold.id]) == {sold.id: 700}
+
+
+def test_a_merged_debt_keeps_its_age_and_what_it_is_for(network: Network) -> None:
+    kept, gone = base(network), base(network)
+    now = clock.now()
+    move(kept, -50, at=now - timedelta(days=40))
+    move(gone, -20, at=now - timedelta(days=200))  # paid
+    for days, amount in ((100, -300), (1, -70)):
+        move(gone, amount, at=now - timedelta(days=days))
+    move(gone, 20)
+    merge(kept, gone)
+    ages = ageing_of([kept.id])[kept.id]
+    assert (ages.days_30, ages.days_60, ages.days_90, ages.older) == (70, 50, 0, 300)
+    assert ages.oldest_at == now - timedelta(days=100)
+
+
+@pytest.mark.parametrize("order", ["forgiven first", "merged first"])
+def test_what_was_forgiven_is_known_after_a_merge(network: Network, order: str) -> None:
+    kept, client = base(network), make_client(network.lesnoy)
+    move(kept, -40)
+    sold = make_subscription(client, make_plan(price=Decimal(1000)))
+    gone = base_account(client.id, client.branch_id)
+    later = move(gone, -70)
+    make_payment(gone, 100)
+    if order == "forgiven first":
+        forgive(gone, 930)
+    merge(kept, gone)
+    if order == "merged first":
+        forgive(kept)
+    assert forgiven_of_subscription(sold.id) == 900
+    assert forgiven(later) == [30 if order == "forgiven first" else 70]
+
+
+def test_what_was_forgiven_in_part_before_a_merge_and_in_part_after(network: Network) -> None:
+    kept, gone = base(network), base(network)
+    first, second = move(gone, -100), move(gone, -200)
+    forgive(gone, 130)
+    merge(kept, gone)
+    forgive(kept, 50)
+    assert forgiven(first, second) == [100, 80]
+    third = base(network)
+    merge(third, kept)
+    forgive(third)
+    assert forgiven(first, second) == [100, 200]
