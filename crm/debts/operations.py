@@ -1,4 +1,6 @@
-"""Verbs on debts: accrue, write off by correction, write off as bad. All in one's own city only."""
+"""Verbs on debts: accrue, write off by correction, write off as bad. All in one's own city only. What was written off
+is owed again when its charge is taken back.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +16,15 @@ from crm.access.models import Branch
 from crm.access.scope import EVERYWHERE, current_scope, scoped_to
 from crm.clients.models import Client
 from crm.db import db
+from crm.debts.queries import forgiven_of
 from crm.errors import DomainError, Forbidden, NotFound, NothingToDo
 from crm.i18n import money
-from crm.ledger.models import Account, AccountKind, Transaction, TransactionKind
-from crm.ledger.operations import Cause, Line, check_amount, house_account, lock_accounts, post
+from crm.ledger.models import Account, AccountKind, Transaction, TransactionKind, Unit
+from crm.ledger.operations import Cause, Line, Posting, check_amount, house_account, lock_accounts, post
 from crm.protocol import ProtocolLine
+
+# What bears a debt that is written off.
+_AGAINST = {TransactionKind.DEBT_WRITE_OFF: AccountKind.REVENUE, TransactionKind.BAD_DEBT: AccountKind.BAD_DEBT}
 
 
 def accrue_debt(account: Account, *, amount: Decimal, reason: str, by: Actor) -> Transaction:
@@ -40,7 +46,7 @@ def write_off_debt(account: Account, *, amount: Decimal, reason: str, by: Actor)
     Raises as accrue_debt(), "no_debt" and "above_debt".
     """
     _check_account(account, "account.debt", by)
-    return _forgive(TransactionKind.DEBT_WRITE_OFF, account, amount, AccountKind.REVENUE, _reason(reason), by)
+    return _forgive(TransactionKind.DEBT_WRITE_OFF, account, amount, _reason(reason), by)
 
 
 def write_off_bad_debt(account: Account, *, amount: Decimal | None = None, comment: str = "", by: Actor) -> Transaction:
@@ -50,7 +56,7 @@ def write_off_bad_debt(account: Account, *, amount: Decimal | None = None, comme
     Raises as write_off_debt(); of two at once the second finds no debt.
     """
     _check_account(account, "account.bad_debt", by)
-    return _forgive(TransactionKind.BAD_DEBT, account, amount, AccountKind.BAD_DEBT, comment.strip(), by)
+    return _forgive(TransactionKind.BAD_DEBT, account, amount, comment.strip(), by)
 
 
 def write_off_bad_debts(account_ids: Sequence[int], *, comment: str = "", by: Actor) -> list[ProtocolLine]:
@@ -76,6 +82,38 @@ def write_off_bad_debts(account_ids: Sequence[int], *, comment: str = "", by: Ac
         lines[account.id] = ProtocolLine.after(account.id, label, error)
     not_found = NotFound("not_found", _("Not found"))
     return [lines.get(row_id) or ProtocolLine.after(row_id, f"#{row_id}", not_found) for row_id in account_ids]
+
+
+def forgiveness_taken_back(mirrors: Sequence[Posting]) -> list[Posting]:
+    """What is to be written with the mirror images of charges (ledger.reversal_of): as much of each as was forgiven is
+    owed again, or it would turn into money. Of the day of the charge, whose place among the others it takes. The
+    accounts are locked.
+    """
+    charges = {posting.reverses_id: posting for posting in mirrors if posting.reverses_id is not None}
+    found = forgiven_of(list(charges))
+    query = select(Transaction).where(Transaction.id.in_(found)).order_by(Transaction.id)
+    postings = []
+    for charge in db.session.scalars(query) if found else ():
+        mirror = charges[charge.id]
+        account = next(line.account for line in mirror.lines if _is_clients_money(line.account) and line.amount > 0)
+        for kind, amount in found[charge.id].items():
+            house = house_account(_AGAINST[kind], account.branch_id)
+            postings.append(
+                Posting(
+                    kind,
+                    [Line(account, -amount), Line(house, amount)],
+                    account.branch_id,
+                    f"owed-again:{charge.id}:{kind.value}",
+                    mirror.cause,
+                    mirror.comment,
+                    charge.happened_at,
+                )
+            )
+    return postings
+
+
+def _is_clients_money(account: Account) -> bool:
+    return account.unit is Unit.MONEY and not account.kind.is_house
 
 
 def account_in_own_city(account_id: int) -> Account:
@@ -128,10 +166,9 @@ def _reason(text: str) -> str:
     return text
 
 
-def _forgive(
-    kind: TransactionKind, account: Account, amount: Decimal | None, against: AccountKind, comment: str, by: Actor
-) -> Transaction:
+def _forgive(kind: TransactionKind, account: Account, amount: Decimal | None, comment: str, by: Actor) -> Transaction:
     """Bring the account nearer to zero, never above it."""
+    against = _AGAINST[kind]
     house_account(against, account.branch_id)  # made before the client's account is locked
     debt = -lock_accounts([account])[account.id]
     if debt <= 0:

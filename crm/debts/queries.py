@@ -26,7 +26,6 @@ from crm.access.models import Branch, City
 from crm.access.scope import EVERYWHERE, scoped_to
 from crm.db import db
 from crm.ledger.models import Account, Entry, Transaction, TransactionKind, Unit
-from crm.ledger.operations import transaction_by_key
 
 # Last day, counted back from the branch's today, of each age a debt is told in; what is older is one more.
 AGES = (30, 60, 90)
@@ -62,8 +61,8 @@ class UnpaidCharge:
 
 @dataclass(frozen=True)
 class Forgiveness:
-    """What one writing-off of a debt has covered of one charge. by: the former, of which kind. The charge by its first
-    transaction; amount: above zero.
+    """What one writing-off of a debt (`by`, `by_kind`) has covered of one charge. transaction_id, kind: of the charge,
+    as in UnpaidCharge; subscription_id: of the charge of a sale; amount: above zero.
     """
 
     by: int
@@ -208,41 +207,47 @@ def forgiven_of(transaction_ids: Collection[int]) -> dict[int, dict[TransactionK
 
     For good only while the accounts are locked.
     """
-    places = [(id, account_id, here) for id in transaction_ids for account_id, here in _places_of(id)]
-    on_accounts: dict[tuple[int, int], list[Forgiveness]] = defaultdict(list)
-    for account_id in sorted({account_id for _id, account_id, _here in places}):
-        groups, found = _forgiven_on(account_id)
-        for here, key in groups.items():
-            on_accounts[account_id, here] = found.get(key, [])
+    places = _places_of(transaction_ids)
+    covered: dict[tuple[int, int], list[Forgiveness]] = defaultdict(list)
+    for account_id, ones in _forgiven_on({account_id for _id, (account_id, _here) in places}).items():
+        for one in ones:
+            covered[account_id, one.transaction_id].append(one)
     forgiven: dict[int, dict[TransactionKind, Decimal]] = {}
-    for id, account_id, here in places:
-        for one in on_accounts[account_id, here]:
+    for id, place in places:
+        for one in covered[place]:
             kinds = forgiven.setdefault(id, {})
             kinds[one.by_kind] = kinds.get(one.by_kind, Decimal(0)) + one.amount
     return forgiven
 
 
 def forgiven_of_subscription(subscription_id: int) -> Decimal:
-    """How much of what was charged for a subscription at its sale has been covered by writing a debt off."""
+    """How much of what was charged for a subscription at its sale has been covered by writing a debt off, and is no
+    debt again since.
+    """
     undone = _undone()
-    query = (
-        sa.select(_DONE.c.id)
-        .outerjoin(undone, undone.c.reverses_id == _DONE.c.id)
-        .where(
-            _DONE.c.subscription_id == subscription_id,
-            _DONE.c.kind == TransactionKind.SALE,
-            undone.c.reverses_id.is_(None),
-        )
+    sale = (
+        _DONE.c.subscription_id == subscription_id,
+        _DONE.c.kind.in_([TransactionKind.SALE, TransactionKind.DISCOUNT]),
+        undone.c.reverses_id.is_(None),
     )
-    found = forgiven_of(list(db.session.scalars(query)))
-    return sum((amount for kinds in found.values() for amount in kinds.values()), Decimal(0))
+    sales = sa.select(_DONE.c.id).outerjoin(undone, undone.c.reverses_id == _DONE.c.id).where(*sale)
+    found = forgiven_of(list(db.session.scalars(sales.order_by(_DONE.c.id))))
+    if not found:
+        return Decimal(0)
+    cost = (
+        sa.select(-sa.func.sum(_ENTRY.c.amount))
+        .join(Account, Account.id == _ENTRY.c.account_id)
+        .where(_ENTRY.c.transaction_id.in_(sales), Account.client_id.is_not(None), Account.unit == Unit.MONEY)
+    )
+    owed = debts_of_subscriptions([subscription_id]).get(subscription_id, Decimal(0))
+    forgiven = sum((amount for kinds in found.values() for amount in kinds.values()), Decimal(0))
+    return min(forgiven, db.session.scalars(cost).one() - owed)
 
 
 def forgiven_by(transaction: Transaction) -> list[Forgiveness]:
     """What one writing-off of a debt has covered, the oldest charge first."""
-    accounts = [entry.account_id for entry in transaction.entries if entry.amount > 0]
-    found = [one for id in accounts for ones in _forgiven_on(id)[1].values() for one in ones]
-    return [one for one in found if one.by == transaction.id]
+    found = _forgiven_on([entry.account_id for entry in transaction.entries if entry.amount > 0])
+    return [one for ones in found.values() for one in ones if one.by == transaction.id]
 
 
 def key_of_carried(account_id: int, transaction_id: int) -> str:
@@ -250,72 +255,97 @@ def key_of_carried(account_id: int, transaction_id: int) -> str:
     return f"merge:{account_id}:charge:{transaction_id}"
 
 
-def _places_of(transaction_id: int) -> Iterator[tuple[int, int]]:
-    """(account id, transaction id) of a charge: where it was posted, and where merges of cards have carried it."""
+def _carried_by(key: str) -> int | None:
+    """The charge that a transaction of such a key carried over."""
+    begin, _account, what, *of = key.split(":") if key.count(":") == 3 else ("", "", "")
+    return int(of[0]) if (begin, what) == ("merge", "charge") else None
+
+
+def _places_of(transaction_ids: Collection[int]) -> list[tuple[int, tuple[int, int]]]:
+    """(id, (account id, transaction id)) of charges: where each was posted, and where merges of cards carried it."""
     query = (
-        sa.select(Account.id, Account.closed_at)
-        .join(_ENTRY, _ENTRY.c.account_id == Account.id)
+        sa.select(_ENTRY.c.transaction_id, Account.id, Account.closed_at)
+        .join(Account, Account.id == _ENTRY.c.account_id)
         .where(Account.client_id.is_not(None), Account.unit == Unit.MONEY, _ENTRY.c.amount < 0)
         .order_by(_ENTRY.c.id)
     )
-    here: int | None = transaction_id
-    while here is not None:
-        charged, here = here, None
-        for account_id, closed_at in db.session.execute(query.where(_ENTRY.c.transaction_id == charged)).all():
-            yield account_id, charged
-            if closed_at is not None and (carried := transaction_by_key(key_of_carried(account_id, charged))):
-                here = carried.id
+    places, here = list[tuple[int, tuple[int, int]]](), {id: id for id in transaction_ids}  # {where it is: which}
+    while here:
+        carried = {}
+        for charged, account_id, closed_at in db.session.execute(query.where(_ENTRY.c.transaction_id.in_(here))):
+            places.append((here[charged], (account_id, charged)))
+            if closed_at is not None:
+                carried[key_of_carried(account_id, charged)] = here[charged]
+        known = sa.select(_DONE.c.id, _DONE.c.idempotency_key).where(_DONE.c.idempotency_key.in_(carried))
+        here = {id: carried[key] for id, key in db.session.execute(known)} if carried else {}
+    return places
 
 
-def _forgiven_on(account_id: int) -> tuple[dict[int, int], dict[int, list[Forgiveness]]]:
-    """What was forgiven of the charges of an account: {transaction id: key of its charge}, and by that key. What comes
-    covers the oldest charges first, as in unpaid_of().
+def _forgiven_on(account_ids: Collection[int]) -> dict[int, list[Forgiveness]]:
+    """What each writing-off that stands has covered, by account: the oldest of what was unpaid at the time, as in
+    unpaid_of(). It keeps to that: money that covers another charge instead when its own is taken back forgives nothing.
     """
-    rows = _operations_on(account_id)
-    if not any(row.kind in FORGIVING and row.amount > 0 for row in rows):
-        return {}, {}
-    groups: dict[int, list[Any]] = defaultdict(list)
-    for row in rows:
-        is_sale = row.kind in _OF_A_SALE and row.subscription_id is not None and row.lesson_id is None
-        groups[-row.subscription_id if is_sale else row.id].append(row)
-    totals = {key: sum((row.amount for row in ones), Decimal(0)) for key, ones in groups.items()}
-    charges = _laid_out({key: -total for key, total in totals.items() if total < 0})
-    found: dict[int, list[Forgiveness]] = defaultdict(list)
-    for by, begin, end in _laid_out({key: total for key, total in totals.items() if total > 0}):
-        if (first := groups[by][0]).kind in FORGIVING:
-            for key, after, until in charges:
-                if (amount := min(end, until) - max(begin, after)) > 0:
-                    of = groups[key][0]
-                    found[key].append(Forgiveness(by, first.kind, of.id, of.kind, of.subscription_id, amount))
-    return {row.id: key for key, ones in groups.items() for row in ones}, found
-
-
-def _laid_out(sums: dict[int, Decimal]) -> list[tuple[int, Decimal, Decimal]]:
-    """(key, where it begins, where it ends) of sums laid one after another."""
-    laid, end = list[tuple[int, Decimal, Decimal]](), Decimal(0)
-    for key, amount in sums.items():
-        begin, end = end, end + amount
-        laid.append((key, begin, end))
-    return laid
-
-
-def _operations_on(account_id: int) -> list[Any]:
-    """What stands on an account, the oldest first: id, kind, subscription_id, lesson_id, reverses_id and amount. What
-    was reversed here is left out with its reversal; what a merge has carried away went last, whatever day it is of.
-    """
-    carried_away = _DONE.c.idempotency_key.startswith(f"merge:{account_id}:")
-    query = (
-        sa.select(
-            *(_DONE.c.id, _DONE.c.kind, _DONE.c.subscription_id, _DONE.c.lesson_id, _DONE.c.reverses_id),
-            _ENTRY.c.amount,
-        )
+    undone = _undone()
+    forgiving = (
+        sa.select(_ENTRY.c.account_id, _DONE.c.id)
         .join(_DONE, _DONE.c.id == _ENTRY.c.transaction_id)
-        .where(_ENTRY.c.account_id.in_(sa.select(Account.id).where(Account.id == account_id)))
-        .order_by(sa.case((carried_away, 1), else_=0), _DONE.c.happened_at, _DONE.c.id)
+        .outerjoin(undone, undone.c.reverses_id == _DONE.c.id)
+        .where(
+            # By way of the mapped class: that is what the row scope knows.
+            _ENTRY.c.account_id.in_(
+                sa.select(Account.id).where(Account.id.in_(account_ids), Account.client_id.is_not(None))
+            ),
+            _ENTRY.c.amount > 0,
+            _DONE.c.kind.in_(FORGIVING),
+            undone.c.reverses_id.is_(None),
+        )
     )
-    rows = db.session.execute(query).all()
-    here, undone = {row.id for row in rows}, {row.reverses_id for row in rows}
-    return [row for row in rows if row.reverses_id not in here and row.id not in undone]
+    stands = {(row.account_id, row.id) for row in db.session.execute(forgiving)}
+    if not stands:
+        return {}
+    columns = (
+        *(_DONE.c.id, _DONE.c.kind, _DONE.c.happened_at, _DONE.c.subscription_id, _DONE.c.lesson_id),
+        *(_DONE.c.reverses_id, _DONE.c.idempotency_key, _ENTRY.c.account_id, _ENTRY.c.amount),
+    )
+    everything = (
+        sa.select(*columns)
+        .join(_DONE, _DONE.c.id == _ENTRY.c.transaction_id)
+        .where(_ENTRY.c.account_id.in_({account_id for account_id, _id in stands}))
+        .order_by(_ENTRY.c.account_id, _DONE.c.id)
+    )
+    found = {}
+    for account_id, on_it in groupby(db.session.execute(everything), key=lambda row: row.account_id):
+        rows = list(on_it)
+        found[account_id] = [
+            one
+            for place, row in enumerate(rows)
+            if (account_id, row.id) in stands
+            for one in _covered_by(row, rows[:place])
+        ]
+    return found
+
+
+def _covered_by(by: Any, before: Sequence[Any]) -> Iterator[Forgiveness]:
+    """What one writing-off has covered, by the operations on the account before it."""
+    here, undone = {row.id for row in before}, {row.reverses_id for row in before}
+    carried = {of: row.id for row in before if (of := _carried_by(row.idempotency_key)) is not None and row.amount < 0}
+    groups: dict[int, list[Any]] = defaultdict(list)
+    for row in before:
+        if row.id not in undone and row.reverses_id not in here:
+            is_sale = row.kind in _OF_A_SALE and row.subscription_id is not None and row.lesson_id is None
+            groups[-row.subscription_id if is_sale else carried.get(row.reverses_id, row.id)].append(row)
+    sums = {key: sum((row.amount for row in rows), Decimal(0)) for key, rows in groups.items()}
+    begin = sum((total for total in sums.values() if total > 0), Decimal(0))
+    charges = []
+    for key, total in sums.items():
+        if total < 0:
+            last = max((row for row in groups[key] if row.amount < 0), key=lambda row: (row.happened_at, row.id))
+            charges.append((last.happened_at, last.id, last.kind, key, -total))
+    after = Decimal(0)
+    for _at, id, kind, key, amount in sorted(charges):
+        after, since = after + amount, after
+        if (part := min(begin + by.amount, after) - max(begin, since)) > 0:
+            yield Forgiveness(by.id, by.kind, id, kind, -key if key < 0 else None, part)
 
 
 # --- ages -----------------------------------------------------------------------------------------------------------

@@ -237,10 +237,12 @@ def reverse(transaction: Transaction, *, by: Actor, comment: str) -> Transaction
 
 def reversal_of(transaction: Transaction, *, comment: str) -> Posting:
     """The mirror image of a transaction, to be written with others; reverse() tells as well who rests on it. Raises
-    DomainError "is_reversal", "one_account".
+    DomainError "is_reversal", "one_account", Forbidden "foreign_branch" when one of the accounts is out of sight.
     """
     if transaction.reverses_id is not None:
         raise DomainError("is_reversal", _("A reversal cannot be reversed; repeat the operation instead."))
+    if any(cast(Any, entry.account) is None for entry in transaction.entries):
+        raise Forbidden("foreign_branch", _("An account of another branch takes part in this operation."))
     lines = [Line(heir_of(entry.account), -entry.amount) for entry in transaction.entries]
     if len({line.account for line in lines}) < 2:
         raise DomainError("one_account", _("Both accounts of this operation are one by now: nothing to reverse."))

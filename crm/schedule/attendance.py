@@ -17,6 +17,7 @@ from crm.access.models import User
 from crm.audit.models import AuditAction
 from crm.audit.operations import plain, record_all, transition
 from crm.db import db
+from crm.debts.operations import forgiveness_taken_back
 from crm.errors import Conflict, DomainError, Forbidden, NotFound
 from crm.ledger.batch import own_accounts
 from crm.ledger.models import Account, AccountKind, Entry, Transaction, TransactionKind, Unit
@@ -43,12 +44,12 @@ def mark_attendance(
 
     PRESENT and ABSENT write a lesson off: from the subscription that covers it, else its single-visit price from the
     payer's base account, into debt if need be; a trial lesson is free. PLANNED and EXCUSED write nothing off, and give
-    back what was, to a subscription while it is in use. Between PRESENT and ABSENT what was written off stays. A held
-    lesson is opened again by a change.
+    back what was: to a subscription while it is in use, money as far as its debt was not forgiven. Between PRESENT and
+    ABSENT what was written off stays. A held lesson is opened again by a change.
 
     seen: the version of each attendance as it was shown; Conflict "marked_meanwhile" names those that are others by
     now. Raises Forbidden "not_your_lesson", DomainError "lesson_ahead", "lesson_canceled", "not_enrolled",
-    "subscription_over", and those of ledger.write().
+    "subscription_over", and those of ledger.reversal_of() and write().
     """
     check_may_mark(lesson, by=by)
     lock_lesson(lesson)
@@ -226,6 +227,7 @@ def _write(lesson: Lesson, *, back: Sequence[Attendance], off: Sequence[Attendan
             accounts=[line.account for posting in undone for line in posting.lines],
         )
         _check_given_back(back, statuses)
+        undone += forgiveness_taken_back(undone)
     covered = find_coverage(payers, facts_of(lesson)) if off else {}
     charges = _Charges(lesson, off, payers, covered)
     lines = {one.id: charges.lines(one) for one in off}

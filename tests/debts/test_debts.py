@@ -391,3 +391,38 @@ def test_what_was_forgiven_in_part_before_a_merge_and_in_part_after(network: Net
     merge(third, kept)
     forgive(third)
     assert forgiven(first, second) == [100, 200]
+
+
+def test_what_was_taken_back_after_a_merge_is_not_what_is_forgiven_later(network: Network) -> None:
+    kept, gone = base(network), base(network)
+    owed = move(kept, -500, at=NOON - timedelta(days=2))
+    mistaken = move(gone, -300, at=NOON - timedelta(days=1))
+    merge(kept, gone)
+    with transaction():
+        reverse(mistaken, by=SYSTEM, comment="Ошибка")
+    forgive(kept)
+    assert forgiven(owed, mistaken) == [500, 0]
+
+
+def test_what_was_forgiven_stays_so_when_money_is_free_again(network: Network) -> None:
+    """Another charge, which the money covered, is taken back: it covers the forgiven one in nothing."""
+    account = base(network)
+    paid, owed = move(account, -300), move(account, -200)
+    move(account, 300)
+    forgive(account)
+    with transaction():
+        reverse(paid, by=SYSTEM, comment="Ошибка")
+    assert (account.balance, forgiven(owed)) == (300, [200])
+
+
+def test_what_is_a_debt_again_is_not_forgiven(network: Network) -> None:
+    """The payment of an older charge is taken back: the newest charge is unpaid, whatever was forgiven of it."""
+    client = make_client(network.lesnoy)
+    account = base_account(client.id, client.branch_id)
+    move(account, -300, at=clock.now() - timedelta(days=3))
+    paid = move(account, 300)
+    sold = make_subscription(client, make_plan(price=Decimal(1000)))
+    forgive(account)
+    with transaction():
+        reverse(paid, by=SYSTEM, comment="Ошибка")
+    assert (debts_of_subscriptions([sold.id]), forgiven_of_subscription(sold.id)) == ({sold.id: 300}, 700)

@@ -18,9 +18,12 @@ from sqlalchemy import func, select
 from crm import clock
 from crm.access.actors import SYSTEM
 from crm.access.models import Employee
+from crm.access.scope import Scope, scoped_to
 from crm.clients.merging import merge_clients
 from crm.clients.models import Client
 from crm.db import db, transaction
+from crm.debts.operations import write_off_bad_debt, write_off_debt
+from crm.debts.queries import debts_of_subscriptions, forgiven_of_subscription
 from crm.errors import Conflict, DomainError, Forbidden
 from crm.ledger.models import Account, AccountKind, Entry, Transaction, TransactionKind, Unit
 from crm.ledger.operations import Line, base_account, house_account, lessons_account, post, reverse
@@ -33,11 +36,13 @@ from crm.subscriptions.coverage import find_coverage
 from crm.subscriptions.models import ChargeMoment, PlanAccount, Subscription, SubscriptionStatus
 from crm.subscriptions.operations import lessons_of, lock_subscription
 from tests.factories import (
+    house_balance,
     make_child,
     make_client,
     make_employee,
     make_lesson,
     make_lesson_type,
+    make_payment,
     make_plan,
     make_subscription,
 )
@@ -251,6 +256,71 @@ def test_a_single_visit_given_back(network: Any) -> None:
     mark(lesson, {client: Mark.EXCUSED})
     assert base_of(client) == 0
     assert (row_of(lesson, client).price, row_of(lesson, client).transaction_id) == (None, None)
+
+
+@pytest.mark.parametrize("is_bad", [True, False])
+def test_what_was_forgiven_of_a_visit_is_not_given_back(network: Any, is_bad: bool) -> None:
+    """300 of 700 were paid, 400 forgiven; a subscription sold and forgiven since stays forgiven."""
+    client = make_client(network.lesnoy)
+    lesson, account = at_noon(network, client), base_account(client.id, client.branch_id)
+    mark(lesson, {client: Mark.PRESENT})
+    sold = make_subscription(client, make_plan(lesson_types=[make_lesson_type()]))  # good for others
+    make_payment(account, 300)
+    with transaction():
+        if is_bad:
+            write_off_bad_debt(account, by=network.director)
+        else:
+            write_off_debt(account, amount=Decimal(4400), reason="Ошибка", by=network.director)
+    borne = AccountKind.BAD_DEBT if is_bad else AccountKind.REVENUE
+    before = house_balance(borne, network.lesnoy)
+    mark(lesson, {client: Mark.EXCUSED}, by=network.administrator)
+    assert base_of(client) == 300
+    change = house_balance(borne, network.lesnoy) - before  # what is there, as of cash
+    assert change == (-400 if is_bad else 300)
+    assert forgiven_of_subscription(sold.id) == 4000
+    mark(lesson, {client: Mark.PRESENT})  # anew: what was forgiven was forgiven once
+    assert base_of(client) == -400
+    mark(lesson, {client: Mark.EXCUSED})
+    assert base_of(client) == 300
+    assert check_ledger() == []
+
+
+@pytest.mark.parametrize("order", ["forgiven first", "merged first"])
+def test_nor_after_a_merge_of_cards(network: Any, order: str) -> None:
+    kept, gone = make_client(network.lesnoy), make_client(network.lesnoy)
+    with transaction():
+        own = base_account(kept.id, kept.branch_id)
+        account = base_account(gone.id, gone.branch_id)
+    lesson = at_noon(network, gone)
+    mark(lesson, {gone: Mark.PRESENT})
+    sold = make_subscription(gone)
+    if order == "forgiven first":
+        with transaction():
+            write_off_bad_debt(account, by=network.director)
+    with transaction():
+        merge_clients(kept, gone, by=network.director)
+    if order == "merged first":
+        with transaction():
+            write_off_bad_debt(own, by=network.director)
+    mark(lesson, {kept: Mark.EXCUSED})
+    assert (base_of(kept), forgiven_of_subscription(sold.id), debts_of_subscriptions([sold.id])) == (0, 4000, {})
+
+
+def test_a_mark_is_not_taken_back_over_an_account_out_of_sight(network: Any) -> None:
+    """It was written off from a subscription of another branch: who does not see it is told so."""
+    client, gone = make_client(network.lesnoy), make_client(network.rechnoy)
+    subscription = make_subscription(gone)
+    with transaction():
+        merge_clients(client, gone, by=SYSTEM)
+    lesson = at_noon(network, client)
+    mark(lesson, {client: Mark.PRESENT}, by=network.regional)
+    assert left(subscription) == 7
+    db.session.expire_all()
+    with scoped_to(Scope(frozenset({network.lesnoy.id}), network.lesnoy.id)), refused("foreign_branch"):
+        mark(lesson, {client: Mark.EXCUSED}, by=network.administrator)
+    db.session.expire_all()
+    mark(lesson, {client: Mark.EXCUSED}, by=network.regional)
+    assert left(subscription) == 8
 
 
 def test_a_lesson_goes_back_to_a_frozen_subscription(network: Any) -> None:
