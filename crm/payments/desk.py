@@ -18,6 +18,7 @@ from crm.bills.models import Bill, BillStatus
 from crm.bills.operations import lock_bill, unsettle_bill
 from crm.clients.models import Client, ClientStatus
 from crm.db import db
+from crm.debts.queries import FORGIVING, forgiven_by, forgiven_of
 from crm.errors import Conflict, DomainError, Forbidden, NotFound
 from crm.i18n import moment, money
 from crm.ledger.models import Account, AccountKind, Entry, Transaction, TransactionKind, Unit
@@ -25,6 +26,7 @@ from crm.ledger.operations import (
     Cause,
     Line,
     check_amount,
+    heir_of,
     house_account,
     is_reversed,
     lock_accounts,
@@ -162,10 +164,25 @@ PERMISSIONS_OF_LESSONS = {
     TransactionKind.GRANT: "subscription.add_lessons",
     TransactionKind.LESSONS_TRANSFER: "subscription.transfer_lessons",
 }
+_PERMISSIONS = PERMISSIONS_OF_LESSONS | {
+    TransactionKind.DEBT: "account.debt",
+    TransactionKind.DEBT_WRITE_OFF: "account.debt",
+    TransactionKind.BAD_DEBT: "account.bad_debt",
+    TransactionKind.CASH_MOVE: "till.move",
+    TransactionKind.CASH_OTHER: "till.move",
+}
+
+
+def may_reverse(operation: Transaction, by: Actor) -> bool:
+    """Whether `by` has what reversing an operation of its kind needs."""
+    needed = _PERMISSIONS.get(operation.kind)
+    return by.may("account.reverse") and (needed is None or by.may(needed))
 
 
 def check_reversible(operation: Transaction) -> None:
-    """Raise DomainError "irreversible", or Conflict "already_reversed", with the reason in words."""
+    """Raise DomainError "irreversible", "forgiven", "forgiven_and_gone", or Conflict "already_reversed", with the
+    reason in words.
+    """
     if (reason := _IRREVERSIBLE.get(operation.kind)) is not None:
         raise DomainError("irreversible", reason)
     payment = db.session.get(Payment, operation.payment_id) if operation.payment_id is not None else None
@@ -175,6 +192,40 @@ def check_reversible(operation: Transaction) -> None:
         raise Conflict("already_reversed", _("This operation has already been reversed."))
     if operation.kind in PERMISSIONS_OF_LESSONS:
         _check_subscriptions_last(operation)
+    _check_forgiven(operation)
+
+
+def _check_forgiven(operation: Transaction) -> None:
+    """Nothing forgiven turns into money, and what was taken back since is not owed again. For good only while the
+    accounts are locked.
+    """
+    if forgiven_of([operation.id]):
+        raise DomainError("forgiven", _("A debt for this operation was written off: reverse the writing-off first."))
+    if operation.kind not in FORGIVING:
+        return
+    if any(entry.amount < 0 and entry.account.client_id is not None for entry in operation.entries if entry.account):
+        raise DomainError("irreversible", _("This belongs to a mark that was changed: it is not reversed by itself."))
+    covered = forgiven_by(operation)
+    ended = select(Subscription).where(
+        Subscription.id.in_([one.subscription_id for one in covered if one.subscription_id is not None]),
+        Subscription.status.in_([SubscriptionStatus.RETURNED, SubscriptionStatus.CANCELED]),
+    )
+    if (subscription := db.session.scalar(ended.order_by(Subscription.id).limit(1))) is not None:
+        raise DomainError(
+            "forgiven_and_gone",
+            _(
+                "It was written off for the subscription %(name)s, which is “%(status)s” by now: a reversal would make"
+                " a debt for what was taken back.",
+                name=subscription,
+                status=subscription.status.label,
+            ),
+        )
+    undone = select(Transaction.id).where(Transaction.reverses_id.in_([one.transaction_id for one in covered])).limit(1)
+    if db.session.scalar(undone) is not None:
+        raise DomainError(
+            "forgiven_and_gone",
+            _("What it was written off for has been taken back since: a reversal would make a debt for nothing."),
+        )
 
 
 def _subscriptions_of(operation: Transaction) -> Select[Subscription]:
@@ -208,10 +259,11 @@ def reverse_operation(operation: Transaction, *, by: Actor, comment: str) -> Tra
     came of it: its payment is reversed, the bill awaits payment again, a visit is unpaid. The caller commits.
 
     A correction hands nothing out, so it does not ask how much cash there is. Raises as check_reversible(),
-    hold_tills() and post() do; Forbidden "foreign_branch" when one of the accounts is out of sight.
+    hold_tills() and post() do; Forbidden "foreign_branch" when one of the accounts is out of sight, and without the
+    permission for what only some may do.
     """
     require(by, "account.reverse", operation)
-    if needed := PERMISSIONS_OF_LESSONS.get(operation.kind):
+    if needed := _PERMISSIONS.get(operation.kind):
         require(by, needed)
     comment = _said(comment, _("Say why it is reversed."), "comment")
     # Of two who reverse it one waits here, before anything is undone.
@@ -227,6 +279,8 @@ def reverse_operation(operation: Transaction, *, by: Actor, comment: str) -> Tra
         _take_back(operation.payment_id, by=by)
     tills = select(Till).where(Till.account_id.in_([account.id for account in accounts]))
     hold_tills(dict.fromkeys(db.session.scalars(tills), Decimal(0)))
+    lock_accounts([heir_of(account) for account in accounts])
+    _check_forgiven(operation)
     return reverse(operation, by=by, comment=comment)
 
 

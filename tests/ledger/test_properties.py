@@ -38,7 +38,7 @@ from crm.clients.merging import merge_clients
 from crm.clients.models import Client
 from crm.db import MAX_AMOUNT, db, transaction
 from crm.debts.operations import accrue_debt, write_off_bad_debt, write_off_debt
-from crm.debts.queries import unpaid_charges
+from crm.debts.queries import forgiven_of, key_of_carried, unpaid_charges
 from crm.errors import DomainError
 from crm.ledger.batch import Posting, post_all
 from crm.ledger.models import Account, AccountKind, Entry, Transaction, TransactionKind, Unit
@@ -441,6 +441,8 @@ class Business(RuleBasedStateMachine):
             refused = "irreversible"
         elif wrong.was_undone:
             refused = "already_reversed"
+        elif forgiven_of([wrong.id]):
+            refused = "forgiven"
         elif any(
             isinstance(place, House)
             and place.kind is AccountKind.CASH
@@ -508,8 +510,12 @@ class Business(RuleBasedStateMachine):
                     == (kept.id, held.kind, held.branch_id, None, False)
                 ]
                 emptied += [(at, into) for into in own]
+        unpaid = unpaid_charges([at for at, _into in emptied])
         assert self.tried(lambda: merge_clients(kept, gone, by=SYSTEM), None) is not None
         for at, into in emptied:
+            for charge in unpaid.get(at, []):
+                moved = _by_key(key_of_carried(at, charge.transaction_id))
+                self.model.note(moved, [(at, charge.unpaid), (into, -charge.unpaid)])
             if left := self.model.held[at].balance:
                 self.model.note(_by_key(f"merge:{at}:{into}"), [(at, -left), (into, left)])
             self.model.held[at].is_closed = True

@@ -3,31 +3,60 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
 import pytest
 from sqlalchemy import select
 
+from crm import clock
 from crm.access.actors import SYSTEM
+from crm.access.models import Role
+from crm.access.roles import change_role
 from crm.access.scope import Scope, scoped_to
 from crm.audit.models import AuditEntry
 from crm.bills.models import BillStatus
 from crm.bills.operations import archive_bill
+from crm.clients.merging import merge_clients
 from crm.clock import now
 from crm.db import db, transaction
+from crm.debts.operations import write_off_bad_debt, write_off_debt
 from crm.errors import Conflict, DomainError, Forbidden
-from crm.ledger.models import AccountKind, Transaction, TransactionKind
+from crm.ledger.models import Account, AccountKind, Transaction, TransactionKind
 from crm.ledger.operations import base_account
-from crm.payments.desk import close_account, refund, reverse_operation, transfer, write_off
+from crm.payments.desk import (
+    close_account,
+    may_reverse,
+    refund,
+    refusal_of_reversal,
+    reverse_operation,
+    transfer,
+    write_off,
+)
 from crm.payments.models import Payment, PaymentMethod, PaymentStatus
 from crm.payments.operations import accept_notice, pay_bill_at_desk
+from crm.sales.returning import ReturnWay, return_subscription
+from crm.schedule.attendance import mark_attendance
+from crm.schedule.models import Mark
 from crm.tills.models import Till, TillKind
+from crm.tills.moves import move_money
 from crm.tills.operations import new_till
+from crm.tills.queries import tills_in
 from crm.visits.models import WayToPay
 from crm.visits.operations import book_visit, pay_visit
+from tests.access.test_roles import settings_of
 from tests.bank import begin, pay_at
-from tests.factories import house_balance, make_account, make_bill, make_client, make_payment, make_subscription
+from tests.factories import (
+    house_balance,
+    make_account,
+    make_bill,
+    make_client,
+    make_lesson,
+    make_payment,
+    make_subscription,
+    make_visit,
+)
 
 
 def last(kind: TransactionKind | None = None) -> Transaction:
@@ -240,3 +269,129 @@ def test_an_operation_of_two_branches_takes_the_sight_of_both(network: Any) -> N
     undo(db.session.get_one(Transaction, operation_id))
     assert (here.balance, near.balance) == (500, 0)
     assert house_balance(AccountKind.SETTLEMENT, network.lesnoy) == 0
+
+
+# --- what was forgiven ----------------------------------------------------------------------------------------------
+
+
+def base_of(client: Any) -> Any:
+    return base_account(client.id, client.branch_id)
+
+
+def owed_visit(client: Any, price: int = 300) -> Transaction:
+    with transaction():
+        return pay_visit(make_visit(client, price=Decimal(price)), WayToPay.DEBT, by=SYSTEM)
+
+
+def forgive(client: Any, is_bad: bool = True) -> Transaction:
+    account = base_of(client)
+    with transaction():
+        if is_bad:
+            return write_off_bad_debt(account, by=SYSTEM)
+        return write_off_debt(account, amount=-account.balance, reason="Ошибка", by=SYSTEM)
+
+
+@pytest.mark.parametrize("is_bad", [True, False])
+def test_a_charge_whose_debt_was_forgiven_turns_into_no_money(network: Any, is_bad: bool) -> None:
+    client = make_client(network.lesnoy)
+    paid, owed = owed_visit(client), owed_visit(client)
+    make_payment(base_of(client), 300)
+    forgiven = forgive(client, is_bad)
+    assert refusal(owed) == "forgiven"
+    assert "writing-off first" in str(refusal_of_reversal(owed))
+    undo(paid)
+    assert refusal(owed) == "forgiven"  # though the money would cover it now
+    assert base_of(client).balance == 300
+    undo(forgiven)
+    undo(owed)
+    assert base_of(client).balance == 300
+
+
+def test_what_was_forgiven_is_known_on_the_account_of_the_other_card(network: Any) -> None:
+    kept, gone = make_client(network.lesnoy), make_client(network.lesnoy)
+    with transaction():
+        base_of(kept)
+    charge = owed_visit(gone)
+    with transaction():
+        merge_clients(kept, gone, by=SYSTEM)
+    forgiven = forgive(kept)
+    assert refusal(charge) == "forgiven"
+    undo(forgiven)
+    undo(charge)
+    assert base_of(kept).balance == 0
+
+
+def test_a_forgiveness_of_what_was_returned_is_not_reversed(network: Any) -> None:
+    """Nothing of it was used, and nothing is owed."""
+    client = make_client(network.lesnoy)
+    sold = make_subscription(client)
+    forgiven = forgive(client)
+    with transaction():
+        return_subscription(sold, way=ReturnWay.KEEP, by=SYSTEM)
+    assert base_of(client).balance == 0
+    assert refusal(forgiven) == "forgiven_and_gone"
+    assert str(sold) in str(refusal_of_reversal(forgiven))
+
+
+def test_a_forgiveness_of_a_mark_taken_back_is_not_reversed(network: Any) -> None:
+    client = make_client(network.lesnoy)
+    with clock.frozen(datetime(2027, 3, 10, 12, tzinfo=UTC)):
+        lesson = make_lesson(network.lesnoy, client, starts_at=clock.now())
+        for mark in (Mark.ABSENT, Mark.EXCUSED):
+            with transaction():
+                mark_attendance(lesson, {one.id: mark for one in lesson.attendances}, by=SYSTEM)
+            if mark is Mark.ABSENT:
+                forgiven = forgive(client)
+        assert refusal(forgiven) == "forgiven_and_gone"
+        assert refusal(last(TransactionKind.BAD_DEBT)) == "irreversible"  # nor is what made it owed again
+    assert base_of(client).balance == 0
+
+
+def test_a_debt_forgiven_while_its_charge_is_reversed(network: Any, in_parallel: Callable[..., list[Any]]) -> None:
+    client = make_client(network.lesnoy)
+    charge_id, account_id = owed_visit(client).id, base_of(client).id
+
+    def both(index: int) -> str:
+        try:
+            with transaction():
+                if index:
+                    write_off_bad_debt(db.session.get_one(Account, account_id), by=SYSTEM)
+                else:
+                    reverse_operation(db.session.get_one(Transaction, charge_id), by=SYSTEM, comment="Ошибка")
+        except DomainError as error:
+            return error.code
+        return "done"
+
+    assert sorted(in_parallel(both, 2)) in [["done", "forgiven"], ["done", "no_debt"]]
+    db.session.expire_all()
+    assert base_of(client).balance == 0
+
+
+@pytest.mark.parametrize("kind", [TransactionKind.BAD_DEBT, TransactionKind.DEBT_WRITE_OFF, TransactionKind.CASH_MOVE])
+def test_what_only_some_may_do_only_they_take_back(network: Any, web: Any, kind: TransactionKind) -> None:
+    """The owner may give a role the right to reverse without that to write debts off or to move money of tills."""
+    client = make_client(network.lesnoy)
+    if kind is TransactionKind.CASH_MOVE:
+        make_payment(base_of(client), 300)
+        with transaction():
+            source = next(till for till in tills_in(network.lesnoy.id, TillKind.CASH))
+            bar = new_till(TillKind.CASH, network.lesnoy.id, name="Бар")
+            done = move_money(source, bar, amount=Decimal(100), by=SYSTEM)
+    else:
+        owed_visit(client)
+        done = forgive(client, is_bad=kind is TransactionKind.BAD_DEBT)
+    assert done.kind is kind
+    needed = {
+        TransactionKind.BAD_DEBT: "account.bad_debt",
+        TransactionKind.DEBT_WRITE_OFF: "account.debt",
+        TransactionKind.CASH_MOVE: "till.move",
+    }[kind]
+    page = f"/admin/account/operation/{done.id}/reverse/"
+    assert web(network.director, network.lesnoy).get(page).status_code == 200
+    with transaction():
+        change_role(settings_of(Role.DIRECTOR), permissions={needed: False}, fields={}, by=SYSTEM)
+    with pytest.raises(Forbidden):
+        undo(done, by=network.director)
+    assert not may_reverse(done, network.director)
+    assert web(network.director, network.lesnoy).get(page).status_code == 403
+    undo(done, by=network.owner)

@@ -36,6 +36,7 @@ from crm.payments.desk import (
     REFUND_METHODS,
     close_account,
     family_accounts,
+    may_reverse,
     places_for_rest,
     refund,
     refusal_of_reversal,
@@ -295,6 +296,8 @@ class AccountDeskView(ImportableView):
         """By the number of the transaction."""
         number = int(id) if id.isascii() and id.isdigit() and len(id) < 19 else 0
         operation = db.session.scalar(sa.select(Transaction).where(Transaction.id == number)) or abort(404)
+        if not may_reverse(operation, current_user):
+            abort(403)
         touched = [entry for entry in operation.entries if entry.account is not None and entry.account.client_id]
         accounts = {entry.account.id: entry.account for entry in touched}
         changes = {id: sum((e.amount for e in touched if e.account_id == id), Decimal(0)) for id in accounts}

@@ -28,7 +28,7 @@ from crm.exchange.excel import content_disposition
 from crm.i18n import money
 from crm.ledger.history import CLIENT_KINDS, AccountOperation
 from crm.ledger.models import Account, Entry, Transaction, TransactionKind
-from crm.payments.desk import refusal_of_reversal
+from crm.payments.desk import may_reverse, refusal_of_reversal
 from crm.payments.receipts import moves_of, receipt_of
 from crm.pdf import render_pdf
 from crm.schedule.models import ClientGroup, Lesson
@@ -229,7 +229,7 @@ class OperationView(KontoraView):
     @staticmethod
     def _may_be_reversed(row: AccountOperation) -> bool:
         operation = db.session.get(Transaction, row.transaction_id)
-        return operation is not None and current_user.may("account.reverse") and refusal_of_reversal(operation) is None
+        return operation is not None and may_reverse(operation, current_user) and refusal_of_reversal(operation) is None
 
     @expose("/receipt/<id>/")
     @permission("view")

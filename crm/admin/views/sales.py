@@ -27,7 +27,7 @@ from crm.clients.queries import find_clients
 from crm.errors import Conflict, DomainError
 from crm.i18n import money
 from crm.ledger.queries import accounts_of
-from crm.payments.desk import PERMISSIONS_OF_LESSONS
+from crm.payments.desk import PERMISSIONS_OF_LESSONS, may_reverse
 from crm.payments.models import PaymentMethod, desk_methods
 from crm.sales.canceling import cancel_sale, cancelable_of, check_cancelable
 from crm.sales.journal import journal_of
@@ -407,9 +407,7 @@ def options_of_card(client: Client, payer: Client) -> dict[str, Any]:
         "cancelable": cancelable_of(client) if current_user.may("subscription.cancel") else [],
         "journal": journal_of(client, by=current_user),
         "may_reverse": lambda operation: (
-            operation.kind in PERMISSIONS_OF_LESSONS
-            and current_user.may("account.reverse")
-            and current_user.may(PERMISSIONS_OF_LESSONS[operation.kind])
+            operation.kind in PERMISSIONS_OF_LESSONS and may_reverse(operation, current_user)
         ),
     }
 
