@@ -23,7 +23,7 @@ from crm.ledger.models import Account, AccountKind, Entry, Transaction, Transact
 from crm.ledger.operations import Cause, Line, base_account, heir_of, house_account, post
 from crm.payments.operations import account_to_credit
 from crm.schedule.models import Attendance, Mark
-from crm.subscriptions.freezing import open_freeze_of, resume_subscription
+from crm.subscriptions.freezing import lift_freeze, open_freeze_of
 from crm.subscriptions.models import SUBSCRIPTION_MOVES, ChargeMoment, Subscription, SubscriptionStatus
 from crm.subscriptions.operations import account_of, lessons_of
 
@@ -182,7 +182,7 @@ def check_living(subscription: Subscription) -> None:
 def end_as(subscription: Subscription, status: SubscriptionStatus, *, by: Actor) -> None:
     """Move a living, locked subscription to its last status; a freeze that lasts, or was to come, ends before."""
     if open_freeze_of(subscription) is not None:
-        resume_subscription(subscription, on=clock.today(subscription.branch), by=by)
+        lift_freeze(subscription, on=clock.today(subscription.branch), by=by)
     transition(subscription, SUBSCRIPTION_MOVES, status, by=by)
 
 

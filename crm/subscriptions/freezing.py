@@ -78,6 +78,11 @@ def resume_subscription(subscription: Subscription, *, on: date, by: Actor) -> S
     Raises DomainError "not_frozen", or beside `on` "resume_before_freeze" and "freeze_too_long".
     """
     require(by, "subscription.freeze", subscription)
+    return lift_freeze(subscription, on=on, by=by)
+
+
+def lift_freeze(subscription: Subscription, *, on: date, by: Actor) -> Subscription:
+    """resume_subscription() as a part of a verb with a permission of its own."""
     lock_subscription(subscription)
     freeze = open_freeze_of(subscription)
     if freeze is None or subscription.status not in {SubscriptionStatus.ACTIVE, SubscriptionStatus.FROZEN}:

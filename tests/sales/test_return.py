@@ -12,6 +12,8 @@ from sqlalchemy import select
 
 from crm import clock
 from crm.access.actors import SYSTEM
+from crm.access.models import Role
+from crm.access.roles import change_role
 from crm.catalogue.models import LessonType
 from crm.db import db, transaction
 from crm.debts.operations import write_off_bad_debt
@@ -37,6 +39,7 @@ from crm.subscriptions.models import ChargeMoment, PlanAccount, Subscription, Su
 from crm.tills.models import TillKind
 from crm.visits.models import WayToPay
 from crm.visits.operations import pay_visit
+from tests.access.test_roles import settings_of
 from tests.admin.world import errors, fields, send
 from tests.factories import (
     house_balance,
@@ -302,6 +305,16 @@ def test_a_freeze_ends_with_it(network: Any, sold: Subscription) -> None:
         freeze_subscription(sold, from_on=clock.today(network.lesnoy) + timedelta(days=2), by=network.director)
     give_back(network, sold)
     assert open_freeze_of(sold) is None
+
+
+def test_a_frozen_one_is_returned_by_who_may_not_freeze(network: Any, client: Any, plan: Any) -> None:
+    sold = make_subscription(client, plan)
+    make_payment(base_account(client.id, client.branch_id), 4000)
+    with transaction():
+        freeze_subscription(sold, from_on=sold.starts_on, by=SYSTEM)
+        change_role(settings_of(Role.DIRECTOR), permissions={"subscription.freeze": False}, fields={}, by=SYSTEM)
+    give_back(network, sold, ReturnWay.KEEP)
+    assert (sold.status, open_freeze_of(sold)) == (SubscriptionStatus.RETURNED, None)
 
 
 def test_of_two_at_once_one_wins(network: Any, client: Any, sold: Subscription, in_parallel: Any) -> None:
