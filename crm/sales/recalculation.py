@@ -16,18 +16,22 @@ from crm.bills.operations import archive_bills_for
 from crm.clients.models import Client
 from crm.db import amount as to_amount
 from crm.db import db
-from crm.errors import Conflict, DomainError
+from crm.errors import DomainError
 from crm.i18n import money
 from crm.ledger.models import Transaction
 from crm.ledger.operations import check_amount, lock_accounts
+from crm.ledger.reach import check_within_reach
+from crm.payments.crediting import hold_destinations
 from crm.payments.models import Payment, PaymentMethod, desk_methods
 from crm.payments.operations import top_up
 from crm.sales.worth import (
     Worth,
     account_charged,
     check_living,
+    check_unchanged,
     client_of,
     end_as,
+    figures_changed,
     move_credit,
     take_back,
     worth_of,
@@ -95,7 +99,7 @@ def recalculation_of(subscription: Subscription, plan: Plan, worth: Worth | None
 
 def check_recalculable(subscription: Subscription) -> Worth:
     """What it is worth. Raises DomainError when there is nothing to recalculate: "not_living", "city_differs",
-    "unlimited", "per_lesson", "nothing_left".
+    "company_differs", "unlimited", "per_lesson", "nothing_left".
     """
     check_living(subscription)
     here, there = client_of(subscription).branch, subscription.branch
@@ -109,6 +113,7 @@ def check_recalculable(subscription: Subscription) -> Worth:
                 here=here.city.name,
             ),
         )
+    check_within_reach(here, there, field="plan")  # what is left would go over to the new one's company
     if subscription.lessons is None:
         raise DomainError("unlimited", _("The subscription has no limit of lessons: there is no rest to recalculate."))
     if subscription.charge is ChargeMoment.PER_LESSON:
@@ -171,7 +176,7 @@ def recalculate(
     check_sold_here(plan, client.branch)
     figures = recalculation_of(subscription, plan, worth)
     if seen and seen != figures.seen:
-        raise Conflict("figures_changed", _("The figures have changed meanwhile. Check them and send again."))
+        raise figures_changed()
     credit = figures.cost - _amount_to_add(figures, plan, amount)
     archive_bills_for(subscription, by=by)
     if received:
@@ -183,7 +188,11 @@ def recalculate(
         client, plan, starts_on=starts_on or clock.today(client.branch), replaces=subscription, by=by
     )
     charged = account_charged(subscription)
-    lock_accounts([charged, paying, lessons_of(subscription)])
+    accounts = [charged, paying, lessons_of(subscription)]
+    if received:
+        hold_destinations(accounts)  # those it may come to among them, in one order
+    lock_accounts(accounts)
+    check_unchanged(subscription, worth)
     end_as(subscription, SubscriptionStatus.RETURNED, by=by)
     returned = take_back(subscription, charged, credit, by=by, comment=comment)
     charge_sale(sold, paying, by=by)

@@ -15,7 +15,7 @@ from crm.bills.operations import archive_bills_for
 from crm.catalogue.models import LessonType
 from crm.db import MAX_AMOUNT, LabelEnum, db
 from crm.db import amount as to_amount
-from crm.errors import Conflict, DomainError
+from crm.errors import DomainError
 from crm.i18n import money
 from crm.ledger.models import Transaction
 from crm.ledger.operations import lock_accounts
@@ -27,7 +27,9 @@ from crm.sales.worth import (
     Worth,
     account_charged,
     check_living,
+    check_unchanged,
     end_as,
+    figures_changed,
     move_credit,
     place_of_rest,
     take_back,
@@ -156,7 +158,7 @@ def return_subscription(
     lock_subscription(subscription)
     figures = check_returnable(subscription)
     if seen and seen != figures.seen:
-        raise Conflict("figures_changed", _("The figures have changed meanwhile. Check them and send again."))
+        raise figures_changed()
     used_value = _checked_value(figures, used_value)
     amount = _checked_refund(figures, used_value, amount)
     method = _method_of(way, subscription) if amount else None
@@ -168,6 +170,7 @@ def return_subscription(
     credit = amount + worth.unpaid - max(ZERO, min(used_value, worth.cost) - worth.paid - worth.forgiven)
     lessons = [lessons_of(subscription)] if worth.left else []
     balance = lock_accounts([charged, rest, *lessons])[charged.id]
+    check_unchanged(subscription, worth)
     if method is not None and balance + credit < amount:
         raise DomainError(
             "account_in_debt",

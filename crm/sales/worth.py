@@ -179,6 +179,18 @@ def check_living(subscription: Subscription) -> None:
         )
 
 
+def check_unchanged(subscription: Subscription, worth: Worth) -> None:
+    """Raise Conflict "figures_changed" when it is worth something else by now. Once the accounts are locked too: until
+    then its debt may be paid or written off.
+    """
+    if worth_of(subscription) != worth:
+        raise figures_changed()
+
+
+def figures_changed() -> Conflict:
+    return Conflict("figures_changed", _("The figures have changed meanwhile. Check them and send again."))
+
+
 def end_as(subscription: Subscription, status: SubscriptionStatus, *, by: Actor) -> None:
     """Move a living, locked subscription to its last status; a freeze that lasts, or was to come, ends before."""
     if open_freeze_of(subscription) is not None:

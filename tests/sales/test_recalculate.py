@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import threading
+import time
 from datetime import date
 from decimal import Decimal
 from typing import Any
@@ -12,6 +14,7 @@ from sqlalchemy import func, select
 
 from crm import clock
 from crm.access.actors import SYSTEM
+from crm.access.models import Company
 from crm.clients.merging import merge_clients
 from crm.db import db, transaction
 from crm.debts.operations import write_off_bad_debt
@@ -19,7 +22,9 @@ from crm.debts.queries import debts_of_subscriptions
 from crm.errors import Conflict, DomainError, Forbidden
 from crm.ledger.models import Account, AccountKind, Transaction, TransactionKind
 from crm.ledger.operations import base_account
+from crm.payments.desk import transfer
 from crm.payments.models import PaymentMethod
+from crm.sales import recalculation
 from crm.sales.recalculation import (
     Recalculated,
     check_recalculable,
@@ -32,7 +37,7 @@ from crm.subscriptions.freezing import freeze_subscription
 from crm.subscriptions.models import ChargeMoment, Plan, PlanAccount, Subscription, SubscriptionStatus
 from crm.subscriptions.queries import operations_on, sum_to_ask, without_paid
 from tests.admin.world import errors, fields, send
-from tests.factories import house_balance, make_account, make_client, make_plan, make_subscription
+from tests.factories import house_balance, make_account, make_client, make_payment, make_plan, make_subscription
 from tests.sales.conftest import attend, base_of, lessons_agree, used_subscription
 
 
@@ -242,6 +247,23 @@ def test_a_subscription_of_another_city_is_refused(network: Any, client: Any, in
     assert refused.value.code == "city_differs"
 
 
+def test_no_money_goes_to_another_company(network: Any, client: Any, individual: Plan) -> None:
+    with transaction():
+        other = Company(name="Другая", legal_name="ООО «Другая»", inn="7700000010")
+        db.session.add(other)
+        network.rechnoy.company = other
+    gone = make_client(network.rechnoy)
+    sold = make_subscription(gone)
+    make_payment(base_account(gone.id, gone.branch_id), 4000)
+    with transaction():
+        merge_clients(client, gone, by=network.owner)
+    db.session.refresh(sold)
+    with pytest.raises(DomainError) as refused:
+        do(network, sold, individual)
+    assert (refused.value.code, refused.value.field) == ("company_differs", "plan")
+    assert house_balance(AccountKind.SETTLEMENT, network.lesnoy) == 0
+
+
 @pytest.mark.spec("C66")
 def test_a_plan_of_another_city_is_neither_offered_nor_sold(network: Any, old: Any) -> None:
     theirs = make_plan(price=Decimal(9000), branches=[network.mira])
@@ -329,6 +351,46 @@ def test_of_two_at_once_one_wins(network: Any, client: Any, old: Any, individual
     assert all(result is None or isinstance(result, Conflict) for result in results)
     db.session.expire_all()
     assert base_of(client) == 0
+
+
+# On SQLite one writes at a time.
+@pytest.mark.parametrize("dialect", ["postgresql"], indirect=True)
+def test_money_received_and_a_transfer_do_not_wait_in_a_circle(
+    network: Any, client: Any, in_parallel: Any, monkeypatch: Any, dialect: str
+) -> None:
+    base = base_account(client.id, client.branch_id)
+    make_payment(base, 1000)
+    deposit = make_account(client, balance=4000)
+    sold = make_subscription(client, account=deposit)
+    plan = make_plan(price=Decimal(5000), lessons=10, account=PlanAccount.SEPARATE)
+    ids = base.id, deposit.id, sold.id, plan.id
+    held, charge = threading.Event(), recalculation.charge_sale
+
+    def slowly(*args: Any, **kwargs: Any) -> Any:
+        held.set()
+        time.sleep(1)
+        return charge(*args, **kwargs)
+
+    monkeypatch.setattr(recalculation, "charge_sale", slowly)
+
+    def work(index: int) -> None:
+        with transaction():
+            if index == 0:
+                recalculate(
+                    db.session.get_one(Subscription, ids[2]),
+                    db.session.get_one(Plan, ids[3]),
+                    received=Decimal(1000),
+                    method=PaymentMethod.CASH,
+                    by=SYSTEM,
+                )
+            else:
+                held.wait(10)
+                source, target = (db.session.get_one(Account, id) for id in ids[:2])
+                transfer(source, target, amount=Decimal(10), by=SYSTEM)
+
+    assert in_parallel(work, 2) == [None, None]
+    db.session.expire_all()
+    assert (base.balance, deposit.balance) == (990, 10)
 
 
 @pytest.mark.spec("C58", "C135", "C136")
