@@ -10,19 +10,30 @@ from sqlalchemy import select
 
 from crm.access.actors import SYSTEM
 from crm.bills.models import Bill, BillStatus
+from crm.clients.merging import merge_clients
 from crm.db import db, transaction
+from crm.debts.operations import write_off_bad_debt
 from crm.errors import Conflict, DomainError, Forbidden
 from crm.ledger.models import Account, AccountKind, Transaction, TransactionKind
 from crm.ledger.operations import base_account
+from crm.payments.desk import close_account, reopen_account, reverse_operation
 from crm.payments.models import PaymentMethod
 from crm.payments.operations import pay_bill_at_desk
 from crm.sales.canceling import cancel_sale, cancelable_of
-from crm.sales.lessons import add_lessons
+from crm.sales.lessons import add_lessons, transfer_lessons
 from crm.sales.recalculation import recalculate
 from crm.sales.returning import ReturnWay, return_subscription
 from crm.subscriptions.models import ChargeMoment, PlanAccount, Subscription, SubscriptionStatus
 from tests.admin.world import send
-from tests.factories import house_balance, make_account, make_bill, make_payment, make_plan, make_subscription
+from tests.factories import (
+    house_balance,
+    make_account,
+    make_bill,
+    make_client,
+    make_payment,
+    make_plan,
+    make_subscription,
+)
 from tests.sales.conftest import base_of, lessons_agree, used_subscription
 
 
@@ -85,6 +96,74 @@ def test_lessons_added_are_taken_back_first(network: Any, client: Any, plan: Any
     with pytest.raises(DomainError) as refused:
         undo(network, sold)
     assert refused.value.code == "lessons_added"
+
+
+def refused_to_undo(network: Any, sold: Subscription) -> str:
+    """The code it is refused with; nor is it offered on the card."""
+    assert sold.client is not None
+    assert list(cancelable_of(sold.client)) == []
+    with pytest.raises(DomainError) as refused:
+        undo(network, sold)
+    assert sold.status is SubscriptionStatus.ACTIVE
+    return refused.value.code
+
+
+def test_lessons_given_away_and_added_anew_are_not_as_if_nothing_was_done(
+    network: Any, client: Any, plan: Any, group_type: Any
+) -> None:
+    sold, other = make_subscription(client, plan), make_client(network.lesnoy)
+    with transaction():
+        given = transfer_lessons(client, other, lesson_type=group_type, count=8, by=network.regional)
+        added = add_lessons(client, count=8, subscription=sold, by=network.director)
+    db.session.refresh(sold)
+    assert refused_to_undo(network, sold) == "lessons_given"
+    with transaction():
+        reverse_operation(given, comment="Не тому", by=network.regional)
+    db.session.refresh(sold)
+    assert refused_to_undo(network, sold) == "lessons_added"
+    with transaction():
+        reverse_operation(added, comment="Не тому", by=network.regional)
+    undo(network, sold)
+    assert lessons_agree()
+
+
+def test_what_was_forgiven_is_not_paid_back(network: Any, client: Any, plan: Any) -> None:
+    sold = make_subscription(client, plan)
+    with transaction():
+        forgiven = write_off_bad_debt(base_account(client.id, client.branch_id), amount=Decimal(1), by=SYSTEM)
+    assert refused_to_undo(network, sold) == "forgiven"
+    with transaction():
+        reverse_operation(forgiven, comment="Заплатит", by=network.director)
+    undo(network, sold)
+    assert base_of(client) == 0
+
+
+def test_paid_from_a_deposit_that_was_closed_since(network: Any, client: Any, plan: Any) -> None:
+    deposit = make_account(client, balance=4000)
+    sold = make_subscription(client, plan, account=deposit)
+    with transaction():
+        close_account(deposit, by=network.director)
+    assert refused_to_undo(network, sold) == "account_closed"
+    with transaction():
+        reopen_account(deposit, by=network.director)
+    undo(network, sold)
+    assert deposit.balance == 4000
+
+
+def test_paid_from_a_deposit_out_of_sight(network: Any, web: Any, client: Any, plan: Any) -> None:
+    gone = make_client(network.rechnoy)
+    deposit = make_account(gone, balance=5000)
+    with transaction():
+        merge_clients(client, gone, by=SYSTEM)
+    db.session.refresh(deposit)
+    sold = make_subscription(client, plan, account=deposit, by=network.regional)
+    page, path = web(network.director, network.lesnoy), f"/admin/subscription/{sold.id}/mistaken-sale/"
+    assert path not in page.get(f"/admin/client/card/{client.id}/?tab=options").text
+    assert path not in page.get(f"/admin/subscription/details/?id={sold.id}").text
+    assert page.get(path).status_code == 200
+    assert send(page, path).status_code in {403, 422}
+    db.session.expire_all()
+    assert (sold.status, deposit.balance) == (SubscriptionStatus.ACTIVE, 1000)
 
 
 def bill_for(client: Any, *sold: Subscription) -> Bill:

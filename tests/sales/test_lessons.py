@@ -391,6 +391,7 @@ def test_the_tab_costs_the_same_whatever_has_been_done(network: Any, web: Any, c
         event.remove(db.engine, "before_cursor_execute", note)
         return len(seen)
 
+    make_subscription(client, make_plan())  # the sale of which can be undone
     used_subscription(client, make_plan(lesson_types=[group_type]), group_type, used=1)
     few = count("options"), count("main")
     for _number in range(3):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -23,6 +24,7 @@ from crm.ledger.models import Account, AccountKind, TransactionKind
 from crm.ledger.operations import base_account
 from crm.payments.desk import refusal_of_reversal
 from crm.payments.models import PaymentMethod
+from crm.sales import canceling, recalculation, returning
 from crm.sales.returning import (
     Returned,
     ReturnWay,
@@ -35,7 +37,7 @@ from crm.sales.returning import (
 from crm.sales.worth import Worth
 from crm.schedule.models import Attendance, Mark
 from crm.subscriptions.freezing import freeze_subscription, open_freeze_of
-from crm.subscriptions.models import ChargeMoment, PlanAccount, Subscription, SubscriptionStatus
+from crm.subscriptions.models import ChargeMoment, Plan, PlanAccount, Subscription, SubscriptionStatus
 from crm.tills.models import TillKind
 from crm.visits.models import WayToPay
 from crm.visits.operations import pay_visit
@@ -328,6 +330,47 @@ def test_of_two_at_once_one_wins(network: Any, client: Any, sold: Subscription, 
     assert sum(result is None for result in results) == 1
     assert all(result is None or isinstance(result, Conflict) for result in results)
     assert house_balance(AccountKind.CASH, network.lesnoy) == 3500
+
+
+# On SQLite one writes at a time.
+@pytest.mark.parametrize("dialect", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("module", [returning, recalculation, canceling])
+def test_a_debt_written_off_meanwhile(
+    network: Any, client: Any, plan: Any, in_parallel: Any, monkeypatch: Any, module: Any, dialect: str
+) -> None:
+    base = base_account(client.id, client.branch_id)
+    ids = make_subscription(client, plan).id, plan.id, base.id
+    begun, forgiven = threading.Event(), threading.Event()
+    archive = module.archive_bills_for
+
+    def slowly(*args: Any, **kwargs: Any) -> Any:
+        begun.set()
+        forgiven.wait(10)
+        return archive(*args, **kwargs)
+
+    monkeypatch.setattr(module, "archive_bills_for", slowly)
+
+    def work(index: int) -> None:
+        if index == 0:
+            with transaction():
+                sold = db.session.get_one(Subscription, ids[0])
+                if module is returning:
+                    return_subscription(sold, by=SYSTEM)
+                elif module is recalculation:
+                    recalculation.recalculate(sold, db.session.get_one(Plan, ids[1]), by=SYSTEM)
+                else:
+                    canceling.cancel_sale(sold, by=SYSTEM)
+        else:
+            begun.wait(10)
+            with transaction():
+                write_off_bad_debt(db.session.get_one(Account, ids[2]), by=SYSTEM)
+            forgiven.set()
+
+    refused, done = in_parallel(work, 2)
+    assert done is None
+    assert refused.code == ("forgiven" if module is canceling else "figures_changed")
+    db.session.expire_all()
+    assert (base.balance, db.session.get_one(Subscription, ids[0]).status) == (0, SubscriptionStatus.ACTIVE)
 
 
 @pytest.mark.spec("C70", "C135", "C136")
