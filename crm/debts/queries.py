@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime, time, timedelta
 from decimal import Decimal
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -62,7 +62,8 @@ class UnpaidCharge:
 @dataclass(frozen=True)
 class Forgiveness:
     """What one writing-off of a debt (`by`, `by_kind`) has covered of one charge. transaction_id, kind: of the charge,
-    as in UnpaidCharge; subscription_id: of the charge of a sale; amount: above zero.
+    as in UnpaidCharge; subscription_id: of the charge of a sale; amount: above zero; beyond: how much of the
+    charge it left unpaid.
     """
 
     by: int
@@ -71,6 +72,26 @@ class Forgiveness:
     kind: TransactionKind
     subscription_id: int | None
     amount: Decimal
+    beyond: Decimal
+
+
+class _Place(NamedTuple):
+    """Where the charge `of` is: posted there, or carried there by a merge of cards. amount: what came of it, where it
+    came in one sum with others, beyond: what came with it and is newer; None: it came alone.
+    """
+
+    of: int
+    account_id: int
+    transaction_id: int
+    amount: Decimal | None = None
+    beyond: Decimal = Decimal(0)
+
+    def share_of(self, one: Forgiveness) -> Decimal:
+        """How much of what was forgiven there is of the charge."""
+        if self.amount is None:
+            return one.amount
+        end = min(self.beyond + self.amount, one.beyond + one.amount)
+        return max(Decimal(0), end - max(self.beyond, one.beyond))
 
 
 @dataclass(frozen=True)
@@ -209,14 +230,15 @@ def forgiven_of(transaction_ids: Collection[int]) -> dict[int, dict[TransactionK
     """
     places = _places_of(transaction_ids)
     covered: dict[tuple[int, int], list[Forgiveness]] = defaultdict(list)
-    for account_id, ones in _forgiven_on({account_id for _id, (account_id, _here) in places}).items():
+    for account_id, ones in _forgiven_on({place.account_id for place in places}).items():
         for one in ones:
             covered[account_id, one.transaction_id].append(one)
     forgiven: dict[int, dict[TransactionKind, Decimal]] = {}
-    for id, place in places:
-        for one in covered[place]:
-            kinds = forgiven.setdefault(id, {})
-            kinds[one.by_kind] = kinds.get(one.by_kind, Decimal(0)) + one.amount
+    for place in places:
+        for one in covered[place.account_id, place.transaction_id]:
+            if share := place.share_of(one):
+                kinds = forgiven.setdefault(place.of, {})
+                kinds[one.by_kind] = kinds.get(one.by_kind, Decimal(0)) + share
     return forgiven
 
 
@@ -261,24 +283,55 @@ def _carried_by(key: str) -> int | None:
     return int(of[0]) if (begin, what) == ("merge", "charge") else None
 
 
-def _places_of(transaction_ids: Collection[int]) -> list[tuple[int, tuple[int, int]]]:
-    """(id, (account id, transaction id)) of charges: where each was posted, and where merges of cards carried it."""
+def _places_of(transaction_ids: Collection[int]) -> list[_Place]:
+    """Where charges were posted, and where merges of cards have carried them."""
     query = (
         sa.select(_ENTRY.c.transaction_id, Account.id, Account.closed_at)
         .join(Account, Account.id == _ENTRY.c.account_id)
         .where(Account.client_id.is_not(None), Account.unit == Unit.MONEY, _ENTRY.c.amount < 0)
         .order_by(_ENTRY.c.id)
     )
-    places, here = list[tuple[int, tuple[int, int]]](), {id: id for id in transaction_ids}  # {where it is: which}
+    places = list[_Place]()
+    here = {id: [_Place(id, 0, id)] for id in transaction_ids}  # {where they are: which}; on which account comes next
     while here:
-        carried = {}
-        for charged, account_id, closed_at in db.session.execute(query.where(_ENTRY.c.transaction_id.in_(here))):
-            places.append((here[charged], (account_id, charged)))
+        there, closed = defaultdict[int, list[_Place]](list), dict[str, _Place]()
+        for charged, account_id, closed_at in db.session.execute(query.where(_ENTRY.c.transaction_id.in_(here))).all():
+            found = [one._replace(account_id=account_id) for one in here[charged]]
+            places += found
             if closed_at is not None:
-                carried[key_of_carried(account_id, charged)] = here[charged]
-        known = sa.select(_DONE.c.id, _DONE.c.idempotency_key).where(_DONE.c.idempotency_key.in_(carried))
-        here = {id: carried[key] for id, key in db.session.execute(known)} if carried else {}
+                closed[key_of_carried(account_id, charged)] = found[0]
+        known = sa.select(_DONE.c.id, _DONE.c.idempotency_key).where(_DONE.c.idempotency_key.in_(closed))
+        for id, key in db.session.execute(known) if closed else ():
+            there[id] += [one._replace(transaction_id=id) for one in here[closed.pop(key).transaction_id]]
+        for emptied in closed.values():
+            if (carried := _carried_in_one(emptied.account_id, emptied.transaction_id)) is not None:
+                there[carried[0]] += [_within(one, *carried) for one in here[emptied.transaction_id]]
+        here = there
     return places
+
+
+def _within(place: _Place, id: int, amount: Decimal, beyond: Decimal) -> _Place:
+    """Where a charge comes to when the one it is in goes over in one sum with others: what is unpaid is the newest."""
+    if place.amount is not None:
+        amount = max(Decimal(0), min(place.amount, amount - place.beyond))
+    return place._replace(transaction_id=id, amount=amount, beyond=beyond + place.beyond)
+
+
+def _carried_in_one(account_id: int, charged: int) -> tuple[int, Decimal, Decimal] | None:
+    """(transfer, what it carried of the charge, what of newer ones) of an account that a merge emptied in one sum, as
+    they did before debts were carried charge by charge; None: it did not, or nothing of this charge.
+    """
+    rows = _operations_on([account_id]).get(account_id, [])
+    for place, row in enumerate(rows):
+        is_merge = row.idempotency_key.startswith(f"merge:{account_id}:") and _carried_by(row.idempotency_key) is None
+        if is_merge and row.amount > 0:
+            newer = Decimal(0)
+            for charge in reversed(_charges_in(rows[:place])[1]):
+                unpaid = min(charge.amount, row.amount - newer)
+                if unpaid > 0 and charge.transaction_id == charged:
+                    return row.id, unpaid, newer
+                newer += unpaid
+    return None
 
 
 def _forgiven_on(account_ids: Collection[int]) -> dict[int, list[Forgiveness]]:
@@ -303,49 +356,68 @@ def _forgiven_on(account_ids: Collection[int]) -> dict[int, list[Forgiveness]]:
     stands = {(row.account_id, row.id) for row in db.session.execute(forgiving)}
     if not stands:
         return {}
-    columns = (
-        *(_DONE.c.id, _DONE.c.kind, _DONE.c.happened_at, _DONE.c.subscription_id, _DONE.c.lesson_id),
-        *(_DONE.c.reverses_id, _DONE.c.idempotency_key, _ENTRY.c.account_id, _ENTRY.c.amount),
-    )
-    everything = (
-        sa.select(*columns)
-        .join(_DONE, _DONE.c.id == _ENTRY.c.transaction_id)
-        .where(_ENTRY.c.account_id.in_({account_id for account_id, _id in stands}))
-        .order_by(_ENTRY.c.account_id, _DONE.c.id)
-    )
-    found = {}
-    for account_id, on_it in groupby(db.session.execute(everything), key=lambda row: row.account_id):
-        rows = list(on_it)
-        found[account_id] = [
+    return {
+        account_id: [
             one
             for place, row in enumerate(rows)
             if (account_id, row.id) in stands
             for one in _covered_by(row, rows[:place])
         ]
-    return found
+        for account_id, rows in _operations_on({account_id for account_id, _id in stands}).items()
+    }
+
+
+def _operations_on(account_ids: Collection[int]) -> dict[int, list[Any]]:
+    """What was posted to accounts, by account, in that order."""
+    columns = (
+        *(_DONE.c.id, _DONE.c.kind, _DONE.c.happened_at, _DONE.c.subscription_id, _DONE.c.lesson_id),
+        *(_DONE.c.reverses_id, _DONE.c.idempotency_key, _ENTRY.c.account_id, _ENTRY.c.amount),
+    )
+    query = (
+        sa.select(*columns)
+        .join(_DONE, _DONE.c.id == _ENTRY.c.transaction_id)
+        .where(_ENTRY.c.account_id.in_(account_ids))
+        .order_by(_ENTRY.c.account_id, _DONE.c.id)
+    )
+    rows = db.session.execute(query)
+    return {account_id: list(on_it) for account_id, on_it in groupby(rows, key=lambda row: row.account_id)}
 
 
 def _covered_by(by: Any, before: Sequence[Any]) -> Iterator[Forgiveness]:
     """What one writing-off has covered, by the operations on the account before it."""
-    here, undone = {row.id for row in before}, {row.reverses_id for row in before}
-    carried = {of: row.id for row in before if (of := _carried_by(row.idempotency_key)) is not None and row.amount < 0}
+    begin, charges = _charges_in(before)
+    after = Decimal(0)
+    for one in charges:
+        after, since = after + one.amount, after
+        end = min(begin + by.amount, after)
+        if (part := end - max(begin, since)) > 0:
+            yield Forgiveness(by.id, by.kind, one.transaction_id, one.kind, one.subscription_id, part, after - end)
+
+
+class _Charge(NamedTuple):
+    happened_at: datetime
+    transaction_id: int
+    kind: TransactionKind
+    subscription_id: int | None
+    amount: Decimal
+
+
+def _charges_in(rows: Sequence[Any]) -> tuple[Decimal, list[_Charge]]:
+    """What the first operations on an account brought, and what they charged, the oldest first."""
+    here, undone = {row.id for row in rows}, {row.reverses_id for row in rows}
+    carried = {of: row.id for row in rows if (of := _carried_by(row.idempotency_key)) is not None and row.amount < 0}
     groups: dict[int, list[Any]] = defaultdict(list)
-    for row in before:
+    for row in rows:
         if row.id not in undone and row.reverses_id not in here:
             is_sale = row.kind in _OF_A_SALE and row.subscription_id is not None and row.lesson_id is None
             groups[-row.subscription_id if is_sale else carried.get(row.reverses_id, row.id)].append(row)
-    sums = {key: sum((row.amount for row in rows), Decimal(0)) for key, rows in groups.items()}
-    begin = sum((total for total in sums.values() if total > 0), Decimal(0))
+    sums = {key: sum((row.amount for row in group), Decimal(0)) for key, group in groups.items()}
     charges = []
     for key, total in sums.items():
         if total < 0:
             last = max((row for row in groups[key] if row.amount < 0), key=lambda row: (row.happened_at, row.id))
-            charges.append((last.happened_at, last.id, last.kind, key, -total))
-    after = Decimal(0)
-    for _at, id, kind, key, amount in sorted(charges):
-        after, since = after + amount, after
-        if (part := min(begin + by.amount, after) - max(begin, since)) > 0:
-            yield Forgiveness(by.id, by.kind, id, kind, -key if key < 0 else None, part)
+            charges.append(_Charge(last.happened_at, last.id, last.kind, -key if key < 0 else None, -total))
+    return sum((total for total in sums.values() if total > 0), Decimal(0)), sorted(charges)
 
 
 # --- ages -----------------------------------------------------------------------------------------------------------

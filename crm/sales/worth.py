@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
 
 from flask_babel import gettext as _
 from sqlalchemy import func, select
@@ -17,7 +16,7 @@ from crm.clients.models import Client
 from crm.clients.queries import payer_of
 from crm.db import amount as to_amount
 from crm.db import db
-from crm.debts.queries import debts_of_subscriptions
+from crm.debts.queries import debts_of_subscriptions, forgiven_of_subscription
 from crm.errors import Conflict, NotFound
 from crm.ledger.models import Account, AccountKind, Entry, Transaction, TransactionKind, Unit
 from crm.ledger.operations import Cause, Line, base_account, heir_of, house_account, post
@@ -85,55 +84,8 @@ def worth_of(subscription: Subscription) -> Worth:
         used=used,
         cost=subscription.cost if is_prepaid else ZERO,
         unpaid=debts_of_subscriptions([subscription.id]).get(subscription.id, ZERO) if is_prepaid else ZERO,
-        forgiven=_forgiven(subscription) if is_prepaid and subscription.cost else ZERO,
+        forgiven=forgiven_of_subscription(subscription.id) if is_prepaid and subscription.cost else ZERO,
     )
-
-
-_FORGIVING = frozenset({TransactionKind.BAD_DEBT, TransactionKind.DEBT_WRITE_OFF})
-_OF_A_SALE = frozenset({TransactionKind.SALE, TransactionKind.DISCOUNT, TransactionKind.RETURN})
-
-
-def _forgiven(subscription: Subscription) -> Decimal:
-    """How much of what was charged for the subscription has been covered by writing a debt off instead of money: what
-    comes covers the oldest charges first, as in debts.queries.
-    """
-    account = account_charged(subscription)
-    rows = _operations_on(account)
-    if not any(kind in _FORGIVING for _id, kind, _subscription_id, _amount in rows):
-        return ZERO
-    groups: dict[int, tuple[TransactionKind, Decimal]] = {}
-    for id, kind, subscription_id, amount in rows:
-        key = -subscription_id if kind in _OF_A_SALE and subscription_id is not None else id
-        first, total = groups.get(key, (kind, ZERO))
-        groups[key] = (first, total + amount)
-    before = charge = ZERO
-    for key, (_kind, total) in groups.items():
-        if total < 0:
-            if key == -subscription.id:
-                charge = -total
-                break
-            before -= total
-    covered = forgiven = ZERO
-    for kind, total in groups.values():
-        if total > 0:
-            begin, covered = covered, covered + total
-            if kind in _FORGIVING:
-                forgiven += max(ZERO, min(covered, before + charge) - max(begin, before))
-    return forgiven
-
-
-def _operations_on(account: Account) -> list[Any]:
-    """(id, kind, subscription id, amount) of what stands on an account, the oldest first."""
-    undone = aliased(Transaction)
-    query = (
-        select(Transaction.id, Transaction.kind, Transaction.subscription_id, Entry.amount)
-        .select_from(Entry)
-        .join(Entry.transaction)
-        .outerjoin(undone, undone.reverses_id == Transaction.id)
-        .where(Entry.account_id == account.id, Transaction.reverses_id.is_(None), undone.id.is_(None))
-        .order_by(Transaction.happened_at, Transaction.id)
-    )
-    return list(db.session.execute(query))
 
 
 def attended(subscription: Subscription) -> int:

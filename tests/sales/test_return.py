@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -16,6 +17,9 @@ from crm.access.actors import SYSTEM
 from crm.access.models import Role
 from crm.access.roles import change_role
 from crm.catalogue.models import LessonType
+from crm.clients import merging
+from crm.clients.merging import merge_clients
+from crm.clients.models import Client
 from crm.db import db, transaction
 from crm.debts.operations import write_off_bad_debt
 from crm.debts.queries import debts_of_subscriptions, unpaid_charges
@@ -34,7 +38,7 @@ from crm.sales.returning import (
     return_subscription,
     ways_of_return,
 )
-from crm.sales.worth import Worth
+from crm.sales.worth import Worth, worth_of
 from crm.schedule.models import Attendance, Mark
 from crm.subscriptions.freezing import freeze_subscription, open_freeze_of
 from crm.subscriptions.models import ChargeMoment, Plan, PlanAccount, Subscription, SubscriptionStatus
@@ -46,6 +50,7 @@ from tests.admin.world import errors, fields, send
 from tests.factories import (
     house_balance,
     make_account,
+    make_client,
     make_lesson,
     make_lesson_type,
     make_payment,
@@ -190,6 +195,70 @@ def test_a_debt_that_was_written_off_is_not_paid_back(
     give_back(network, sold)
     assert base_of(client) == 0
     assert house_balance(AccountKind.CASH, network.lesnoy) == (1000 if used else 300)
+
+
+@pytest.fixture(params=["charge by charge", "in one sum"])
+def merge(request: Any, network: Any, monkeypatch: Any) -> Callable[[Client, Client], None]:
+    """merge(kept, gone): their cards become one, and the debt goes over as it does now, or as it did once."""
+    if request.param == "in one sum":
+        monkeypatch.setattr(merging, "BEFORE_EMPTYING", [])
+
+    def merge(kept: Client, gone: Client) -> None:
+        with transaction():
+            merge_clients(kept, gone, by=network.director)
+        db.session.expire_all()
+
+    return merge
+
+
+def forgive(network: Any, client: Client, amount: int | None = None) -> None:
+    with transaction():
+        account = base_account(client.id, client.branch_id)
+        write_off_bad_debt(account, amount=Decimal(amount) if amount else None, by=network.director)
+
+
+@pytest.mark.parametrize("forgiven", ["before", "after"])
+def test_what_was_forgiven_is_not_paid_back_of_merged_cards(
+    network: Any, client: Any, plan: Any, merge: Any, forgiven: str
+) -> None:
+    gone = make_client(network.lesnoy)
+    make_payment(make_account(make_client(network.lesnoy)), 9000)  # there is cash of others
+    base_account(client.id, client.branch_id)
+    sold = make_subscription(gone, plan)
+    if forgiven == "before":
+        forgive(network, gone)
+    merge(client, gone)
+    if forgiven == "after":
+        forgive(network, client)
+    worth = check_returnable(sold).worth
+    assert (worth.cost, worth.unpaid, worth.forgiven, worth.paid) == (4000, 0, 4000, 0)
+    with pytest.raises(DomainError) as refused:
+        give_back(network, sold, amount=Decimal(1))
+    assert refused.value.field == "amount"
+    assert give_back(network, sold).paid_back is None
+    assert base_of(client) == 0
+
+
+def test_of_several_debts_of_merged_cards_each_is_forgiven_by_itself(
+    network: Any, client: Any, plan: Any, merge: Any
+) -> None:
+    gone, last = make_client(network.lesnoy), make_client(network.lesnoy)
+    for one in (client, last):
+        base_account(one.id, one.branch_id)
+    older, newer = make_subscription(gone, plan), make_subscription(gone, plan)
+    make_payment(base_account(gone.id, gone.branch_id), 1000)
+    forgive(network, gone, 500)  # of the older one
+    merge(client, gone)
+    forgive(network, client, 1500)
+    merge(last, client)
+    make_payment(base_account(last.id, last.branch_id), 3000)
+    forgive(network, last)
+    # 1 000 + 1 000 of the older one were paid, then 2 000 of the newer one.
+    assert (worth_of(older).forgiven, worth_of(older).paid) == (2000, 2000)
+    assert (worth_of(newer).forgiven, worth_of(newer).paid) == (2000, 2000)
+    give_back(network, older, ReturnWay.KEEP)
+    give_back(network, newer, ReturnWay.KEEP)
+    assert base_of(last) == 4000
 
 
 def test_a_debt_written_off_for_something_else_takes_nothing_away(
