@@ -29,13 +29,13 @@ from crm.bills.terms import farthest_end
 from crm.clients.models import Client
 from crm.clients.names import first_name
 from crm.clients.queries import payer_of
-from crm.db import db, insert_rows
+from crm.db import MAX_AMOUNT, db, insert_rows
 from crm.debts.queries import debts_of_subscriptions
 from crm.errors import DomainError, NotFound, NothingToDo
 from crm.i18n import day, money
 from crm.ledger.batch import own_accounts
 from crm.ledger.models import Account, AccountKind, Unit
-from crm.ledger.operations import base_account, check_amount, subscription_account
+from crm.ledger.operations import base_account, check_amount, lock_accounts, subscription_account
 from crm.ledger.queries import accounts_of
 from crm.protocol import ProtocolLine
 from crm.schedule.enrolment import hold_cards
@@ -176,10 +176,12 @@ def issue_draft(
     payer = payer_of(client)
     branch = branch or db.session.get_one(Branch, client.branch_id)
     hold_cards([payer.id])
-    if account is None or account.id is None:
-        account = base_account(payer.id, account.branch_id if account is not None else branch.id)
+    is_known = account is not None and account.id is not None
     if method is not BillMethod.MANUAL:
-        hold_families([payer.id], [account])
+        hold_families([payer.id], [account] if account is not None and is_known else [])
+    if account is None or not is_known:  # made after what is held, as by marking: or the two wait for each other
+        account = base_account(payer.id, account.branch_id if account is not None else branch.id)
+        lock_accounts([account])
     draft = draft_bill(
         payer, branch=branch, method=method, account=account, period_to=period_to, subscriptions=subscriptions
     )
@@ -402,8 +404,21 @@ def _drafts(
     fresh = {key: one for key, one in accounts.items() if key not in errors and key not in numbers}
     by_method = _drafts_by_cost if terms.method is BillMethod.SUBSCRIPTION else _drafts_by_forecast
     drafts = by_method(fresh, terms, todays)
-    errors |= {key: NothingToDo("nothing_to_pay", draft.reason) for key, draft in drafts.items() if not draft.amount}
-    return {key: draft for key, draft in drafts.items() if draft.amount}
+    refused = {key: why for key, draft in drafts.items() if (why := _why_none(draft))}
+    errors |= refused
+    return {key: draft for key, draft in drafts.items() if key not in refused}
+
+
+def _why_none(draft: Draft) -> DomainError | None:
+    """Why there is no bill as drafted: nothing to pay, or more than one bill may ask for."""
+    if not draft.amount:
+        return NothingToDo("nothing_to_pay", draft.reason)
+    try:
+        check_amount(draft.amount)
+    except DomainError:
+        text = _("%(sum)s is more than one bill may ask for, %(most)s.", sum=money(draft.amount), most=money(MAX_AMOUNT))
+        return DomainError("amount_invalid", text, "amount")
+    return None
 
 
 def _unpaid(bill: Bill) -> NothingToDo:

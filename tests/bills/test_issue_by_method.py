@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -13,6 +14,7 @@ from sqlalchemy import func, select
 
 from crm import clock
 from crm.access.actors import SYSTEM
+from crm.access.scope import EVERYWHERE, scoped_to
 from crm.bills.issuing import accounts_to_bill, draft_bill, issue_draft
 from crm.bills.models import Bill, BillLineKind, BillMethod
 from crm.clients.models import Client
@@ -25,6 +27,7 @@ from crm.payments.operations import top_up
 from crm.sales.canceling import cancel_sale
 from crm.schedule.attendance import mark_attendance
 from crm.schedule.models import Attendance, Lesson, Mark
+from crm.subscriptions.coverage import lock_coverage
 from crm.subscriptions.models import ChargeMoment, PlanAccount
 from tests.factories import (
     make_account,
@@ -196,6 +199,35 @@ def test_marking_and_issuing_at_the_same_moment_agree(network: Any, client: Clie
         return None
 
     assert in_parallel(act, 4) == [None, Decimal(1900)] * 2
+
+
+# On SQLite one writes at a time.
+@pytest.mark.parametrize("dialect", ["postgresql"], indirect=True)
+def test_marking_and_the_first_bill_do_not_wait_in_a_circle(
+    network: Any, client: Client, app: Any, dialect: str
+) -> None:
+    """The payer has no base account yet: it is made by who holds what lessons are written off from."""
+    make_subscription(client, make_plan(account=PlanAccount.SEPARATE, lesson_types=[make_lesson_type()]))
+    attended = select(Attendance.lesson_id).where(Attendance.client_id == client.id).order_by(Attendance.lesson_id)
+    lesson, client_id = db.session.get_one(Lesson, db.session.scalars(attended).first()), client.id
+    found = list[Decimal | Exception]()
+
+    def bill() -> None:
+        with app.app_context(), scoped_to(EVERYWHERE), clock.frozen(NOON):
+            try:
+                found.append(issued(db.session.get_one(Client, client_id)).amount)
+            except Exception as error:
+                found.append(error)
+
+    with transaction():
+        lock_coverage({client_id: client_id})  # as marking begins
+        billing = threading.Thread(target=bill)
+        billing.start()
+        billing.join(1)
+        assert billing.is_alive()
+        mark_attendance(lesson, {one.id: Mark.PRESENT for one in lesson.attendances}, by=SYSTEM)
+    billing.join(30)
+    assert found == [2000]
 
 
 # --- by the cost of subscriptions -------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from crm.payments.models import PaymentMethod
 from crm.payments.operations import pay_bill_at_desk
 from crm.protocol import Outcome, ProtocolLine
 from crm.subscriptions.models import ChargeMoment
+from tests.admin.test_grids import plain
 from tests.factories import (
     make_account,
     make_child,
@@ -241,6 +242,19 @@ def test_who_has_enough_is_told_why(network: Any, kind: Any) -> None:
     assert line.outcome is Outcome.SKIPPED
     assert "хватает на занятия до" in str(line.reason)
     assert bills() == []
+
+
+def test_a_sum_too_big_for_a_bill_stands_in_nobodys_way(network: Any) -> None:
+    rich, poor = make_client(network.lesnoy), make_client(network.lesnoy)
+    for plan in [make_plan(price=Decimal(60_000_000))] * 2:
+        make_subscription(rich, plan)
+    make_subscription(poor, make_plan())
+    terms = replace(TERMS, method=BillMethod.SUBSCRIPTION)
+    assert total_of_many([rich.id, poor.id], terms, by=SYSTEM) == (1, 4000)
+    first, second = issue(rich, poor, terms=terms)
+    assert "100 000 000" in plain(first.error or "")
+    assert second.error is None
+    assert [(bill.client_id, bill.amount) for bill in bills()] == [(poor.id, 4000)]
 
 
 def test_who_is_out_of_sight_is_not_found(network: Any, kind: Any) -> None:
