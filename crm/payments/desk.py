@@ -115,12 +115,25 @@ def transfer(
 
     Raises DomainError beside `amount` or `target`.
     """
+    amount = check_amount(amount)
+    return _transfer(source, target, amount=amount, by=by, employee=employee, comment=comment)
+
+
+def _transfer(
+    source: Account,
+    target: Account | None,
+    *,
+    amount: Decimal,
+    by: Actor,
+    employee: Employee | None = None,
+    comment: str = "",
+) -> Transaction:
+    """transfer() of a sum nobody has typed, which may be bigger."""
     if target is None:
         raise DomainError("account_required", _("Choose the account to transfer to."), "target")
     is_family = _payer_id(source) == _payer_id(target)
     for account in (source, target):
         _require_own(account, "account.transfer" if is_family else "account.transfer_out", by)
-    amount = check_amount(amount)
     _check_employee(employee, source)
     _check_destination(source, target, is_family=is_family)
     lock_funds(source, amount, target)
@@ -317,7 +330,7 @@ def close_account(account: Account, *, by: Actor, transfer_to: Account | None = 
             "balance_left", _("There is money on the account: choose where it goes, or refund it."), "target"
         )
     if left:
-        transfer(account, transfer_to, amount=left, by=by, comment=comment)
+        _transfer(account, transfer_to, amount=left, by=by, comment=comment)
     _note_closing(account, clock.now(), comment, by=by)
     return account
 

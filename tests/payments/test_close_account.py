@@ -78,6 +78,14 @@ def test_the_rest_goes_to_another_account_of_the_payer(network: Any) -> None:
     assert (entry.transaction.kind, entry.transaction.comment) == (TransactionKind.TRANSFER, "Объединили")
 
 
+def test_the_rest_may_be_more_than_one_operation_may_enter(network: Any) -> None:
+    client = make_client(network.lesnoy)
+    account, other = make_account(client, balance=90_000_000), make_account(client)
+    make_payment(account, 90_000_000)
+    close(account, transfer_to=other, by=network.director)
+    assert (account.balance, other.balance, account.is_closed) == (0, 180_000_000, True)
+
+
 def test_only_deposits_and_only_by_who_may(network: Any) -> None:
     client = make_client(network.lesnoy)
     with transaction():
