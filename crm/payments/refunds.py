@@ -140,13 +140,15 @@ def left_of(payment: Payment) -> Decimal:
 
 def kept_for_refund(payment: Payment) -> Decimal:
     """What is on the account a refund is taken off: below zero, what is owed. As _take_off() finds it."""
-    if not payment.account.is_closed:
-        return payment.account.balance
+    account = payment.account
+    if not account.is_closed:
+        return account.balance
     balance = db.session.scalar(
         select(Account.balance).where(
-            Account.client_id == payment.client_id,
-            Account.branch_id == payment.branch_id,
+            Account.client_id == account.client_id,
+            Account.branch_id == account.branch_id,
             Account.kind == AccountKind.BASE,
+            Account.closed_at.is_(None),
         )
     )
     return balance or Decimal(0)
@@ -235,15 +237,7 @@ def _take_off(refund: Refund, *, by: Actor) -> Transaction:
     source = hold_till(payment.method.till_kind, payment.branch_id, pays_out=refund.amount)
     hold_destinations([refund.account])
     refund.account = account_to_credit(refund.account)
-    try:
-        lock_funds(refund.account, refund.amount)
-    except DomainError as error:
-        if error.code != "not_enough":
-            raise
-        kept = db.session.scalar(select(Account.balance).where(Account.id == refund.account_id)) or Decimal(0)
-        balance = money(kept, _currency(payment))
-        text = _("The balance of the account is %(sum)s: no more than that can be given back.", sum=balance)
-        raise DomainError(error.code, text, error.field) from None
+    lock_funds(refund.account, refund.amount)
     return post(
         TransactionKind.REFUND,
         [Line(refund.account, -refund.amount), Line(source, refund.amount)],

@@ -15,6 +15,7 @@ from sqlalchemy import func, select
 from crm import clock
 from crm.access.actors import SYSTEM
 from crm.bills.models import BillStatus
+from crm.clients.merging import merge_clients
 from crm.db import db, transaction
 from crm.errors import Conflict, DomainError, Forbidden
 from crm.jobs.tasks import perform
@@ -34,7 +35,13 @@ from crm.payments.models import (
 )
 from crm.payments.operations import start_payment
 from crm.payments.outcomes import accept_notice
-from crm.payments.refunds import ask_refund, note_refund_elsewhere, refund_payment, refund_reported
+from crm.payments.refunds import (
+    ask_refund,
+    kept_for_refund,
+    note_refund_elsewhere,
+    refund_payment,
+    refund_reported,
+)
 from crm.payments.resolving import accept_reported, resolve_attention
 from tests.bank import TalkingBank, begin, pay_at, says
 from tests.factories import house_balance, make_account, make_bill, make_client, make_payment
@@ -418,6 +425,20 @@ def test_once_the_account_is_closed_a_refund_leaves_the_base_account(payment, bi
         db.session.expire_all()
     assert (refund.status, refund.account_id, payment.refunded) == (RefundStatus.SUCCEEDED, base.id, 500)
     assert (base.balance, bill.account.balance) == (1000, 0)
+
+
+def test_after_a_merge_of_cards_it_is_the_base_account_that_is_open(payment, bill, network):
+    gone = make_client(network.lesnoy)
+    with transaction():
+        base_account(gone.id, gone.branch_id)  # the older one: the merge closes it
+    with transaction():
+        base = base_account(bill.client_id, bill.branch_id)
+        merge_clients(bill.client, gone, by=SYSTEM)
+    db.session.expire_all()
+    with transaction():
+        close_account(bill.account, transfer_to=base, by=SYSTEM)
+    assert kept_for_refund(payment) == 1500
+    assert give_back(payment, 1500).account_id == base.id
 
 
 def test_a_refused_refund_off_the_base_account_comes_back_there(payment, bill):
