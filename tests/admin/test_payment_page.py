@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import select
 
 from crm.access.actors import SYSTEM
+from crm.access.models import Role
 from crm.bills.operations import archive_bill
 from crm.db import db, transaction
 from crm.i18n import moment
@@ -20,6 +21,7 @@ from crm.payments.outcomes import accept_notice
 from crm.payments.refunds import refund_payment
 from crm.payments.resolving import accept_reported
 from tests.admin.test_grids import plain
+from tests.admin.test_hidden_fields import hide
 from tests.admin.world import send
 from tests.bank import TalkingBank, bank, begin, pay_at, says  # noqa: F401
 from tests.factories import make_bill, make_client, make_notice
@@ -61,6 +63,26 @@ def test_the_refund_form_says_the_most_that_can_be_given_back(network, web, paym
         write_off(payment.account, amount=Decimal("600"), reason="Занятия", by=SYSTEM)
     assert browser.get(url).status_code == 302
     assert "возвращать нечего" in plain(browser.get(f"/admin/payment/details/?id={payment.id}").text)
+
+
+def test_who_does_not_see_balances_is_told_none_by_a_refund(network, web, payment):
+    with transaction():
+        write_off(payment.account, amount=Decimal("900.30"), reason="Занятия", by=SYSTEM)
+    hide("account.balance", role=Role.DIRECTOR)
+    browser = web(network.director, network.lesnoy)
+    url = f"/admin/payment/refund/?id={payment.id}"
+    form = browser.get(url).text
+    assert 'value="1500,00"' in form
+    refused = send(browser, url, amount="700", reason="Болел")
+    assert "не хватает денег" in plain(refused.text)
+    for page in (form, refused.text):
+        assert "599,70" not in page
+    with transaction():
+        write_off(payment.account, amount=Decimal("599.70"), reason="Занятия", by=SYSTEM)
+    assert browser.get(url).status_code == 200
+    send(browser, url, amount="700", reason="Болел")
+    db.session.expire_all()
+    assert payment.refunded == 0
 
 
 @pytest.mark.parametrize(("amount", "said"), [("500", "Возвращён частично"), ("1500", "Возвращён")])

@@ -21,6 +21,7 @@ from crm.admin.cells import Joins, SqlCell
 from crm.admin.exporting import labels_of
 from crm.admin.fields import REQUIRED, Form, MoneyField
 from crm.admin.kinds import AuthorKind
+from crm.admin.money import sees_balances
 from crm.clients.queries import client_matches
 from crm.db import db
 from crm.errors import DomainError
@@ -184,7 +185,8 @@ class PaymentView(KontoraView):
         payment: Payment = self.get_one(request.values.get("id"))
         form = RefundForm(request.form if request.method == "POST" else None)
         currency = payment.branch.company.currency
-        left, kept = left_of(payment), kept_for_refund(payment)
+        left = left_of(payment)
+        kept = kept_for_refund(payment) if sees_balances() else left  # the others are told when they ask for too much
         most = min(left, max(kept, Decimal(0)))
         if request.method != "POST":
             if not most:
@@ -195,15 +197,7 @@ class PaymentView(KontoraView):
             form,
             lambda: refund_payment(payment, form.amount.data or Decimal(0), form.reason.data or "", by=current_user),
             title=_("Refund of payment %(number)s", number=payment),
-            subtitle=_(
-                "%(client)s · left of the payment: %(sum)s, on the account: %(balance)s. No more than %(most)s can be "
-                "given back now. The money leaves the client's account at once; the bank gives it back to the card it "
-                "was paid with.",
-                client=payment.client.shown_name if payment.client is not None else f"#{payment.client_id}",
-                sum=money(left, currency),
-                balance=money(kept, currency),
-                most=money(most, currency),
-            ),
+            subtitle=_facts_of_refund(payment, left, kept),
             back=self.row_url(payment),
             done=lambda refund: self.row_url(payment),
             said=_l("The bank has been asked for the refund; what it answers is in the payment's history."),
@@ -281,6 +275,27 @@ class PaymentView(KontoraView):
                 lambda form: resolve_attention(payment, form.text.data or "", by=current_user),
             )
         return ways
+
+
+def _facts_of_refund(payment: Payment, left: Decimal, kept: Decimal) -> str:
+    """What is known before money is given back; of the account nothing to who does not see balances."""
+    currency = payment.branch.company.currency
+    client = payment.client.shown_name if payment.client is not None else f"#{payment.client_id}"
+    if not sees_balances():
+        return _(
+            "%(client)s · left of the payment: %(sum)s. The money leaves the client's account at once, if it is there; "
+            "the bank gives it back to the card it was paid with.",
+            client=client,
+            sum=money(left, currency),
+        )
+    return _(
+        "%(client)s · left of the payment: %(sum)s, on the account: %(balance)s. No more than %(most)s can be given "
+        "back now. The money leaves the client's account at once; the bank gives it back to the card it was paid with.",
+        client=client,
+        sum=money(left, currency),
+        balance=money(kept, currency),
+        most=money(min(left, max(kept, Decimal(0))), currency),
+    )
 
 
 def _nothing_to_give_back(left: Decimal, kept: Decimal, currency: str) -> str:
