@@ -404,7 +404,7 @@ def _drafts(
     fresh = {key: one for key, one in accounts.items() if key not in errors and key not in numbers}
     by_method = _drafts_by_cost if terms.method is BillMethod.SUBSCRIPTION else _drafts_by_forecast
     drafts = by_method(fresh, terms, todays)
-    refused = {key: why for key, draft in drafts.items() if (why := _why_none(draft))}
+    refused: dict[int | _Key, str] = {key: why for key, draft in drafts.items() if (why := _why_none(draft))}
     errors |= refused
     return {key: draft for key, draft in drafts.items() if key not in refused}
 
