@@ -46,6 +46,8 @@ from crm.tills.models import TillKind
 from crm.visits.models import WayToPay
 from crm.visits.operations import pay_visit
 from tests.access.test_roles import settings_of
+from tests.admin.test_grids import plain
+from tests.admin.test_hidden_fields import hide
 from tests.admin.world import errors, fields, send
 from tests.factories import (
     house_balance,
@@ -490,3 +492,24 @@ def test_refused_on_the_screen(network: Any, web: Any, sold: Subscription) -> No
     answer = send(page, f"/admin/subscription/{sold.id}/return/", amount="4000,01")
     assert answer.status_code == 422
     assert "не больше оплаченного" in errors(answer.text)["amount"]
+
+
+def test_what_is_owed_is_not_told_to_whom_balances_are_hidden_from(
+    network: Any, web: Any, client: Any, plan: Any, group_type: Any
+) -> None:
+    sold = used_subscription(client, plan, group_type, used=0, paid=Decimal("2987.65"))
+    dearer = make_plan(price=Decimal(6000))
+    with transaction():
+        pay_visit(make_visit(client, price=Decimal("333.30")), WayToPay.DEBT, by=network.administrator)
+    hide("account.balance", role=Role.DIRECTOR)
+    path = f"/admin/subscription/{sold.id}/"
+    for person, is_told in ((network.owner, True), (network.director, False)):
+        page = web(person, network.lesnoy)
+        shown = plain(page.get(f"{path}return/").text)
+        assert "Оплачено" in shown
+        assert "2 987,65" in shown
+        assert ("1 012,35" in shown) is is_told
+        assert ("1 012,35" in plain(page.get(f"{path}recalculate/?plan={dearer.id}").text)) is is_told
+        refused = send(page, f"{path}return/", way="cash")
+        assert refused.status_code == 422
+        assert ("2 654,35" in errors(refused.text)["amount"].replace("\xa0", " ")) is is_told

@@ -304,6 +304,13 @@ class SubscriptionSalesView(KontoraView):
                 if figures is not None:
                     form.seen.data = figures.seen
                 raise
+            except DomainError as refused:
+                if refused.code != "account_in_debt" or sees_balances():
+                    raise
+                text = _(
+                    "The account owes for other things too: so much cannot be handed out. Leave it on the account."
+                )
+                raise DomainError(refused.code, text, refused.field) from None
 
         return self.answer(
             form,
@@ -464,6 +471,8 @@ def _lines_of_forgiven(worth: Worth) -> list[Reckoning]:
 
 
 def _paid_formula(worth: Worth) -> str:
+    if worth.unpaid and not sees_balances():
+        return ""  # what was paid is the most that is given back: that must be told, but not what is owed
     parts = [part for part in (worth.unpaid, worth.forgiven) if part]
     return " − ".join(money(part) for part in (worth.cost, *parts)) if parts else ""
 
@@ -474,7 +483,7 @@ def _lines_of_recalculation(subscription: Subscription, figures: Recalculation) 
         *_lines_of_value(subscription, figures.worth),
         Reckoning(_("Cost of the new subscription"), money(figures.cost), own),
     ]
-    if figures.worth.unpaid:
+    if figures.worth.unpaid and sees_balances():
         lines.append(
             Reckoning(_("Unpaid of the current subscription; remains a debt besides"), money(figures.worth.unpaid))
         )
