@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from datetime import date
+from decimal import Decimal
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
@@ -26,7 +27,7 @@ from crm.access.scope import current_scope
 from crm.db import MAX_AMOUNT, LabelEnum, db
 from crm.errors import DomainError
 from crm.fields.values import read_number
-from crm.i18n import read_money
+from crm.i18n import money, read_money
 from crm.phones import format_phone, parse_phone
 
 
@@ -103,11 +104,14 @@ REQUIRED = Required()
 
 
 class MoneyField(Field):
-    """A sum as read_money() takes it. Data: Decimal of two decimals, or None."""
+    """A sum as read_money() takes it, up to `most` above or below zero. Data: Decimal of two decimals, or None."""
 
     widget = TextInput()
 
-    def __init__(self, label: Any = None, rules: Sequence[Any] = (), **kwargs: Any) -> None:
+    def __init__(
+        self, label: Any = None, rules: Sequence[Any] = (), *, most: Decimal = MAX_AMOUNT, **kwargs: Any
+    ) -> None:
+        self.most = most
         kwargs["render_kw"] = {
             **{"inputmode": "decimal", "autocomplete": "off", "class": "text-end"},
             **kwargs.get("render_kw", {}),
@@ -125,8 +129,9 @@ class MoneyField(Field):
         if not text:
             return
         value = read_money(text)
-        if abs(value) > MAX_AMOUNT:
-            raise ValueError(_("Enter a sum above zero and not above 100 000 000."))
+        if abs(value) > self.most:
+            text = _("Enter a sum above zero and not above 100 000 000.")
+            raise ValueError(text if self.most == MAX_AMOUNT else _("No more than %(sum)s.", sum=money(self.most)))
         self.data = value
 
 

@@ -18,7 +18,7 @@ from crm.tills.models import Shift, Till
 from crm.tills.operations import lock_till
 from crm.tills.queries import current_shift, last_entry_id, money_in
 
-MAX_COUNTED = Decimal("100000000.00")
+MAX_COUNTED = Decimal("100000000000.00")  # more than one operation may enter: a till gathers many
 
 
 class DifferenceUnexplained(DomainError):

@@ -189,6 +189,19 @@ def test_a_form_of_a_shift_that_somebody_else_has_closed_says_so(network: Any, w
     assert db.session.scalars(select(Shift)).all() == [shift]
 
 
+def test_a_desk_may_hold_more_than_one_operation_may_enter(network: Any, web: Any) -> None:
+    till = make_till(network.lesnoy, money=90_000_000, uses_shifts=True)
+    shift = make_shift(till)
+    make_account(make_client(network.lesnoy), balance=90_000_000)
+    browser = web(network.administrator, network.lesnoy)
+    path = f"{GRID}shift/?id={till.id}"
+    refused = send(browser, path, counted="100000000000,01")
+    assert "100 000 000 000,00" in errors(refused.text)["counted"].replace("\xa0", " ")
+    assert send(browser, path, counted="180000000").status_code == 302
+    db.session.expire_all()
+    assert (shift.closing_counted, shift.is_open) == (180_000_000, False)
+
+
 def test_a_desk_without_shifts_has_none_to_open(network: Any, web: Any) -> None:
     till = make_till(network.lesnoy)
     browser = web(network.administrator, network.lesnoy)

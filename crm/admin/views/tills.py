@@ -43,7 +43,7 @@ from crm.tills.movements import Movement
 from crm.tills.moves import move_money, spend_other, take_other
 from crm.tills.operations import change_till, create_till
 from crm.tills.queries import current_shift, money_in, turnovers_of
-from crm.tills.shifts import DifferenceUnexplained, close_shift, open_shift
+from crm.tills.shifts import MAX_COUNTED, DifferenceUnexplained, close_shift, open_shift
 
 MOVEMENTS_SHOWN = 200
 MOVEMENTS_PRINTED = 5000
@@ -99,7 +99,7 @@ class TillChangeForm(TillForm):
 class CountForm(Form):
     """The cash counted in a desk. expected: the mark of the sum a person who explains a difference was shown."""
 
-    counted = MoneyField(_l("Cash counted"), [REQUIRED, validators.NumberRange(min=0)])
+    counted = MoneyField(_l("Cash counted"), [REQUIRED, validators.NumberRange(min=0)], most=MAX_COUNTED)
     comment = TextAreaField(
         _l("Explanation"),
         [validators.Length(max=500)],
