@@ -15,9 +15,10 @@ from crm.access.actors import SYSTEM
 from crm.bills.models import Bill, BillMethod, BillStatus
 from crm.bills.operations import archive_bill
 from crm.db import db, transaction
+from crm.sales.returning import ReturnWay, return_subscription
 from tests.admin.test_grids import table
 from tests.bills.test_archive import ALREADY, PAID, settle_at_desk
-from tests.factories import make_account, make_bill, make_client
+from tests.factories import make_account, make_bill, make_client, make_plan, make_subscription
 
 FORM = {
     "method": "manual",
@@ -202,3 +203,26 @@ def test_an_overdue_bill_is_shown_as_such(network, web):
         assert "Срок оплаты истёк" not in str(table(browser.get(f"/admin/bill/?q={bill.title}").text))
     with clock.frozen(datetime(2027, 1, 5, 21, 0, tzinfo=UTC)):
         assert "Срок оплаты истёк" in str(table(browser.get(f"/admin/bill/?q={bill.title}").text))
+
+
+def test_a_bill_that_asks_for_what_was_given_back_says_so(network, web):
+    client = make_client(network.lesnoy)
+    first, second = (make_subscription(client, make_plan(name=name)) for name in ("Йога утром", "Танцы вечером"))
+    bill = make_bill(client, amount=Decimal(8000), subscriptions=[first, second])
+    browser = web(network.administrator, network.lesnoy)
+
+    def warned():
+        page = browser.get(f"/admin/bill/details/?id={bill.id}").text
+        return [
+            plain(text) for text in re.findall(r'<div class="alert alert-warning[^"]*">(.*?)</div>', page, re.DOTALL)
+        ]
+
+    assert warned() == []
+    with transaction():
+        return_subscription(first, way=ReturnWay.KEEP, by=SYSTEM)
+    (said,) = warned()
+    assert "Йога утром" in said
+    assert "Танцы вечером" not in said
+    with transaction():
+        archive_bill(bill, by=SYSTEM)
+    assert warned() == []

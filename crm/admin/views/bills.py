@@ -62,6 +62,7 @@ from crm.payments.models import (
     shown_refunded,
 )
 from crm.payments.operations import pay_bill_at_desk
+from crm.subscriptions.models import SubscriptionStatus
 
 
 class TermKind(DateKind):
@@ -127,7 +128,14 @@ def left_to_pay() -> Any:
 
 
 def _left_of(bill: Bill) -> Decimal:
-    return bill.due if bill.status is BillStatus.PENDING else Decimal(0)
+    return bill.due if _is_awaited(bill) else Decimal(0)
+
+
+def _is_awaited(bill: Bill) -> bool:
+    return bill.status is BillStatus.PENDING
+
+
+_GIVEN_BACK = (SubscriptionStatus.RETURNED, SubscriptionStatus.CANCELED)
 
 
 class BillView(BillLinksView):
@@ -309,6 +317,7 @@ class BillView(BillLinksView):
             "payment_url": self._payment_url,
             "bundles": bundles_with(row),
             "bundle_url": bundle_url,
+            "given_back": [one for one in row.subscriptions if one.status in _GIVEN_BACK] if _is_awaited(row) else [],
             "may_pay": is_payable(row) and current_user.may("account.top_up"),
             "may_archive": row.status is BillStatus.PENDING and self.may("archive"),
             "may_issue": self.may("issue"),
