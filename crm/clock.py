@@ -49,8 +49,8 @@ def frozen(instant: datetime) -> contextlib.AbstractContextManager[None]:
 
 @contextlib.contextmanager
 def driven_by(source: Callable[[], datetime]) -> Iterator[None]:
-    """It is what `source` says, an aware instant, whoever asks in this process. Threads may begin and end such blocks in
-    any order: each takes back its own, and the one begun last is obeyed.
+    """It is what `source` says, an aware instant, whoever asks in this process. Threads may begin and end such blocks
+    in any order: each takes back its own, and the one begun last is obeyed.
     """
     _sources.append(source)
     try:

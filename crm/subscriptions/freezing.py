@@ -94,7 +94,7 @@ def lift_freeze(subscription: Subscription, *, on: date, by: Actor) -> Subscript
             _("It has been frozen since %(day)s: enter no earlier day.", day=day(freeze.from_on)),
             "on",
         )
-    if on > freeze.from_on + timedelta(days=LONGEST_DAYS):
+    if (on - freeze.from_on).days > LONGEST_DAYS:
         raise DomainError("freeze_too_long", _("Enter %(most)s days at most.", most=LONGEST_DAYS), "on")
     if on <= freeze.from_on:
         _take_back(freeze, subscription, by=by)
@@ -188,7 +188,7 @@ def _check_days(subscription: Subscription, from_on: date, until_on: date | None
     if until_on is not None:
         if until_on < from_on:
             raise DomainError("freeze_backwards", _("The end of the freeze is before its beginning."), "until_on")
-        if until_on >= from_on + timedelta(days=LONGEST_DAYS):
+        if (until_on - from_on).days >= LONGEST_DAYS:
             raise DomainError("freeze_too_long", _("Enter %(most)s days at most.", most=LONGEST_DAYS), "until_on")
     query = select(SubscriptionFreeze).where(SubscriptionFreeze.subscription_id == subscription.id)
     for other in db.session.scalars(query.order_by(SubscriptionFreeze.from_on)):
@@ -215,7 +215,8 @@ def _keep_up(freeze: SubscriptionFreeze, subscription: Subscription, today: date
 
 def _end(freeze: SubscriptionFreeze, subscription: Subscription, until_on: date, *, by: Actor) -> None:
     freeze.until_on, freeze.days = until_on, (until_on - freeze.from_on).days + 1
-    ends_on = subscription.ends_on + timedelta(days=freeze.days)
+    most = (date.max - subscription.ends_on).days
+    ends_on = subscription.ends_on + timedelta(days=min(freeze.days, most))
     transition(subscription, SUBSCRIPTION_MOVES, SubscriptionStatus.ACTIVE, by=by, frozen_on=None, ends_on=ends_on)
 
 

@@ -238,16 +238,17 @@ def prolong_subscription(
         raise DomainError("prolong_twice", _("Enter either the days or the day, not both."), "until")
     lock_subscription(subscription)
     check_still_good(subscription)
+    most = min(LONGEST_DAYS, (date.max - subscription.ends_on).days)
     if days is not None:
-        if not 1 <= days <= LONGEST_DAYS:
-            raise DomainError("days_invalid", _("Enter from 1 to %(most)s days.", most=LONGEST_DAYS), "days")
+        if not 1 <= days <= most:
+            raise DomainError("days_invalid", _("Enter from 1 to %(most)s days.", most=most), "days")
         until = subscription.ends_on + timedelta(days=days)
     assert until is not None
     if until <= subscription.ends_on:
         raise NothingToDo(
             "good_already", _("The subscription is good until %(end)s already.", end=day(subscription.ends_on)), "until"
         )
-    last = subscription.ends_on + timedelta(days=LONGEST_DAYS)
+    last = subscription.ends_on + timedelta(days=most)
     if until > last:
         raise DomainError("until_invalid", _("Enter a day no later than %(day)s.", day=day(last)), "until")
     subscription.ends_on = until

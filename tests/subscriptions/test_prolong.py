@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
 
+from crm import clock
 from crm.access.actors import SYSTEM
 from crm.db import db, transaction
 from crm.errors import DomainError, Forbidden
+from crm.subscriptions.freezing import freeze_subscription, resume_subscription
 from crm.subscriptions.models import Subscription, SubscriptionState, SubscriptionStatus
 from crm.subscriptions.operations import prolong_subscription, prolong_subscriptions
+from tests.admin.world import send
 from tests.factories import Network, make_client, make_plan, make_subscription
 
 
@@ -74,6 +77,25 @@ def test_what_was_given_up_stays_so(network: Network, status: SubscriptionStatus
     with pytest.raises(DomainError) as refused:
         prolong(subscription, days=1)
     assert refused.value.code == "subscription_over"
+
+
+def test_the_calendar_has_an_end(network: Network, web: Any) -> None:
+    subscription = sold(network)
+    with transaction():
+        subscription.ends_on = date(9999, 12, 1)
+    for facts, field in (({"days": 31}, "days"), ({"until": date(9999, 11, 30)}, "until")):
+        with pytest.raises(DomainError) as refused:
+            prolong(subscription, **facts)
+        assert refused.value.field == field
+    browser = web(network.administrator, network.lesnoy)
+    assert send(browser, f"/admin/subscription/{subscription.id}/prolong/", days="60").status_code == 422
+    assert prolong(subscription, days=30).ends_on == date.max
+    assert browser.get(f"/admin/subscription/details/?id={subscription.id}").status_code == 200
+    with clock.frozen(datetime(2027, 3, 1, 9, tzinfo=UTC)), transaction():
+        freeze_subscription(subscription, from_on=date(2027, 1, 5), until_on=date(2027, 1, 9), by=SYSTEM)
+        freeze_subscription(subscription, from_on=date(9999, 12, 1), until_on=date.max, by=SYSTEM)
+        resume_subscription(subscription, on=date(9999, 12, 20), by=SYSTEM)
+    assert subscription.ends_on == date.max
 
 
 def test_two_at_once_both_count(network: Network, in_parallel: Callable[..., list[Any]]) -> None:
