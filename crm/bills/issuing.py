@@ -404,7 +404,7 @@ def _drafts(
     fresh = {key: one for key, one in accounts.items() if key not in errors and key not in numbers}
     by_method = _drafts_by_cost if terms.method is BillMethod.SUBSCRIPTION else _drafts_by_forecast
     drafts = by_method(fresh, terms, todays)
-    refused: dict[int | _Key, str] = {key: why for key, draft in drafts.items() if (why := _why_none(draft))}
+    refused: dict[int | _Key, DomainError] = {key: why for key, draft in drafts.items() if (why := _why_none(draft))}
     errors |= refused
     return {key: draft for key, draft in drafts.items() if key not in refused}
 
@@ -416,7 +416,9 @@ def _why_none(draft: Draft) -> DomainError | None:
     try:
         check_amount(draft.amount)
     except DomainError:
-        text = _("%(sum)s is more than one bill may ask for, %(most)s.", sum=money(draft.amount), most=money(MAX_AMOUNT))
+        text = _(
+            "%(sum)s is more than one bill may ask for, %(most)s.", sum=money(draft.amount), most=money(MAX_AMOUNT)
+        )
         return DomainError("amount_invalid", text, "amount")
     return None
 

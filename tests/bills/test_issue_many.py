@@ -250,10 +250,10 @@ def test_a_sum_too_big_for_a_bill_stands_in_nobodys_way(network: Any) -> None:
         make_subscription(rich, plan)
     make_subscription(poor, make_plan())
     terms = replace(TERMS, method=BillMethod.SUBSCRIPTION)
-    assert total_of_many([rich.id, poor.id], terms, by=SYSTEM) == (1, 4000)
+    assert outlook_of_many([rich.id, poor.id], terms, by=SYSTEM) == (1, 4000, 0, 1)
     first, second = issue(rich, poor, terms=terms)
-    assert "100 000 000" in plain(first.error or "")
-    assert second.error is None
+    assert (first.outcome, second.outcome) == (Outcome.FAILED, Outcome.DONE)
+    assert "100 000 000" in plain(first.reason or "")
     assert [(bill.client_id, bill.amount) for bill in bills()] == [(poor.id, 4000)]
 
 
