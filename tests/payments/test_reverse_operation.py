@@ -298,7 +298,7 @@ def test_a_charge_whose_debt_was_forgiven_turns_into_no_money(network: Any, is_b
     make_payment(base_of(client), 300)
     forgiven = forgive(client, is_bad)
     assert refusal(owed) == "forgiven"
-    assert "writing-off first" in str(refusal_of_reversal(owed))
+    assert "сначала отмените списание" in str(refusal_of_reversal(owed))
     undo(paid)
     assert refusal(owed) == "forgiven"  # though the money would cover it now
     assert base_of(client).balance == 300
