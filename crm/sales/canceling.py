@@ -14,6 +14,7 @@ from crm.access.actors import Actor, require
 from crm.bills.operations import archive_bills_for
 from crm.clients.models import Client
 from crm.db import db
+from crm.debts.queries import FORGIVING
 from crm.errors import DomainError, Forbidden
 from crm.ledger.models import Account, AccountKind, Entry, Transaction, TransactionKind, Unit
 from crm.ledger.operations import heir_of, lock_accounts, reverse
@@ -34,7 +35,6 @@ from crm.subscriptions.operations import lock_subscription
 
 _DONE: Any = Transaction.__table__
 _MOVED: Any = Entry.__table__
-_FORGIVING = [TransactionKind.BAD_DEBT, TransactionKind.DEBT_WRITE_OFF]
 
 
 def check_cancelable(subscription: Subscription) -> None:
@@ -126,7 +126,7 @@ def _was_forgiven_anything(client_ids: Collection[int | None]) -> bool:
         select(Entry.id)
         .join(Entry.account)
         .join(Entry.transaction)
-        .where(Account.client_id.in_(client_ids), Transaction.kind.in_(_FORGIVING))
+        .where(Account.client_id.in_(client_ids), Transaction.kind.in_(FORGIVING))
         .limit(1)
     )
     return db.session.scalar(query) is not None
