@@ -523,6 +523,16 @@ def page(browser: Any) -> Iterator[Any]:
     assert not complaints, f"the page complained: {complaints}"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test in Chromium that fails is tried once more, and the summary tells so (docs/decisions/0032)."""
+    for item in items:
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.flaky(reruns=1))
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
+    for report in terminalreporter.stats.get("rerun", []):
+        terminalreporter.section(f"tried again: {report.nodeid}", yellow=True)
+        terminalreporter.write_line(report.longreprtext)
     if os.environ.get("NO_BROWSER") == "1":
         terminalreporter.write_line("NO_BROWSER=1: the browser tests were left out", yellow=True)

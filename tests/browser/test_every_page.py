@@ -73,13 +73,30 @@ def walk(page: Page, url: str) -> Iterator[tuple[str, Response]]:
 
 
 def axe_faults(page: Page, *rules: str) -> list[str]:
-    """What axe finds serious or critical, of all its rules or of these."""
+    """What axe finds serious or critical, of all its rules or of these.
+
+    Sticky parts stand where they belong meanwhile: a link half under the line of totals is no small target, one
+    scrolls; which link that is changes with the data of the day.
+    """
     if not page.evaluate("'axe' in window"):
         page.evaluate(AXE_SCRIPT)
     only = {"type": "rule", "values": rules} if rules else {"type": "tag", "values": _AXE_TAGS}
-    found = page.evaluate("only => axe.run({runOnly: only, resultTypes: ['violations']})", only)
+    found = page.evaluate(
+        """async only => {
+            const sticky = [...document.querySelectorAll("*")].filter(e => getComputedStyle(e).position === "sticky");
+            const styles = sticky.map(e => e.getAttribute("style"));
+            for (const e of sticky) e.style.cssText += "; position: relative !important; inset: auto !important";
+            try { return await axe.run({runOnly: only, resultTypes: ["violations"]}); }
+            finally {
+                sticky.forEach((e, i) => styles[i] === null ? e.removeAttribute("style")
+                                                            : e.setAttribute("style", styles[i]));
+            }
+        }""",
+        only,
+    )
     return [
-        f"axe {one['impact']} {one['id']}: {one['nodes'][0]['target']} {one['nodes'][0]['html'][:120]}"
+        f"axe {one['impact']} {one['id']}, {len(one['nodes'])} times: {one['nodes'][0]['target']} "
+        f"{one['nodes'][0]['html'][:120]} {one['nodes'][0]['failureSummary']}"
         for one in found["violations"]
         if one["impact"] in {"serious", "critical"}
     ]
@@ -142,6 +159,7 @@ def test_every_page_stands_in_russian(demo_url: str, watched: tuple[Any, list[st
     visited = []
     for path, response in walk(page, demo_url):
         visited.append(path)
+        page.wait_for_function("width => innerWidth === width", arg=WIDE["width"])  # the phone before is put away
         found = [] if response.ok else [f"status {response.status}"]
         if (language := page.evaluate("document.documentElement.lang")) != "ru":
             found.append(f"lang is {language!r}")
