@@ -89,8 +89,9 @@ class Money(TypeDecorator[Decimal]):
             raise ValueError(f"{value} has more than two decimals; round it with amount() first")
         return int(minor)
 
-    def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:
-        return None if value is None else CENT * int(value)
+    def result_processor(self, _dialect: Dialect, _coltype: Any) -> Callable[[Any], Decimal | None]:
+        """In place of process_result_value(), which costs three calls more: pages read these by the thousand."""
+        return lambda value: None if value is None else CENT * int(value)
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -107,10 +108,12 @@ class UtcDateTime(TypeDecorator[datetime]):
         value = value.astimezone(UTC)
         return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
 
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    def result_processor(self, dialect: Dialect, coltype: Any) -> Callable[[Any], datetime | None]:
+        """As Money's."""
+        read: Callable[[Any], Any] | None = self.impl_instance.result_processor(dialect, coltype)
+        if read is not None:  # SQLite keeps them as text without a zone
+            return lambda value: None if value is None else read(value).replace(tzinfo=UTC)
+        return lambda value: None if value is None else value.astimezone(UTC)
 
 
 class Phone(TypeDecorator[str]):

@@ -51,7 +51,7 @@ def test_money_survives_the_way_there_and_back(value: Decimal) -> None:
     for dialect_ in DIALECTS:
         stored = Money().process_bind_param(value, dialect_)
         assert isinstance(stored, int)
-        assert Money().process_result_value(stored, dialect_) == value
+        assert Money().result_processor(dialect_, None)(stored) == value
 
 
 def test_money_does_not_round_in_silence() -> None:

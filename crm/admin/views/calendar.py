@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta
 from functools import cached_property
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
 from babel.dates import format_date
@@ -232,7 +233,8 @@ class Page:
         self.bookings = self._bookings()
         self.names = self._names()
         self._lines = {line.id: line for line in self.lessons}
-        self._starts = {line.id: clock.local(line.starts_at, self.branch) for line in self.lessons}
+        zone = ZoneInfo(self.branch.time_zone)
+        self._starts = {line.id: line.starts_at.astimezone(zone) for line in self.lessons}
         self.by_day: dict[date, list[LessonLine]] = defaultdict(list)
         for line in self.lessons:
             self.by_day[self._starts[line.id].date()].append(line)
@@ -241,7 +243,11 @@ class Page:
         self._plan_url = url_for("lesson.create_view") if self.may_plan else ""
         self._plan_branch = "" if chosen_branch() else f"&branch={asked.branch.id}"
         self._details_url = url_for("lesson.details_view")
-        self._escaped: dict[str, str] = {}
+        by_room = asked.by == "room"
+        shown = "instructor" not in self.hidden, "room" not in self.hidden
+        self._tells = {True: shown, False: (by_room and shown[0], not by_room and shown[1])}
+        self._told: dict[tuple[Any, ...], str] = {}
+        self._statuses: dict[LessonStatus, tuple[str, str]] = {}
         today, may_past = clock.today(self.branch), current_user.may("lesson.past")
         self._plans_on = {day for day in asked.days if self.may_plan and (may_past or day >= today)}
 
@@ -330,35 +336,36 @@ class Page:
         subject = line.subject if "subject" not in self.hidden else None
         return group or self.names.get(line.client_id or 0) or subject or line.lesson_type
 
-    def _safe(self, text: str) -> str:
-        """Escaped once a page: thousands of lessons share a handful of names."""
-        found = self._escaped.get(text)
+    def _told_status(self, status: LessonStatus) -> tuple[str, str]:
+        """Class and words of a status, translated once a page."""
+        found = self._statuses.get(status)
         if found is None:
-            found = self._escaped[text] = str(escape(text))
+            found = self._statuses[status] = f" is-{status.value}", f" {escape(str(status.label))}"
         return found
 
     def lesson(self, line: LessonLine, css: str = "", *, both: bool = False) -> str:
         """HTML of a lesson as a link: when, what, with whom or where, how many. both: with whom and where."""
         starts = self._starts[line.id]
-        is_by_room = self.asked.by == "room"
-        told = [
-            name
-            for name, is_told in (
-                (line.instructor, (both or is_by_room) and "instructor" not in self.hidden),
-                (line.room, (both or not is_by_room) and "room" not in self.hidden),
-            )
-            if name and is_told
-        ]
         seats = f"{line.taken}" if line.capacity is None else f"{line.taken}/{line.capacity}"
-        is_full = line.takes_nobody or (line.capacity is not None and line.taken >= line.capacity)
+        full = " full" if line.takes_nobody or (line.capacity is not None and line.taken >= line.capacity) else ""
         state = said = ""
         if line.status is not LessonStatus.PLANNED:
-            state, said = f" is-{line.status.value}", f" {self._safe(str(line.status.label))}"
+            state, said = self._told_status(line.status)
         return (
             f'<a class="les{css}{state}" href="{self._details_url}?id={line.id}"><b>{starts.hour:02}:{starts.minute:02}'
-            f"</b> {self._safe(self.title(line))} <small>{self._safe(' · '.join(told))} "
-            f'<span class="seats{" full" if is_full else ""}">{seats}</span>{said}</small></a>'
+            f'</b> {self._words(line, both)} <span class="seats{full}">{seats}</span>{said}</small></a>'
         )
+
+    def _words(self, line: LessonLine, both: bool) -> str:
+        """HTML of what, with whom and where, put together once a page for all lessons that have it alike."""
+        tells_instructor, tells_room = self._tells[both]
+        instructor, room = line.instructor if tells_instructor else None, line.room if tells_room else None
+        key = (line.group, line.client_id, line.subject, line.lesson_type, instructor, room)
+        found = self._told.get(key)
+        if found is None:
+            told = " · ".join(name for name in (instructor, room) if name)
+            found = self._told[key] = f"{escape(self.title(line))} <small>{escape(told)}"
+        return found
 
     def listed(self, day: date) -> list[Markup]:
         """The lessons and bookings of a day in the order of time."""
@@ -379,7 +386,7 @@ class Page:
         title = self.title(line) if line is not None else _("Booking")
         return (
             f'<a class="les booked{css}" href="{url}?id={booking.lesson_id or booking.id}"><b>{starts:%H:%M}</b> '
-            f"{self._safe(title)} <small>{self._safe(where)}</small></a>"
+            f"{escape(title)} <small>{escape(where)}</small></a>"
         )
 
     @cached_property
@@ -450,7 +457,7 @@ class Page:
         asked, today = self.asked, clock.today(self.branch)
         if asked.span == "day":
             note = self.note(asked.day)
-            return [Column(lane.name, self._lane_url(lane), note, self._column(asked.day, lane)) for lane in self.lanes]
+            return [Column(lane.name, self.lane_url(lane), note, self._column(asked.day, lane)) for lane in self.lanes]
         return [
             Column(
                 *(self.short_days[day], asked.url(span="day", day=day), self.note(day), self._column(day, lane)),
@@ -460,9 +467,13 @@ class Page:
             for day in asked.days
         ]
 
-    def _lane_url(self, lane: Lane) -> str:
+    @cached_property
+    def _any_lane_url(self) -> str:
+        return self.asked.url(span="week", **{self.asked.by: 0})
+
+    def lane_url(self, lane: Lane) -> str:
         """A lane's week."""
-        return "" if lane.id is None else self.asked.url(span="week", **{self.asked.by: lane.id})
+        return "" if lane.id is None else f"{self._any_lane_url}&{self.asked.by}={lane.id}"
 
     def _column(self, day: date, lane: Lane) -> Markup:
         """What is in a column: the hours it is closed, free times, bookings and lessons."""
@@ -506,7 +517,7 @@ def _minutes(moment: time, *, is_end: bool = False) -> int:
 
 def _whole(parts: Iterable[str]) -> Markup:
     """What Page has put together of escaped texts."""
-    return Markup("".join(parts))  # noqa: S704 - escaped by Page._safe()
+    return Markup("".join(parts))  # noqa: S704 - escaped by Page
 
 
 def _placed(start: int, end: int) -> str:
