@@ -452,6 +452,8 @@ def statement_engine() -> Engine:
     engine = db.engine
     if engine.name != "postgresql":
         return engine
+    if (known := _engines.get(engine)) is not None:
+        return known
     with _lock:
         if engine not in _engines:
             connect = {"options": "-c plan_cache_mode=force_generic_plan -c jit=off", "prepare_threshold": 1}

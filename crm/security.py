@@ -43,13 +43,14 @@ def _load_user(session_id: str) -> User | None:
 
 def _begin() -> None:
     """Who asks, for which branches, and whether SQLite needs the write lock."""
-    set_read_only(request.method in {"GET", "HEAD", "OPTIONS"})
-    g.scope_token = None
-    g.branches = []
-    if request.endpoint in ENDPOINTS:  # for everybody: who asks need not be found out
+    here, asked = g._get_current_object(), request._get_current_object()  # type: ignore[attr-defined]
+    set_read_only(asked.method in {"GET", "HEAD", "OPTIONS"})
+    here.scope_token = None
+    here.branches = []
+    if asked.endpoint in ENDPOINTS:  # for everybody: who asks need not be found out
         return
-    if request.blueprint in OF_STRANGERS:
-        g._login_user = _STRANGER  # where Flask-Login keeps whom it has found
+    if asked.blueprint in OF_STRANGERS:
+        here._login_user = _STRANGER  # where Flask-Login keeps whom it has found
         return
     # Always, also for strangers: the thread has served somebody else before.
     set_origin(Origin(SYSTEM, f"request:{g.request_id}"))

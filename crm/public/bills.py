@@ -12,7 +12,6 @@ from typing import Any, cast
 
 from babel.numbers import format_decimal
 from flask import Response, redirect, request, url_for
-from flask_babel import get_locale
 from flask_babel import gettext as _
 from markupsafe import Markup
 from sqlalchemy import select
@@ -20,7 +19,7 @@ from werkzeug.wrappers import Response as BaseResponse
 
 from crm import clock
 from crm.access.models import Company
-from crm.bills.document import bill_pdf
+from crm.bills.document import bill_pdf, purpose_of
 from crm.bills.links import pay_url
 from crm.bills.models import Bill, BillBundle, BillStatus
 from crm.bills.queries import bill_by_token
@@ -28,7 +27,8 @@ from crm.bills.requisites_qr import missing_requisites, qr_svg
 from crm.clients.names import discreet_name
 from crm.db import LabelEnum, db
 from crm.errors import DomainError, NotFound
-from crm.i18n import day, money, read_money
+from crm.i18n import day, money, person_locale, read_money
+from crm.ledger.models import AccountKind
 from crm.payments.gateways.base import GatewayError, GatewayRefused, KeysRefused
 from crm.payments.models import Payment, PaymentStatus
 from crm.payments.operations import accept_notice, start_payment
@@ -40,6 +40,7 @@ from crm.public.reading import (
     Payee,
     SeenBill,
     SeenPayment,
+    account_title,
     see_bill,
     see_bundle,
     see_lines,
@@ -234,8 +235,8 @@ def _no_gateway() -> DomainError:
 
 def _page(token: str, bills: Sequence[SeenBill], order: Sequence[SeenPayment], attempt: _Attempt | None = None) -> str:
     """order: the payments the client has come back from."""
-    payee, locale = bills[0].payee, get_locale()
-    language = str(locale)
+    payee, locale = bills[0].payee, person_locale()
+    language = locale.language
     failure = attempt.failure if attempt else None
     shared: dict[str, Any] = {
         "token": token,
@@ -262,10 +263,14 @@ def _page(token: str, bills: Sequence[SeenBill], order: Sequence[SeenPayment], a
     is_free = payee.takes_part_payments or payee.takes_overpayments
     return render(
         "public/bill.html",
+        language,
         **shared,
         bill=bill,
         refusal=refusal,
         due=money(bill.due, payee.currency, locale),
+        purpose=_purpose(
+            *(language, bill.purpose, bill.account_kind, bill.account_type, bill.subscription_id, bill.plan)
+        ),
         status=_label(bill.status, language),
         is_payable=refusal is None,
         period=f"{day(bill.period_from, locale)} – {day(bill.period_to, locale)}",
@@ -324,8 +329,14 @@ def _label(value: LabelEnum, language: str) -> str:
     return str(value.label)
 
 
+@lru_cache(500)
+def _purpose(_language: str, purpose: str, kind: AccountKind, *account: Any) -> str:
+    """As SeenBill.purpose_shown, translated once."""
+    return purpose_of(purpose, kind, lambda: account_title(kind, *account))
+
+
 def _typed(amount: Decimal) -> str:
-    return str(format_decimal(amount, "0.00", locale=get_locale()))
+    return str(format_decimal(amount, "0.00", locale=person_locale()))
 
 
 @lru_cache(500)

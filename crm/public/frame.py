@@ -43,9 +43,9 @@ def register(app: Flask) -> None:
     app.extensions["public_pages"] = {}
 
 
-def render(template: str, **values: Any) -> str:
-    """A page in the person's language."""
-    return page_in(str(get_locale())).get_template(template).render(values)
+def render(template: str, language: str | None = None, /, **values: Any) -> str:
+    """A page in a language, the person's by default."""
+    return page_in(language or str(get_locale())).get_template(template).render(values)
 
 
 def page_in(language: str) -> Environment:
@@ -63,6 +63,8 @@ def page_in(language: str) -> Environment:
 
         spoken.globals = {**spoken.globals, "_": translate, "language": language}
         spoken.extensions[_Spoken.identifier].catalogue = catalogue  # type: ignore[attr-defined]
+        # One dict for a template: Jinja would look each name up in two, for every page anew.
+        spoken.make_globals = lambda more: {**spoken.globals, **(more or {})}  # type: ignore[assignment]
         known[language] = spoken
     return known[language]
 

@@ -126,10 +126,7 @@ class SeenBill:
 
     @property
     def account(self) -> str:
-        """As Account.title."""
-        if self.account_kind is AccountKind.SUBSCRIPTION and self.plan is not None:
-            return f"{self.plan} #{self.subscription_id}"
-        return self.account_type or str(self.account_kind.label)
+        return account_title(self.account_kind, self.account_type, self.subscription_id, self.plan)
 
     @property
     def refusal(self) -> DomainError | None:
@@ -139,6 +136,13 @@ class SeenBill:
         except DomainError as error:
             return error
         return None
+
+
+def account_title(kind: AccountKind, account_type: str | None, subscription_id: int | None, plan: str | None) -> str:
+    """As Account.title."""
+    if kind is AccountKind.SUBSCRIPTION and plan is not None:
+        return f"{plan} #{subscription_id}"
+    return account_type or str(kind.label)
 
 
 @dataclass(frozen=True)
